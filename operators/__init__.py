@@ -1,0 +1,1 @@
+"""What computes: batches, expressions, windows, aggregates, connectors, formats. Knows no SQL and no Ray."""

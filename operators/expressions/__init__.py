@@ -1,0 +1,1 @@
+"""Scalar expressions: their tree, and their evaluation over Arrow arrays."""

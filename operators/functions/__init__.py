@@ -1,0 +1,1 @@
+"""The function library: names, signatures and vectorised bodies."""

@@ -1,0 +1,79 @@
+"""The contract of sinks: write, seal, publish. Knows no particular connector."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import pyarrow as pa
+
+from millrace.operators.batch import Batch
+from millrace.operators.operator import Context
+from millrace.operators.spec import serialisable
+
+
+@serialisable
+class Changelog(enum.Enum):
+    """What a stream's rows mean to those that came before."""
+
+    APPEND = "append"
+    UPSERT = "upsert"
+    """+1 replaces the row with the same key, −1 removes it."""
+    RETRACT = "retract"
+    """−1 takes back exactly one equal row sent before."""
+
+
+class Commit(enum.Enum):
+    """What a sink can promise about rows that a checkpoint covers."""
+
+    TRANSACTIONAL = "transactional"
+    """Publishing outbox `n` twice shows it once."""
+    NONE = "none"
+    """Rows are visible as they are written; after a restart some may be written again."""
+
+
+class Sink(ABC):
+    """Takes rows; what is sealed as outbox `n` becomes visible by `publish(n)`. Driven by one thread."""
+
+    @abstractmethod
+    def write(self, batch: Batch) -> None:
+        """Take rows of the sink's schema in; a sink with Commit.NONE may show them at once."""
+
+    def seal(self, checkpoint: int) -> bytes:
+        """End outbox `checkpoint`: a description (or the rows) from which `publish` works even in another process."""
+        return b""
+
+    def publish(self, checkpoint: int, outbox: bytes) -> None:
+        """Make a sealed outbox visible; called in order of `checkpoint`, perhaps again after a crash."""
+        return
+
+    def close(self) -> None:
+        """Release what is held. Rows not sealed are not shown."""
+        return
+
+
+class SinkSpec(ABC):
+    """Base of sink specs (frozen dataclasses)."""
+
+    title: ClassVar[str]
+    commit: ClassVar[Commit]
+    changelogs: ClassVar[frozenset[Changelog]]
+    """Changelog modes the sink takes; the planner refuses others."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        serialisable(cls)
+
+    @property
+    @abstractmethod
+    def input_schema(self) -> pa.Schema:
+        """Columns of the rows it takes."""
+
+    @abstractmethod
+    def build(self, context: Context, partition: int) -> Sink:
+        """A sink of job partition `partition` (from 0)."""
+
+    def details(self) -> dict[str, str]:
+        """What EXPLAIN shows of the sink."""
+        return {}

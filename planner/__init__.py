@@ -1,0 +1,1 @@
+"""SQL to a plan: dialect, catalog, logical plan, rules, physical plan. Runs nothing."""
