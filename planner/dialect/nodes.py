@@ -62,7 +62,7 @@ Expressions
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlglot import exp
 
@@ -77,7 +77,7 @@ class Call(exp.Expression, exp.Func):
     f(*) has one exp.Star in `expressions`. Named arguments (f(a => 1)) are NamedArgument.
     """
 
-    arg_types = {
+    arg_types: ClassVar[dict[str, bool]] = {
         "this": True,
         "expressions": False,
         "distinct": False,
@@ -92,19 +92,19 @@ class Call(exp.Expression, exp.Func):
 class NamedArgument(exp.Expression):
     """`name => value` in a call: `this` is the name in lower case (a str), `expression` the value."""
 
-    arg_types = {"this": True, "expression": True}
+    arg_types: ClassVar[dict[str, bool]] = {"this": True, "expression": True}
 
 
 class TypeName(exp.Expression):
     """The target of a cast. `this` is the type's text in upper case; `planner.dialect.types.parse_type` reads it."""
 
-    arg_types = {"this": True}
+    arg_types: ClassVar[dict[str, bool]] = {"this": True}
 
 
 class Interval(exp.Expression):
     """A constant interval: `months` and `us` (µs) as ints. Both may be set; either may be negative."""
 
-    arg_types = {"months": False, "us": False}
+    arg_types: ClassVar[dict[str, bool]] = {"months": False, "us": False}
 
     @property
     def months(self) -> int:
@@ -123,7 +123,7 @@ class WindowFields:
     `time` is an exp.Column, Call 'proctime', or None: the input's event time.
     """
 
-    window_arg_types = {
+    window_arg_types: ClassVar[dict[str, bool]] = {
         "kind": True,
         "time": False,
         "size": False,
@@ -140,7 +140,12 @@ class WindowTable(exp.Expression):
     See WindowFields. `partition_by` (list) is for sessions. `alias` is an exp.TableAlias.
     """
 
-    arg_types = {"this": True, **WindowFields.window_arg_types, "partition_by": False, "alias": False}
+    arg_types: ClassVar[dict[str, bool]] = {
+        "this": True,
+        **WindowFields.window_arg_types,
+        "partition_by": False,
+        "alias": False,
+    }
 
 
 class GroupWindow(exp.Expression):
@@ -149,7 +154,7 @@ class GroupWindow(exp.Expression):
     `WINDOW TUMBLING(…)` clauses come so too; their PARTITION BY keys are then group expressions like any other.
     """
 
-    arg_types = WindowFields.window_arg_types
+    arg_types: ClassVar[dict[str, bool]] = WindowFields.window_arg_types
 
 
 class WindowBound(exp.Expression):
@@ -159,25 +164,25 @@ class WindowBound(exp.Expression):
     `_WINDOW_START` anywhere; over a WindowTable the first three are plain columns.
     """
 
-    arg_types = {"bound": True}
+    arg_types: ClassVar[dict[str, bool]] = {"bound": True}
 
 
 class Emit(exp.Expression):
     """`mode` is 'final', 'changes', 'every_record' (WINDOW clause with EMIT CHANGES) or 'interval' (with `us`)."""
 
-    arg_types = {"mode": True, "us": False}
+    arg_types: ClassVar[dict[str, bool]] = {"mode": True, "us": False}
 
 
 class AllowLateness(exp.Expression):
     """ALLOW LATENESS: `us`."""
 
-    arg_types = {"us": True}
+    arg_types: ClassVar[dict[str, bool]] = {"us": True}
 
 
 class LateDataTo(exp.Expression):
     """LATE DATA TO: `this` is an exp.Table."""
 
-    arg_types = {"this": True}
+    arg_types: ClassVar[dict[str, bool]] = {"this": True}
 
 
 class RowsWindow(exp.Expression):
@@ -187,7 +192,7 @@ class RowsWindow(exp.Expression):
     `emit` 'every_record' or 'buffer_full', `expire` µs without rows after which a partition is forgotten, or None.
     """
 
-    arg_types = {
+    arg_types: ClassVar[dict[str, bool]] = {
         "this": True,
         "rows": True,
         "partition_by": False,
@@ -201,31 +206,36 @@ class RowsWindow(exp.Expression):
 class AsofMatch(exp.Expression):
     """MATCH_CONDITION: `this` is the whole condition (comparison, and a bound by AND). `nearest` True for NEAREST."""
 
-    arg_types = {"this": False, "nearest": False}
+    arg_types: ClassVar[dict[str, bool]] = {"this": False, "nearest": False}
 
 
 class Within(exp.Expression):
     """WITHIN of a join: |left time - right time| bounds in µs: `before` and `after` (equal for a plain WITHIN)."""
 
-    arg_types = {"before": True, "after": True}
+    arg_types: ClassVar[dict[str, bool]] = {"before": True, "after": True}
 
 
 class SystemTime(exp.Expression):
     """FOR SYSTEM_TIME AS OF: `this` is the time expression."""
 
-    arg_types = {"this": True}
+    arg_types: ClassVar[dict[str, bool]] = {"this": True}
 
 
 class InlineSource(exp.Expression):
     """A source named by URI in FROM: `uri` (str) and `options` (list of exp.Tuple of two literals), `alias`."""
 
-    arg_types = {"uri": True, "options": False, "alias": False}
+    arg_types: ClassVar[dict[str, bool]] = {"uri": True, "options": False, "alias": False}
 
 
 class TableCall(exp.Expression):
     """A function in FROM that is no window: `this` (Call), `lateral`, `alias`."""
 
-    arg_types = {"this": True, "lateral": False, "ordinality": False, "alias": False}
+    arg_types: ClassVar[dict[str, bool]] = {
+        "this": True,
+        "lateral": False,
+        "ordinality": False,
+        "alias": False,
+    }
 
 
 def set_position(node: Any, position: Position) -> None:
