@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from millrace.cluster.surroundings import VertexContext, VertexMetrics
 from millrace.cluster.vertex import Vertex
+from millrace.errors import Invalid
 from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.calc import Calc
 from millrace.operators.operator import Operator
@@ -41,6 +42,7 @@ class SourceVertex(Vertex):
         self._tracker = WatermarkTracker(None if node.spec.event_time is None else node.spec.event_time.idle_timeout)
         self._watermarks: dict[str, SplitWatermark] = {}
         self._next_discovery = 0
+        self._pushed = False
 
     def poll(self) -> int:
         """One poll of every split; answers how many records came."""
@@ -56,22 +58,27 @@ class SourceVertex(Vertex):
                 self.metrics.busy_ns += perf_counter_ns() - begun
                 self._take(split, polled.batch, polled.bad, now)
                 begun = perf_counter_ns()
+            elif not reader.ended:
+                self._tracker.silent(split, now)
             if reader.ended:
                 self._end_split(split)
         self.metrics.busy_ns += perf_counter_ns() - begun
-        self._advance(now)
+        self._advance()
         return moved
 
     def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
         """Take rows that somebody hands over, as the split `push`."""
         now = self.context.now()
-        if PUSHED not in self._watermarks:
-            self._open_watermark(PUSHED, now)
+        if self.ended:
+            raise Invalid(f"the input of {self.context.name} was ended", code="MR1521", hint="create another source")
+        if not self._pushed:
+            self._pushed = True
+            self._open_watermark(PUSHED)
         for batch in batches:
             self._take(PUSHED, Batch(batch), [], now)
         if bad:
             self._take(PUSHED, None, bad, now)
-        self._advance(now)
+        self._advance()
 
     def end(self) -> None:
         """No further row will be pushed."""
@@ -99,17 +106,19 @@ class SourceVertex(Vertex):
         for split in self._source.discover():
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, self._restored.get(split))
-                self._open_watermark(split, now)
+                self._open_watermark(split)
         if self.spec.source.bounded:
             self._next_discovery = END_OF_TIME
             if not self._readers:
                 self._finish()
 
-    def _open_watermark(self, split: str, now: int) -> None:
-        self._tracker.add(split, now)
+    def _open_watermark(self, split: str) -> None:
+        self._tracker.add(split)
         if self.spec.event_time is not None:
             kind = self.spec.schema.field(self.spec.event_time.column).type
-            self._watermarks[split] = SplitWatermark(self.spec.event_time, kind)
+            mark = SplitWatermark(self.spec.event_time, kind)
+            mark.raise_to(self._tracker.current)
+            self._watermarks[split] = mark
 
     def _take(self, split: str, batch: Batch | None, bad: Sequence[BadRecord], now: int) -> None:
         self.metrics.rows_in += len(bad) + (0 if batch is None else batch.num_rows)
@@ -126,24 +135,21 @@ class SourceVertex(Vertex):
     def _send_timed(self, split: str, batch: Batch, now: int) -> None:
         event_time = self.spec.event_time
         if event_time is not None and batch.num_rows:
-            column = batch.data.column(event_time.column)
-            if column.null_count:
-                self.context.dead_letter(
-                    batch.filter(pc.is_null(column)), "MR1520", "the event time is NULL"
-                )
-                batch = batch.filter(pc.is_valid(column))
-                column = batch.data.column(event_time.column)
             mark = self._watermarks[split]
-            batch.row_watermarks = mark.observe(column, now)
-            self._tracker.update(split, mark.current, now)
+            if self._tracker.is_idle(split):
+                mark.raise_to(self._tracker.current)
+            observed = mark.observe(batch.data.column(event_time.column), now)
+            batch.row_watermarks = observed.row_watermarks
+            if observed.timeless is not None:
+                self.context.dead_letter(batch.filter(observed.timeless), "MR1520", "the event time is NULL")
+                batch = batch.filter(pc.invert(observed.timeless))
+            self._tracker.deliver(split, mark.current)
         if batch.num_rows:
             self.send([batch])
 
-    def _advance(self, now: int) -> None:
-        if self.ended:
-            return
-        if self.spec.event_time is not None:
-            self.send_watermark(self._tracker.watermark(now))
+    def _advance(self) -> None:
+        if not self.ended and self.spec.event_time is not None:
+            self.send_watermark(self._tracker.current)
 
     def _end_split(self, split: str) -> None:
         self._readers.pop(split).close()
