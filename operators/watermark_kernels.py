@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-START = np.int64(-(2**63))
+Int64s = npt.NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
-def advance(values, valid, scale, lowest, highest, lag, current, marks):
+def advance(
+    values: Int64s,
+    valid: npt.NDArray[np.bool_],
+    scale: int,
+    lowest: np.int64,
+    highest: np.int64,
+    lag: np.int64,
+    current: np.int64,
+    marks: Int64s,
+) -> tuple[np.int64, bool]:
     """Carry the watermark `current` (µs) over `values`; returns it with whether any row was behind.
 
     A value is `scale` µs, or a nanosecond where `scale` is 0. Values above `highest` move nothing, those below
@@ -27,7 +37,6 @@ def advance(values, valid, scale, lowest, highest, lag, current, marks):
         if value > highest:
             continue
         if value < lowest:
-            time = START
             behind = True
             continue
         if scale > 0:

@@ -213,7 +213,7 @@ def test_channels_and_urls_agree() -> None:
     assert all(len(url.split("/")) == 7 and url.split("/")[2] == "www.nexmark.com" for url in urls[:100])
 
 
-@pytest.mark.parametrize(("table", "size"), [("bid", 100), ("auction", 500), ("person", 200)])
+@pytest.mark.parametrize(("table", "size"), [("bid", 100), ("auction", 500), ("person", 208)])
 def test_extra_fills_rows_to_their_average_size(table: str, size: int) -> None:
     rows = generate(table, 0, 100_000)
     fixed = sum(8 for f in rows.schema if not pa.types.is_string(f.type))

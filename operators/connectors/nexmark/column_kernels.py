@@ -8,9 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -19,7 +26,7 @@ LOW_32 = np.uint64(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def mixed(event, key):
+def mixed(event: np.int64, key: np.uint64) -> np.uint64:
     """64 random bits of `event` in the stream `key`."""
     z = np.uint64(event) * GOLDEN + key
     z = (z ^ (z >> np.uint64(30))) * MULTIPLIER_1
@@ -28,33 +35,33 @@ def mixed(event, key):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def high_below(bits, bound):
+def high_below(bits: np.uint64, bound: int) -> np.int64:
     """A number from 0 to `bound` - 1 (bound < 2**32) of the upper half of `bits`."""
     return np.int64(((bits >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True, inline="always")
-def low_below(bits, bound):
+def low_below(bits: np.uint64, bound: int) -> np.int64:
     """The same of the lower half."""
     return np.int64(((bits & LOW_32) * np.uint64(bound)) >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
-def draws(events, key, out):
+def draws(events: Int64s, key: np.uint64, out: Words) -> None:
     """64 random bits an event."""
     for i in range(len(events)):
         out[i] = mixed(events[i], key)
 
 
 @njit(cache=True, nogil=True)
-def numbers_below(events, key, bound, out):
+def numbers_below(events: Int64s, key: np.uint64, bound: int, out: Int64s) -> None:
     """A uniform number from 0 to `bound` - 1 an event."""
     for i in range(len(events)):
         out[i] = high_below(mixed(events[i], key), bound)
 
 
 @njit(cache=True, nogil=True)
-def event_numbers(first_row, first, count, split, splits, out):
+def event_numbers(first_row: int, first: int, count: int, split: int, splits: int, out: Int64s) -> None:
     """Event numbers of rows `first_row`… of a table that has `count` of each 50 events from `first`.
 
     Of the groups of 50, split `split` has every `splits`-th.
@@ -71,7 +78,7 @@ def event_numbers(first_row, first, count, split, splits, out):
 
 
 @njit(cache=True, nogil=True)
-def bid_auctions(events, key, in_flight, first_id, out):
+def bid_auctions(events: Int64s, key: np.uint64, in_flight: int, first_id: int, out: Int64s) -> None:
     """Half of the bids go to the first of the last hundred auctions, the rest to those in flight or to come."""
     for i in range(len(events)):
         bits = mixed(events[i], key)
@@ -85,7 +92,7 @@ def bid_auctions(events, key, in_flight, first_id, out):
 
 
 @njit(cache=True, nogil=True)
-def person_ids(events, key, hot, first_id, out):
+def person_ids(events: Int64s, key: np.uint64, hot: int, first_id: int, out: Int64s) -> None:
     """Three of four are person `hot` of the last hundred, the rest one of the last thousand or of ten to come."""
     for i in range(len(events)):
         bits = mixed(events[i], key)
@@ -99,7 +106,7 @@ def person_ids(events, key, hot, first_id, out):
 
 
 @njit(cache=True, nogil=True)
-def prices(events, key, powers, out):
+def prices(events: Int64s, key: np.uint64, powers: Floats, out: Int64s) -> None:
     """round(100 * 10**(6 u)) for a uniform u of 30 bits, as a product of three entries of `powers` (3 x 1024)."""
     mask = np.uint64(1023)
     for i in range(len(events)):
@@ -111,7 +118,7 @@ def prices(events, key, powers, out):
 
 
 @njit(cache=True, nogil=True)
-def channel_numbers(events, key, channels, hot, out):
+def channel_numbers(events: Int64s, key: np.uint64, channels: int, hot: int, out: Int64s) -> None:
     """A channel's place in the table of `channels` channels followed by `hot` hot ones, which half the bids take."""
     for i in range(len(events)):
         bits = mixed(events[i], key)
@@ -122,7 +129,7 @@ def channel_numbers(events, key, channels, hot, out):
 
 
 @njit(cache=True, nogil=True)
-def trim(pool, begins, lengths):
+def trim(pool: Bytes, begins: Int64s, lengths: Int64s) -> None:
     """Cut blanks off both ends of each slice of `pool`, in place."""
     for i in range(len(begins)):
         begin, length = begins[i], lengths[i]
@@ -154,14 +161,14 @@ def copy_bytes(typing: Any, target: Any, to: Any, source: Any, begin: Any, count
 
 
 @njit(cache=True, nogil=True)
-def copy_slices(pool, begins, offsets, out):
+def copy_slices(pool: Bytes, begins: Int64s, offsets: Int32s, out: Bytes) -> None:
     """Write slice i of `pool`, from `begins[i]`, to `out[offsets[i]:offsets[i + 1]]`."""
     for i in range(len(begins)):
-        copy_bytes(out, offsets[i], pool, begins[i], offsets[i + 1] - offsets[i])
+        copy_bytes(out, offsets[i], pool, begins[i], offsets[i + 1] - offsets[i])  # pyright: ignore[reportCallIssue]
 
 
 @njit(cache=True, nogil=True)
-def card_numbers(bits, out):
+def card_numbers(bits: Words, out: Bytes) -> None:
     """Four groups of four digits, 19 bytes a row."""
     for i in range(len(bits)):
         z = bits[i]
@@ -177,7 +184,9 @@ def card_numbers(bits, out):
 
 
 @njit(cache=True, nogil=True)
-def addresses(pool, name_begins, host_begins, name_lengths, offsets, out):
+def addresses(
+    pool: Bytes, name_begins: Int64s, host_begins: Int64s, name_lengths: Int64s, offsets: Int32s, out: Bytes
+) -> None:
     """`name@host.com`, where both parts are slices of `pool`."""
     for i in range(len(name_begins)):
         at = offsets[i]
