@@ -39,7 +39,9 @@ class SourceVertex(Vertex):
         self._readers: dict[str, SplitReader] = {}
         self._restored: dict[str, Position] = {}
         self._ended_splits: set[str] = set()
-        self._tracker = WatermarkTracker(None if node.spec.event_time is None else node.spec.event_time.idle_timeout)
+        self._tracker = WatermarkTracker(
+            None if node.spec.event_time is None else node.spec.event_time.idle_timeout
+        )
         self._watermarks: dict[str, SplitWatermark] = {}
         self._next_discovery = 0
         self._pushed = False
@@ -58,27 +60,27 @@ class SourceVertex(Vertex):
                 self.metrics.busy_ns += perf_counter_ns() - begun
                 self._take(split, polled.batch, polled.bad, now)
                 begun = perf_counter_ns()
-            elif not reader.ended:
-                self._tracker.silent(split, now)
             if reader.ended:
                 self._end_split(split)
         self.metrics.busy_ns += perf_counter_ns() - begun
-        self._advance()
+        self._advance(now)
         return moved
 
     def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
         """Take rows that somebody hands over, as the split `push`."""
         now = self.context.now()
         if self.ended:
-            raise Invalid(f"the input of {self.context.name} was ended", code="MR1521", hint="create another source")
+            raise Invalid(
+                f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
+            )
         if not self._pushed:
             self._pushed = True
-            self._open_watermark(PUSHED)
+            self._open_watermark(PUSHED, now)
         for batch in batches:
             self._take(PUSHED, Batch(batch), [], now)
         if bad:
             self._take(PUSHED, None, bad, now)
-        self._advance()
+        self._advance(now)
 
     def end(self) -> None:
         """No further row will be pushed."""
@@ -106,19 +108,17 @@ class SourceVertex(Vertex):
         for split in self._source.discover():
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, self._restored.get(split))
-                self._open_watermark(split)
+                self._open_watermark(split, now)
         if self.spec.source.bounded:
             self._next_discovery = END_OF_TIME
             if not self._readers:
                 self._finish()
 
-    def _open_watermark(self, split: str) -> None:
-        self._tracker.add(split)
+    def _open_watermark(self, split: str, now: int) -> None:
+        self._tracker.add(split, now)
         if self.spec.event_time is not None:
             kind = self.spec.schema.field(self.spec.event_time.column).type
-            mark = SplitWatermark(self.spec.event_time, kind)
-            mark.raise_to(self._tracker.current)
-            self._watermarks[split] = mark
+            self._watermarks[split] = SplitWatermark(self.spec.event_time, kind)
 
     def _take(self, split: str, batch: Batch | None, bad: Sequence[BadRecord], now: int) -> None:
         self.metrics.rows_in += len(bad) + (0 if batch is None else batch.num_rows)
@@ -136,20 +136,20 @@ class SourceVertex(Vertex):
         event_time = self.spec.event_time
         if event_time is not None and batch.num_rows:
             mark = self._watermarks[split]
-            if self._tracker.is_idle(split):
-                mark.raise_to(self._tracker.current)
-            observed = mark.observe(batch.data.column(event_time.column), now)
-            batch.row_watermarks = observed.row_watermarks
-            if observed.timeless is not None:
-                self.context.dead_letter(batch.filter(observed.timeless), "MR1520", "the event time is NULL")
-                batch = batch.filter(pc.invert(observed.timeless))
-            self._tracker.deliver(split, mark.current)
+            mark.raise_to(self._tracker.current)
+            column = batch.data.column(event_time.column)
+            batch.row_watermarks = mark.observe(column, now)
+            if column.null_count:
+                timeless = batch.filter(pc.is_null(column))
+                self.context.dead_letter(timeless, "MR1520", "the event time is NULL")
+                batch = batch.filter(pc.is_valid(column))
+            self._tracker.update(split, mark.current, now)
         if batch.num_rows:
             self.send([batch])
 
-    def _advance(self) -> None:
+    def _advance(self, now: int) -> None:
         if not self.ended and self.spec.event_time is not None:
-            self.send_watermark(self._tracker.current)
+            self.send_watermark(self._tracker.watermark(now))
 
     def _end_split(self, split: str) -> None:
         self._readers.pop(split).close()

@@ -167,9 +167,7 @@ class KeyedTable(Materialized):
     def _gather(self, slots: Slots) -> pa.RecordBatch:
         return self._rows.gather(self._row_of.values[slots])
 
-    def _replace(
-        self, batch: Batch, slots: Slots, rows: Int64Array, inserted: npt.NDArray[np.bool_]
-    ) -> None:
+    def _replace(self, batch: Batch, slots: Slots, rows: Int64Array, inserted: npt.NDArray[np.bool_]) -> None:
         former = self._row_of.values[slots]
         self._rows.remove(former[former >= 0])
         kept, gone = slots[inserted], slots[~inserted]

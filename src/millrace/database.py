@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Literal, TypeVar, overload
 
@@ -11,10 +11,7 @@ import pyarrow as pa
 from millrace.catalog_views import show
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
-from millrace.cluster.vertex import OperatorVertex
-from millrace.errors import Invalid, MillraceError, Unsupported
-from millrace.operators.batch import Batch, concatenate
-from millrace.operators.consolidate import consolidate
+from millrace.errors import Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec, to_batches
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
@@ -154,7 +151,9 @@ class Database:
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
-            running = [v for v in self._runtime.dataflow.vertices if v.position not in self._runtime.dataflow.retired]
+            running = [
+                v for v in self._runtime.dataflow.vertices if v.position not in self._runtime.dataflow.retired
+            ]
             return Result(
                 pa.table(
                     {
@@ -237,10 +236,14 @@ class Database:
         planned = self.planner.plan(statement)
         if planned.command is not None:
             raise Unsupported(
-                f"{type(statement).__name__} can not be run embedded", code="MR1930", position=statement.position
+                f"{type(statement).__name__} can not be run embedded",
+                code="MR1930",
+                position=statement.position,
             )
         pending.append(planned)
-        return _done("; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes))
+        return _done(
+            "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
+        )
 
     def _run(self, pending: list[PlannedStatement]) -> None:
         running = [
@@ -283,7 +286,9 @@ class Database:
             case type():
                 convert = as_objects(form, node.schema)
             case _:
-                raise Invalid(f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass")
+                raise Invalid(
+                    f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass"
+                )
         stop: list[Callable[[], None]] = []
         subscription: Subscription[object] = Subscription(
             name,

@@ -76,7 +76,9 @@ def _summarise(progress: Progress, database: Database) -> None:
     for row in database.dead_letters().rows()[:3]:
         payload = row["payload"]
         text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
-        sys.stderr.write(f"  {row['node']} {row['split']} {row['position']}: {row['reason']} [{row['code']}] {text[:100]}\n")
+        sys.stderr.write(
+            f"  {row['node']} {row['split']} {row['position']}: {row['reason']} [{row['code']}] {text[:100]}\n"
+        )
 
 
 class _Display:
@@ -94,7 +96,10 @@ class _Display:
             from rich.progress import SpinnerColumn, TextColumn
 
             self._bar = Bar(
-                SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                console=Console(stderr=True),
+                transient=True,
             )
             self._bar.start()
             self._bar.add_task("compiling kernels (once per machine) …", total=None)

@@ -44,7 +44,9 @@ def rows_of(table: pa.Table) -> Counter[tuple[object, object]]:
     return Counter(zip(table["k"].to_pylist(), table["v"].to_pylist(), strict=True))
 
 
-def changes(seed: int, keyed: bool) -> list[tuple[list[tuple[str | None, int, int]], Counter[tuple[object, object]]]]:
+def changes(
+    seed: int, keyed: bool
+) -> list[tuple[list[tuple[str | None, int, int]], Counter[tuple[object, object]]]]:
     """Random changelog batches with what the table must hold after each."""
     rng = random.Random(seed)
     held: Counter[tuple[object, object]] = Counter()
@@ -70,7 +72,9 @@ def changes(seed: int, keyed: bool) -> list[tuple[list[tuple[str | None, int, in
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("key", [(0,), None])
-def test_retract_stream_folds_and_survives_restore_at_every_batch(seed: int, key: tuple[int, ...] | None) -> None:
+def test_retract_stream_folds_and_survives_restore_at_every_batch(
+    seed: int, key: tuple[int, ...] | None
+) -> None:
     table = build(key, Changelog.RETRACT)
     full = table.capture(changes=False)["rows"].rows
     for rows, expected in changes(seed, keyed=key is not None):
