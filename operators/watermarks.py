@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millrace.errors import Invalid
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Int64Array
@@ -14,6 +15,21 @@ from millrace.operators.source import EventTime
 
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _ALL_VALID: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """What one batch's event times say.
+
+    `row_watermarks` belongs into the batch (None: no row is behind). `timeless` marks the rows without event time
+    (None: there are none); they move nothing, and the caller takes them out as dead letters.
+    """
+
+    row_watermarks: Int64Array | None
+    timeless: pa.BooleanArray | None
+
+
+_NOTHING = Observed(None, None)
 
 
 class SplitWatermark:
@@ -48,25 +64,26 @@ class SplitWatermark:
         self.current = START_OF_TIME
         """No row at or below this event time is expected any more; START_OF_TIME before the first row."""
 
-    def observe(self, column: pa.Array, now: int | None = None) -> Int64Array | None:
-        """Take in the event times of the next rows; returns their `row_watermarks`, None where no row is behind.
+    def observe(self, column: pa.Array, now: int | None = None) -> Observed:
+        """Take in the event times of the next rows; `now` (µs) arms the guard against times far in the future.
 
-        `now` (µs) arms the guard against the future: a row further than `future_skew` ahead of it is never
-        behind and moves nothing. Neither does a row whose event time is NULL: the caller takes those out.
+        A row further than `future_skew` ahead of `now` is never behind and moves nothing.
         """
-        count = len(column)
-        if count == 0:
-            return None
         highest = self._highest
         if now is not None and self._skew is not None:
             highest = min(highest, self._last_within(now + self._skew))
+        nulls = column.null_count
+        count = len(column)
+        if count == 0:
+            return _NOTHING
         values = _int64_view(column)
+        if not nulls and self._in_order(values, highest):
+            return _NOTHING
         valid = _ALL_VALID
-        if column.null_count:
+        if nulls:
             valid = np.asarray(column.is_valid())
-        elif self._in_order(values, highest):
-            return None
-        return self._run(values, valid, highest)
+        marks = self._run(values, valid, highest)
+        return Observed(marks, pc.is_null(column) if nulls else None)
 
     def raise_to(self, watermark: int) -> None:
         """Rows at or below `watermark` (µs) are behind from now on, since it was promised without this split."""
@@ -123,7 +140,6 @@ def _int64_view(column: pa.Array) -> Int64Array:
 
 @dataclass(slots=True)
 class _Split:
-    heard_at: int
     watermark: int
     silent_since: int | None = None
     idle: bool = False
@@ -132,76 +148,74 @@ class _Split:
 class WatermarkTracker:
     """The watermark of several splits: the least of those that still deliver. It never falls.
 
-    Every split is polled between two calls of `watermark`. One that delivered nothing between calls that lie
-    `idle_timeout` apart is idle and holds nobody back until it delivers again. Time that passes while no split is
-    polled makes none idle. Where none delivers, the greatest of all watermarks holds, whichever split fell silent or
-    ended first.
-
-    A split that is new or was idle may give rows below what has been promised without it. Calling
-    `SplitWatermark.raise_to(tracker.current)` before each `observe` makes them count as behind.
+    A split that was polled in vain for `idle_timeout` is idle until it delivers again; one that nobody polls is not.
+    Where none delivers, the greatest of all watermarks holds, whichever split fell silent or ended first.
     """
 
-    __slots__ = ("_changed", "_ended", "_idle_timeout", "_looked_at", "_splits", "current")
+    __slots__ = ("_ended", "_finished", "_idle_timeout", "_splits", "current")
 
     def __init__(self, idle_timeout: int | None = None) -> None:
         """`idle_timeout` in µs of processing time; None: no split is ever idle."""
         self._idle_timeout = idle_timeout
         self._splits: dict[str, _Split] = {}
         self._ended = START_OF_TIME
-        self._looked_at = START_OF_TIME
-        self._changed = False
+        self._finished = False
         self.current = START_OF_TIME
-        """What was promised downstream, in µs."""
+        """What may be promised downstream, in µs."""
 
-    def add(self, split: str, now: int, watermark: int = START_OF_TIME) -> None:
-        """A split begins, new or restored with its own `watermark`. What was promised stays promised."""
+    def add(self, split: str, watermark: int = START_OF_TIME) -> None:
+        """A split begins, new or restored with its `watermark`. What was promised stays promised:
+        raise the split's own watermark to `current` so that its rows below count as behind."""
         assert split not in self._splits, f"split {split} is tracked already"
-        self._splits[split] = _Split(now, watermark)
-        self._changed = True
+        self._splits[split] = _Split(watermark)
 
-    def update(self, split: str, watermark: int, now: int) -> None:
-        """`split` gave rows at `now` (µs) and its own watermark is now `watermark`."""
+    def deliver(self, split: str, watermark: int) -> int:
+        """`split` gave rows and its watermark is now `watermark`; returns `current`."""
         known = self._splits[split]
         assert watermark >= known.watermark, f"watermark of split {split} fell"
-        known.heard_at = now
         known.silent_since = None
         if known.watermark != watermark or known.idle:
             known.watermark = watermark
             known.idle = False
-            self._changed = True
-
-    def end(self, split: str) -> None:
-        """`split` has given all it has, or went away."""
-        self._ended = max(self._ended, self._splits.pop(split).watermark)
-        self._changed = True
-
-    def is_idle(self, split: str) -> bool:
-        """Whether the split has stopped holding the others back."""
-        return self._splits[split].idle
-
-    def restore(self, watermark: int) -> None:
-        """Continue from a `current` of before."""
-        self.current = max(self.current, watermark)
-
-    def watermark(self, now: int) -> int:
-        """What may be promised at `now` (µs), after every split was polled; also in `current`."""
-        if self._idle_timeout is not None:
-            self._find_idle(now, self._idle_timeout)
-        if self._changed:
-            self._changed = False
             self._recompute()
         return self.current
 
-    def _find_idle(self, now: int, timeout: int) -> None:
-        for split in self._splits.values():
-            if split.idle or split.heard_at > self._looked_at:
-                continue
-            if split.silent_since is None:
-                split.silent_since = now
-            elif now - split.silent_since >= timeout:
-                split.idle = True
-                self._changed = True
-        self._looked_at = now
+    def silent(self, split: str, now: int) -> int:
+        """`split` was polled at `now` (µs) and had nothing; returns `current`."""
+        known = self._splits[split]
+        if known.silent_since is None:
+            known.silent_since = now
+        if (
+            not known.idle
+            and self._idle_timeout is not None
+            and now - known.silent_since >= self._idle_timeout
+        ):
+            known.idle = True
+            self._recompute()
+        return self.current
+
+    def is_idle(self, split: str) -> bool:
+        """Whether the split no longer holds the others back (raise its watermark to `current` when it delivers)."""
+        return self._splits[split].idle
+
+    def end(self, split: str) -> int:
+        """`split` has given all it has, or went away; returns `current`."""
+        self._ended = max(self._ended, self._splits.pop(split).watermark)
+        self._recompute()
+        if self._finished:
+            self.finish()
+        return self.current
+
+    def finish(self) -> int:
+        """No split will be added any more: the end of the last one is the end of time. Returns `current`."""
+        self._finished = True
+        if not self._splits:
+            self.current = END_OF_TIME
+        return self.current
+
+    def restore(self, watermark: int) -> None:
+        """Continue from a `current` that was promised before."""
+        self.current = max(self.current, watermark)
 
     def _recompute(self) -> None:
         least: int | None = None

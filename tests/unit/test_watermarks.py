@@ -70,12 +70,14 @@ def test_lateness_is_that_of_the_model_whatever_the_cuts(
         restored.restore(split.capture())
         split = restored
         column = pa.concat_arrays([pa.array([7], type), pa.array(part, type)]).slice(1)
-        row_watermarks = split.observe(column, now)
+        observed = split.observe(column, now)
+        nulls = [v is None for v in part]
+        assert (observed.timeless.to_pylist() if observed.timeless else [False] * len(part)) == nulls
         start = len(seen)
-        if row_watermarks is None:
+        if observed.row_watermarks is None:
             assert not any(behind[start : start + len(part)])
         else:
-            assert row_watermarks.tolist() == marks[start : start + len(part)]
+            assert observed.row_watermarks.tolist() == marks[start : start + len(part)]
         seen += behind[start : start + len(part)]
     assert split.current == end
     assert len(seen) == len(values)
@@ -84,10 +86,10 @@ def test_lateness_is_that_of_the_model_whatever_the_cuts(
 def test_rows_in_order_give_no_row_watermarks() -> None:
     split = SplitWatermark(EventTime(0, 0), MS)
     assert split.current == START_OF_TIME
-    assert split.observe(pa.array([1, 1, 2], MS)) is None
+    assert split.observe(pa.array([1, 1, 2], MS)).row_watermarks is None
     assert split.current == 1_999
-    assert split.observe(pa.array([2], MS)) is None
-    marks = split.observe(pa.array([1, 3], MS))
+    assert split.observe(pa.array([2], MS)).row_watermarks is None
+    marks = split.observe(pa.array([1, 3], MS)).row_watermarks
     assert marks is not None and marks.tolist() == [1_999, 1_999]
     assert split.current == 2_999
 
@@ -103,8 +105,8 @@ def test_row_far_in_the_future_does_not_move_the_watermark() -> None:
 
 def test_empty_batch_moves_nothing() -> None:
     split = SplitWatermark(EventTime(0), MS)
-    assert split.observe(pa.array([], MS)) is None
-    assert split.observe(pa.array([None], MS)) is None
+    assert split.observe(pa.array([], MS)).row_watermarks is None
+    assert split.observe(pa.array([None], MS)).row_watermarks is None
     assert split.current == START_OF_TIME
 
 
@@ -118,104 +120,71 @@ def test_wrong_type_and_unit_are_refused() -> None:
 def test_split_that_joins_late_counts_rows_below_the_promise_as_behind() -> None:
     split = SplitWatermark(EventTime(0, 0), MS)
     split.raise_to(4_999)
-    marks = split.observe(pa.array([3, 5, 6], MS))
+    marks = split.observe(pa.array([3, 5, 6], MS)).row_watermarks
     assert marks is not None and marks.tolist() == [4_999, 4_999, 4_999]
     assert split.current == 5_999
 
 
-def tracked(idle_timeout: int | None = None, **watermarks: int) -> WatermarkTracker:
-    tracker = WatermarkTracker(idle_timeout)
-    for split, watermark in watermarks.items():
-        tracker.add(split, 0)
-        tracker.update(split, watermark, 0)
-    return tracker
-
-
 def test_tracker_is_the_least_of_splits_that_deliver() -> None:
     tracker = WatermarkTracker(idle_timeout=100)
-    tracker.add("a", 0)
-    tracker.add("b", 0)
-    tracker.update("a", 50, 1)
-    assert tracker.watermark(1) == START_OF_TIME
-    tracker.update("b", 20, 2)
-    assert tracker.watermark(2) == 20
-    tracker.update("b", 70, 3)
-    assert tracker.watermark(3) == 50
-    tracker.end("a")
-    assert tracker.watermark(4) == 70
-    tracker.end("b")
-    assert tracker.watermark(5) == 70
+    tracker.add("a")
+    tracker.add("b")
+    assert tracker.deliver("a", 50) == START_OF_TIME
+    assert tracker.deliver("b", 20) == 20
+    assert tracker.deliver("b", 70) == 50
+    assert tracker.end("a") == 70
+    assert tracker.end("b") == 70
+    assert tracker.finish() == END_OF_TIME
 
 
 def test_idle_split_stops_holding_back_only_after_polls_in_vain() -> None:
     tracker = WatermarkTracker(idle_timeout=100)
-    tracker.add("a", 0)
-    tracker.add("b", 0)
-    tracker.watermark(0)
-    tracker.update("a", 50, 1_000)
-    assert tracker.watermark(1_000) == START_OF_TIME  # the clock of silence starts at the first poll in vain
-    tracker.update("a", 51, 1_001)
-    assert tracker.watermark(1_099) == START_OF_TIME
-    tracker.update("a", 52, 1_100)
-    assert tracker.watermark(1_100) == 52
-    assert tracker.is_idle("b") and not tracker.is_idle("a")
-    tracker.update("b", 10, 1_101)
-    assert tracker.watermark(1_101) == 52
+    tracker.add("a")
+    tracker.add("b")
+    tracker.deliver("a", 50)
+    assert (
+        tracker.silent("b", 1_000) == START_OF_TIME
+    )  # the clock of silence starts at the first poll in vain
+    assert tracker.silent("b", 1_099) == START_OF_TIME
+    assert tracker.silent("b", 1_100) == 50
+    assert tracker.is_idle("b")
+    assert tracker.deliver("b", 10) == 50
     assert not tracker.is_idle("b")
-    tracker.update("a", 90, 1_102)
-    assert tracker.watermark(1_102) == 52
-    tracker.update("b", 80, 1_103)
-    assert tracker.watermark(1_103) == 80
+    assert tracker.deliver("a", 90) == 50
+    assert tracker.deliver("b", 80) == 80
 
 
-def test_long_pause_between_polls_makes_no_split_idle() -> None:
-    tracker = tracked(10, a=100, b=50)
-    assert tracker.watermark(0) == 50
-    tracker.update("a", 200, 10**9)
-    assert tracker.watermark(10**9) == 50
-    tracker.update("b", 60, 10**9 + 5)
-    assert tracker.watermark(10**9 + 5) == 60
+def test_split_that_waits_its_turn_is_not_idle() -> None:
+    tracker = WatermarkTracker(idle_timeout=1)
+    tracker.add("a")
+    tracker.add("b")
+    tracker.deliver("a", 10**9)
+    assert tracker.current == START_OF_TIME
 
 
-def test_without_timeout_no_split_is_idle() -> None:
-    tracker = tracked(None, a=100, b=50)
-    assert [tracker.watermark(now) for now in (0, 10**6, 10**12)] == [50, 50, 50]
-
-
-@pytest.mark.parametrize("first", ["a", "b"])
-def test_when_all_are_silent_the_greatest_holds_in_any_order(first: str) -> None:
-    tracker = tracked(10, a=100, b=50)
-    other = "b" if first == "a" else "a"
-    for now in range(1, 30):
-        tracker.update(other, 100 if other == "a" else 50, now)
-        tracker.watermark(now)
-    assert tracker.is_idle(first) and not tracker.is_idle(other)
-    assert [tracker.watermark(now) for now in (30, 41, 60)][-1] == 100
-    tracker.end("a")
-    assert tracker.watermark(61) == 100
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_when_all_are_silent_the_greatest_holds_in_any_order(order: tuple[str, str]) -> None:
+    tracker = WatermarkTracker(idle_timeout=10)
+    tracker.add("a")
+    tracker.add("b")
+    tracker.deliver("a", 100)
+    tracker.deliver("b", 50)
+    for at, split in enumerate(order):
+        tracker.silent(split, at * 1000)
+        tracker.silent(split, at * 1000 + 10)
+    assert tracker.current == 100
 
 
 def test_split_restored_at_the_end_of_its_input_does_not_stall() -> None:
     tracker = WatermarkTracker(idle_timeout=10)
     tracker.restore(40)
-    tracker.add("a", 0, 40)
-    tracker.add("caught-up", 0, 60)
-    assert tracker.watermark(1) == 40
-    for now in range(2, 20):
-        tracker.update("a", 53 + now, now)
-        assert tracker.watermark(now) == (min(53 + now, 60) if now < 12 else 53 + now)
-
-
-def test_new_split_does_not_lower_what_was_promised() -> None:
-    tracker = tracked(None, a=100)
-    assert tracker.watermark(0) == 100
-    tracker.add("b", 1)
-    tracker.update("b", 20, 2)
-    assert tracker.watermark(2) == 100
-    tracker.update("a", 300, 3)
-    assert tracker.watermark(3) == 100
-    tracker.update("b", 250, 4)
-    assert tracker.watermark(4) == 250
+    tracker.add("a", 40)
+    tracker.add("caught-up", 60)
+    assert tracker.current == 40
+    assert tracker.deliver("a", 55) == 55
+    tracker.silent("caught-up", 0)
+    assert tracker.silent("caught-up", 10) == 55
+    assert tracker.deliver("a", 100) == 100
 
 
 @settings(max_examples=200, deadline=None)
@@ -223,25 +192,34 @@ def test_new_split_does_not_lower_what_was_promised() -> None:
 def test_tracker_never_falls_and_never_passes_a_split_that_delivers(data: st.DataObject) -> None:
     tracker = WatermarkTracker(idle_timeout=5)
     alive: dict[str, int] = {}
+    active: set[str] = set()
     now, before = 0, START_OF_TIME
     for step in range(data.draw(st.integers(1, 30))):
-        now += data.draw(st.integers(1, 4))
-        if data.draw(st.booleans()) or not alive:
-            alive[f"s{step}"] = tracker.current
-            tracker.add(f"s{step}", now, tracker.current)
-        for name in data.draw(st.sets(st.sampled_from(sorted(alive)))):
-            if data.draw(st.integers(0, 9)) == 0:
+        now += data.draw(st.integers(0, 4))
+        action = data.draw(st.sampled_from(["add", "deliver", "deliver", "silent", "end"]))
+        if action == "add" or not alive:
+            name = f"s{step}"
+            alive[name] = tracker.current
+            tracker.add(name, tracker.current)
+            active.add(name)
+        else:
+            name = data.draw(st.sampled_from(sorted(alive)))
+            if action == "deliver":
+                alive[name] = max(alive[name], tracker.current) + data.draw(st.integers(0, 9))
+                tracker.deliver(name, alive[name])
+                active.add(name)
+            elif action == "silent":
+                tracker.silent(name, now)
+                if tracker.is_idle(name):
+                    active.discard(name)
+            else:
                 tracker.end(name)
                 del alive[name]
-                continue
-            alive[name] = max(alive[name], tracker.current) + data.draw(st.integers(0, 9))
-            tracker.update(name, alive[name], now)
-        after = tracker.watermark(now)
-        assert after >= before and after == tracker.current
-        before = after
-        active = [alive[name] for name in alive if not tracker.is_idle(name)]
+                active.discard(name)
+        assert tracker.current >= before
+        before = tracker.current
         if active:
-            assert after <= min(active)
+            assert tracker.current <= min(alive[name] for name in active)
 
 
 def test_kernel_and_ordered_path_agree_on_a_large_batch() -> None:
