@@ -8,7 +8,7 @@ from typing import Literal, TypeVar, overload
 
 import pyarrow as pa
 
-from millrace.catalog_views import show
+from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
 from millrace.errors import Invalid, Unsupported
@@ -170,6 +170,15 @@ class Database:
                 )
             )
 
+    def names(self) -> list[str]:
+        """Names of all sources, streams, tables and sinks."""
+        return [entry.name for entry in self.planner.catalog]
+
+    @property
+    def running(self) -> bool:
+        """Whether anything reads a source."""
+        return bool(self._runtime.dataflow.sources)
+
     def progress(self) -> Progress:
         """Rows in, rows out, watermark and time, over everything that runs."""
         return self._runtime.progress()
@@ -225,7 +234,7 @@ class Database:
             case Explain():
                 return _text("plan", self.planner.explain_statement(statement))
             case Show() | Describe():
-                return show(self.planner, statement, self.metrics)
+                return self._look(statement)
             case SetVariable():
                 self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
                 return _done(f"set {statement.name}")
@@ -296,7 +305,7 @@ class Database:
             convert,
             changelog=changelog,
             max_rows=max_rows,
-            on_close=lambda: [f() for f in stop] and None,
+            on_close=lambda: stop[0](),
         )
         stop.append(
             self._runtime.subscribe(
@@ -327,6 +336,40 @@ class Database:
             )
         return source
 
+    def _push_vertices(self, name: str) -> list[SourceVertex]:
+        return [
+            vertex
+            for vertex in self._runtime.dataflow.sources
+            if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
+        ]
+
+    def _look(self, statement: Show | Describe) -> Result:
+        if isinstance(statement, Show):
+            return show(self.planner.catalog, statement, self.settings, self.metrics)
+        if statement.query is not None:
+            plan, position = self._plan_select(statement)
+            return schema_rows(plan.nodes[position].schema)
+        return describe(self.planner.catalog, statement)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Invalid("the database is closed", code="MR1500", hint="connect again")
+
+
+def _done(text: str) -> Result:
+    return text_rows(["status"], [(text,)])
+
+
+def _title(spec: SourceInput | OperatorSpec | SinkSpec) -> str:
+    return f"source {spec.source.title}" if isinstance(spec, SourceInput) else spec.title
+
+
+def _fold(batches: list[Batch], node: Node) -> pa.RecordBatch:
+    """What a changelog amounts to: its rows after all insertions and retractions."""
+    whole = concatenate(batches, node.schema)
+    if node.changelog is Changelog.APPEND:
+        return whole.data
+    table = Materialize(node.schema, node.key, node.changelog).build(_NoSurroundings())
+    assert isinstance(table, Materialized)
+    table.process(0, whole)
+    return table.snapshot().combine_chunks()
