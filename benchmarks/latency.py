@@ -17,7 +17,9 @@ def run(as_json: bool) -> None:
     """Print p50 and p99 in µs, with the limits that hold."""
     took: list[float] = []
     with connect() as db:
-        db.execute("CREATE SOURCE ticks (symbol STRING, price DOUBLE, size BIGINT) WITH ('connector' = 'push')")
+        db.execute(
+            "CREATE SOURCE ticks (symbol STRING, price DOUBLE, size BIGINT) WITH ('connector' = 'push')"
+        )
         rows = db.subscribe("SELECT symbol, price * size AS value FROM ticks WHERE size > 0", "rows")
         for number in range(PUSHES + WARM):
             begun = time.perf_counter_ns()

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Literal, TypeVar, overload
+from typing import Literal, Self, TypeVar, overload
 
 import pyarrow as pa
 
 from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
+from millrace.cluster.reading import SourceVertex
+from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Invalid, Unsupported
+from millrace.operators.batch import Batch, concatenate
 from millrace.operators.connectors.push import PushSpec, to_batches
-from millrace.operators.sink import Changelog
+from millrace.operators.materialize import Materialize, Materialized
+from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
-from millrace.planner.plan import OutputKind, Plan
+from millrace.operators.spec import OperatorSpec
+from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import (
     Describe,
@@ -213,7 +218,7 @@ class Database:
         for subscription in self._subscriptions:
             subscription.finish()
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -232,7 +237,7 @@ class Database:
                 self._run(pending)
                 return self._select(statement)
             case Explain():
-                return _text("plan", self.planner.explain_statement(statement))
+                return text_rows(["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()])
             case Show() | Describe():
                 return self._look(statement)
             case SetVariable():
@@ -277,8 +282,7 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        folded = _fold(batches, node.schema, node.changelog, node.key)
-        return Result(pa.Table.from_batches([folded.data], node.schema))
+        return Result(_fold(batches, node))
 
     def _subscribe(
         self, statement: Statement, name: str, form: str | type, max_rows: int
@@ -364,12 +368,14 @@ def _title(spec: SourceInput | OperatorSpec | SinkSpec) -> str:
     return f"source {spec.source.title}" if isinstance(spec, SourceInput) else spec.title
 
 
-def _fold(batches: list[Batch], node: Node) -> pa.RecordBatch:
+def _fold(batches: list[Batch], node: Node) -> pa.Table:
     """What a changelog amounts to: its rows after all insertions and retractions."""
     whole = concatenate(batches, node.schema)
     if node.changelog is Changelog.APPEND:
-        return whole.data
-    table = Materialize(node.schema, node.key, node.changelog).build(_NoSurroundings())
+        return pa.Table.from_batches([whole.data], node.schema)
+    table = Materialize(node.schema, node.key, node.changelog).build(
+        VertexContext("result", 1, wall_clock_us, VertexMetrics(), False)
+    )
     assert isinstance(table, Materialized)
     table.process(0, whole)
-    return table.snapshot().combine_chunks()
+    return table.snapshot()
