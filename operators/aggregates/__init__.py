@@ -14,6 +14,14 @@ from millrace.operators.aggregates.calls import (
     Window,
 )
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
+from millrace.operators.aggregates.signatures import (
+    AggregateDescription,
+    AggregateSignature,
+    aggregate_functions,
+    is_aggregate,
+    register_aggregate,
+    resolve_aggregate,
+)
 
 __all__ = [
     "CHANGES",
@@ -21,6 +29,8 @@ __all__ = [
     "FINAL",
     "ON_CLOSE",
     "AggregateCall",
+    "AggregateDescription",
+    "AggregateSignature",
     "Cumulate",
     "Emission",
     "EmissionKind",
@@ -30,4 +40,8 @@ __all__ = [
     "Window",
     "WindowAggregate",
     "WindowAssign",
+    "aggregate_functions",
+    "is_aggregate",
+    "register_aggregate",
+    "resolve_aggregate",
 ]
