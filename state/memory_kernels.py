@@ -152,7 +152,7 @@ def same_bytes(left: int, right: int, length: int) -> bool:
                 return False
             done += 8
         return load_u64(left + length - 8) == load_u64(right + length - 8)
-    for i in range(length):
+    for i in range(length):  # noqa: SIM110 - Numba compiles no generator
         if load_u8(left + i) != load_u8(right + i):
             return False
     return True
