@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
-from millrace.cluster.vertex import OperatorVertex, SinkVertex, Vertex
+from millrace.cluster.vertex import OperatorVertex, Receiver, SinkVertex, Vertex
 from millrace.operators.batch import Batch
 from millrace.operators.materialize import Materialized
 from millrace.operators.operator import Capture
@@ -39,23 +39,34 @@ class Dataflow:
         self.vertices: list[Vertex] = []
         self.sources: list[SourceVertex] = []
         self.sinks: list[SinkVertex] = []
+        self.retired: set[int] = set()
         self._operators: list[OperatorVertex] = []
         self._vnodes = vnodes
         self._batch_rows = batch_rows
         self._stop_at_bad_rows = stop_at_bad_rows
 
-    def extend(self, plan: Plan) -> None:
-        """Build and connect the nodes of `plan` that do not run yet. Its first nodes are those that do."""
+    def extend(self, plan: Plan, taps: Sequence[tuple[int, Receiver]] = ()) -> None:
+        """Build and connect the nodes of `plan` that do not run yet. Its first nodes are those that do.
+
+        `taps` read nodes from the first row on, also what a materialised table hands to new readers.
+        """
         known = len(self.vertices)
         assert [node.hash for node in plan.nodes[:known]] == [v.node.hash for v in self.vertices]
         try:
             for position in range(known, len(plan.nodes)):
                 self.vertices.append(self._build(position, plan.nodes[position]))
         except BaseException:
-            self._forget(known)
+            self.truncate(known)
             raise
-        for vertex in self.vertices[known:]:
+        for position, receiver in taps:
+            if position >= known:
+                self.vertices[position].attach(receiver, 0)
+        # The last first: a table hands its rows to a new reader at once, and they go through to the end.
+        for vertex in reversed(self.vertices[known:]):
             self._connect(vertex)
+        for position, receiver in taps:
+            if position < known:
+                self.vertices[position].attach(receiver, 0)
 
     def poll(self) -> int:
         """One round: processing time, then one poll of every split. Answers the number of rows that moved."""
@@ -101,13 +112,31 @@ class Dataflow:
         """Where every split of every source is to be read from next, by node hash."""
         return {source.node.hash: source.positions() for source in self.sources}
 
+    def retire(self, positions: Iterable[int]) -> None:
+        """Stop these nodes for good; nobody else may read them. Their positions stay taken."""
+        gone = [self.vertices[position] for position in positions]
+        for vertex in gone:
+            if not isinstance(vertex, SourceVertex):
+                assert isinstance(vertex, OperatorVertex | SinkVertex)
+                for upstream in vertex.node.inputs:
+                    self.vertices[upstream].detach(vertex)
+            if vertex.position not in self.retired:
+                vertex.close()
+                self.retired.add(vertex.position)
+        self.sources = [v for v in self.sources if v not in gone]
+        self.sinks = [v for v in self.sinks if v not in gone]
+        self._operators = [v for v in self._operators if v not in gone]
+
+    def truncate(self, count: int) -> None:
+        """Retire all nodes from position `count` on and free their positions."""
+        self.retire(range(count, len(self.vertices)))
+        self.retired -= set(range(count, len(self.vertices)))
+        del self.vertices[count:]
+
     def close(self) -> None:
         """Close all nodes, sinks last. What was not published is not shown."""
-        for vertex in self.vertices:
-            if isinstance(vertex, SourceVertex | OperatorVertex):
-                vertex.close()
-        for sink in self.sinks:
-            sink.close()
+        for vertex in (*self.sources, *self._operators, *self.sinks):
+            vertex.close()
 
     def _build(self, position: int, node: Node) -> Vertex:
         metrics = VertexMetrics()
@@ -141,16 +170,6 @@ class Dataflow:
                     upstream.context.on_dead = _feed(vertex, port)
                 case _:
                     upstream.attach(vertex, port)
-
-    def _forget(self, known: int) -> None:
-        built = self.vertices[known:]
-        del self.vertices[known:]
-        self.sources = [v for v in self.sources if v not in built]
-        self.sinks = [v for v in self.sinks if v not in built]
-        self._operators = [v for v in self._operators if v not in built]
-
-    def __iter__(self) -> Iterator[Vertex]:
-        return iter(self.vertices)
 
 
 def _feed(vertex: OperatorVertex | SinkVertex, port: int) -> Callable[[Batch], None]:

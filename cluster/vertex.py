@@ -59,6 +59,9 @@ class Vertex:
                 for receive, port in self._receives:
                     receive(port, batch)
 
+    def close(self) -> None:
+        """Release what the node holds."""
+
     def send_watermark(self, watermark: int) -> None:
         """Promise `watermark` to all who read this node, if it is news."""
         if watermark > self.watermark:
