@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from sqlglot import exp
 
@@ -36,12 +36,24 @@ CLAUSES = frozenset(
 """Words that may be names but no alias without AS, because a clause begins with them."""
 
 
-class Cursor:
-    """A place in the tokens of one statement. `query` parses a subquery: the grammar's own way back to its top."""
+OR, AND, NOT, IS, COMPARISON, RANGE, OTHER, SUM, PRODUCT, UNARY, ZONE = range(1, 12)
+"""Precedence of operators, loosest first, as PostgreSQL has it."""
 
-    def __init__(self, text: Text, tokens: Sequence[Token], query: Callable[[Cursor], Query]) -> None:
+
+class Grammar(Protocol):
+    """The recursive parts of the grammar, which all its modules reach through the cursor."""
+
+    def query(self, cursor: Cursor) -> Query: ...
+
+    def operand(self, cursor: Cursor, least: int) -> exp.Expression: ...
+
+
+class Cursor:
+    """A place in the tokens of one statement, with the grammar that reads on from there."""
+
+    def __init__(self, text: Text, tokens: Sequence[Token], grammar: Grammar | None) -> None:
         self.text = text
-        self._query = query
+        self._grammar = grammar
         stop = tokens[-1].stop if tokens else 0
         end = text.position(max(0, stop - 1))
         after = Token(Kind.END, "", "", stop, stop, end.line, end.column + 1, 1)
@@ -53,7 +65,17 @@ class Cursor:
 
     def query(self) -> Query:
         """The query at this place."""
-        return self._query(self)
+        assert self._grammar is not None
+        return self._grammar.query(self)
+
+    def expression(self) -> exp.Expression:
+        """The expression at this place."""
+        return self.operand(OR)
+
+    def operand(self, least: int) -> exp.Expression:
+        """An expression of operators that bind at least as tightly as `least`."""
+        assert self._grammar is not None
+        return self._grammar.operand(self, least)
 
     # Looking
 
@@ -143,11 +165,10 @@ class Cursor:
         token = self.here
         if not self.at_name():
             if token.kind is Kind.WORD:
-                self.fail(
-                    f"expected {what}, found the reserved word {token.word}",
-                    "MR1011",
-                    hint=self._misspelling() or f'to use it as a name write "{token.text}"',
-                )
+                hint = f'to use it as a name write "{token.text}"'
+                if self.previous().word == "," and self.index:
+                    hint = "take out the comma before it"
+                self.fail(f"expected {what}, found the reserved word {token.word}", "MR1011", hint=hint)
             self.unexpected(what)
         self.advance()
         return self.placed(exp.Identifier(this=token.text, quoted=token.kind is Kind.QUOTED), token)

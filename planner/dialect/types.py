@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import lru_cache
 
 import pyarrow as pa
 
-from millrace.errors import MillraceError
 from millrace.planner.dialect.cursor import Cursor
 from millrace.planner.dialect.preparation import prepare
 from millrace.planner.dialect.tokens import Kind, tokenize
@@ -68,11 +68,7 @@ def at_type(cursor: Cursor) -> bool:
 def parse_type(text: str) -> SqlType:
     """The type that `text` names. Raises Invalid MR1020 (unknown), MR1021 (parameters), MR1010 (syntax)."""
     prepared, _ = prepare(text, {})
-
-    def no_query(_: Cursor) -> MillraceError:
-        raise AssertionError("a type has no subquery")
-
-    cursor = Cursor(prepared, tokenize(prepared), no_query)  # type: ignore[arg-type]
+    cursor = Cursor(prepared, tokenize(prepared), None)
     found = read_type(cursor)
     if not cursor.at_end():
         cursor.leftover()
@@ -127,8 +123,6 @@ def _element(cursor: Cursor) -> SqlType:
 
 
 def _unknown(cursor: Cursor) -> SqlType:
-    import difflib
-
     close = difflib.get_close_matches(cursor.here.word, _NAMES, 1, 0.6)
     hint = f"did you mean {close[0]}?" if close else "types are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p, s), VARCHAR, …"
     cursor.fail(f"there is no type {cursor.here.text}", "MR1020", hint=hint)
@@ -241,7 +235,7 @@ def _nested(cursor: Cursor, name: str) -> SqlType:
         cursor.take(":")
         item, nullable = _item(cursor)
         fields.append(item.field(label, nullable))
-        texts.append(f"{label} {item.text}")
+        texts.append(f'"{label}" {item.text}' + ("" if nullable else " NOT NULL"))
 
     cursor.commas(field)
     _close(cursor, closer)
