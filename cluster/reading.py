@@ -39,7 +39,9 @@ class SourceVertex(Vertex):
         self._readers: dict[str, SplitReader] = {}
         self._restored: dict[str, Position] = {}
         self._ended_splits: set[str] = set()
-        self._tracker = WatermarkTracker(None if node.spec.event_time is None else node.spec.event_time.idle_timeout)
+        self._tracker = WatermarkTracker(
+            None if node.spec.event_time is None else node.spec.event_time.idle_timeout
+        )
         self._watermarks: dict[str, SplitWatermark] = {}
         self._next_discovery = 0
         self._pushed = False
@@ -70,7 +72,9 @@ class SourceVertex(Vertex):
         """Take rows that somebody hands over, as the split `push`."""
         now = self.context.now()
         if self.ended:
-            raise Invalid(f"the input of {self.context.name} was ended", code="MR1521", hint="create another source")
+            raise Invalid(
+                f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
+            )
         if not self._pushed:
             self._pushed = True
             self._open_watermark(PUSHED)
@@ -116,9 +120,7 @@ class SourceVertex(Vertex):
         self._tracker.add(split)
         if self.spec.event_time is not None:
             kind = self.spec.schema.field(self.spec.event_time.column).type
-            mark = SplitWatermark(self.spec.event_time, kind)
-            mark.raise_to(self._tracker.current)
-            self._watermarks[split] = mark
+            self._watermarks[split] = SplitWatermark(self.spec.event_time, kind)
 
     def _take(self, split: str, batch: Batch | None, bad: Sequence[BadRecord], now: int) -> None:
         self.metrics.rows_in += len(bad) + (0 if batch is None else batch.num_rows)
@@ -136,8 +138,7 @@ class SourceVertex(Vertex):
         event_time = self.spec.event_time
         if event_time is not None and batch.num_rows:
             mark = self._watermarks[split]
-            if self._tracker.is_idle(split):
-                mark.raise_to(self._tracker.current)
+            mark.raise_to(self._tracker.current)
             observed = mark.observe(batch.data.column(event_time.column), now)
             batch.row_watermarks = observed.row_watermarks
             if observed.timeless is not None:

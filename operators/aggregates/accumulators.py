@@ -17,6 +17,8 @@ from millrace.operators.batch import Int64Array
 
 Slots = npt.NDArray[np.integer]
 
+_CAPACITY_MIN = 1024
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -38,6 +40,10 @@ class Accumulator(ABC):
     @abstractmethod
     def grow(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
+
+    @abstractmethod
+    def shrink(self, capacity: int) -> None:
+        """Give back the memory of slots from `capacity` on, all empty."""
 
     @abstractmethod
     def update(self, rows: Rows) -> None:
@@ -80,6 +86,10 @@ class WordAccumulator(Accumulator):
         words[len(self.words) :] = self.initial
         self.words = words
         self.floats = words.view(np.float64)
+
+    def shrink(self, capacity: int) -> None:
+        self.words = self.words[:capacity].copy()
+        self.floats = self.words.view(np.float64)
 
     def reset(self, slots: Slots) -> None:
         self.words[slots] = self.initial
@@ -159,10 +169,20 @@ class AccumulatorSet:
         """Make room for slots below `capacity`, and more, so that growth is rare."""
         if capacity <= self.capacity:
             return
-        self.capacity = max(capacity, 2 * self.capacity, 1024)
+        self.capacity = max(capacity, 2 * self.capacity, _CAPACITY_MIN)
         for part in self.parts:
             part.accumulator.grow(self.capacity)
         self._seen = np.zeros(self.capacity, np.int64)
+
+    def shrink(self, high: int) -> bool:
+        """Give memory back where slots from `high` on are empty and most room is; whether it did."""
+        if self.capacity <= _CAPACITY_MIN or high * 4 > self.capacity:
+            return False
+        self.capacity = max(_CAPACITY_MIN, 2 * high)
+        for part in self.parts:
+            part.accumulator.shrink(self.capacity)
+        self._seen = np.zeros(self.capacity, np.int64)
+        return True
 
     def update(self, slots: Slots, data: pa.RecordBatch, weights: Int64Array | None, sequence: int = 0) -> None:
         """Take the rows of `data` in, row i into group `slots[i]`."""

@@ -31,7 +31,8 @@ Words = npt.NDArray[np.int64]
 class IntegerNumbers(WordAccumulator):
     """Of a column that fits int64: count; sum with its carry; min; max, as far as they are wanted."""
 
-    def __init__(self, *, sums: bool, least: bool, greatest: bool) -> None:
+    def __init__(self, *, sums: bool, least: bool, greatest: bool, scale: int = 0) -> None:
+        self.scale = scale
         initial = [0] + ([0, 0] if sums else [])
         self.at_sum = 1 if sums else -1
         self.at_min = len(initial) if least else -1
@@ -73,7 +74,7 @@ class IntegerNumbers(WordAccumulator):
         low, carry = words[:, self.at_sum], words[:, self.at_sum + 1]
         some = count != 0
         if pt.is_decimal(call.type):
-            total = from_wide(low, carry + (low >> 63), some, pa.decimal128(38, _scale(call)))
+            total = from_wide(low, carry + (low >> 63), some, pa.decimal128(38, self.scale))
             return _decimal(call, total, count)
         if call.function == "sum":
             wrong = (carry != 0) & some
@@ -150,8 +151,9 @@ class FloatNumbers(WordAccumulator):
 class WideSum(WordAccumulator):
     """Count and 128-bit sum of a DECIMAL(38) column."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: int) -> None:
         super().__init__([0, 0, 0])
+        self.scale = scale
 
     def add(self, rows: Rows, trace: Words | None) -> None:
         pairs = wide_words(rows.arguments[0])
@@ -168,15 +170,8 @@ class WideSum(WordAccumulator):
         if pt.is_floating(call.type):
             total = low.view(np.uint64).astype(np.float64) + high * 2.0**64
             return Outcome(from_float64(total / np.where(count != 0, count, 1), count != 0, call.type))
-        total = from_wide(low, high, count != 0, pa.decimal128(38, _scale(call)))
+        total = from_wide(low, high, count != 0, pa.decimal128(38, self.scale))
         return _decimal(call, total, count)
-
-
-def _scale(call: AggregateCall) -> int:
-    """The scale of the argument, from which the result's was made."""
-    scale = call.option("scale", call.type.scale)
-    assert isinstance(scale, int)
-    return scale
 
 
 def _decimal(call: AggregateCall, total: pa.Array, count: npt.NDArray[np.int64]) -> Outcome:

@@ -74,7 +74,15 @@ _SIZE_BYTES = {
     "tib": 1 << 40,
 }
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
-_CHARACTERS = {"\\t": "\t", "tab": "\t", "\\n": "\n", "space": " ", "comma": ",", "pipe": "|", "semicolon": ";"}
+_CHARACTERS = {
+    "\\t": "\t",
+    "tab": "\t",
+    "\\n": "\n",
+    "space": " ",
+    "comma": ",",
+    "pipe": "|",
+    "semicolon": ";",
+}
 _ADDRESSING = frozenset({"connector", "type"})
 
 
@@ -150,7 +158,9 @@ class Options:
     def integer(self, name: str) -> int | None:
         """An INTEGER, DURATION (µs) or SIZE (bytes) option, or None."""
         value = self._values.get(name)
-        assert value is None or (isinstance(value, int) and not isinstance(value, bool)), f"{name} is no integer"
+        assert value is None or (isinstance(value, int) and not isinstance(value, bool)), (
+            f"{name} is no integer"
+        )
         return value
 
     def number(self, name: str) -> float | None:

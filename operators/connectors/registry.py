@@ -42,7 +42,11 @@ COMMON_OPTIONS = (
         Kind.DURATION,
         aliases=("watermark.idle.timeout", "scan.watermark.idle-timeout"),
     ),
-    Option("watermark.strategy", "how the watermark follows the event time", choices=("bounded_out_of_orderness",)),
+    Option(
+        "watermark.strategy",
+        "how the watermark follows the event time",
+        choices=("bounded_out_of_orderness",),
+    ),
     Option("parallelism", "how many partitions read or write", Kind.INTEGER),
 )
 """Options that every source takes; the binder reads them by `common_options`."""
@@ -81,6 +85,7 @@ _ENTRIES = (
     _Entry("datagen", f"{_HERE}.datagen", ("generator",)),
     _Entry("push", f"{_HERE}.push", ("memory",)),
     _Entry("console", f"{_HERE}.console", ("print", "stdout", "stdout_sink")),
+    _Entry("arrow", f"{_HERE}.arrow"),
     _Entry("blackhole", f"{_HERE}.blackhole"),
     _Entry("subscription", f"{_HERE}.subscription"),
     _Entry("kafka", None, ("kafka_source", "kafka_sink", "upsert-kafka")),
@@ -143,7 +148,9 @@ def source_spec(
     """
     found = find(connector)
     if found.source is None:
-        raise Invalid(f"connector '{found.name}' can not be read from", code="MR1405", hint="use it as a sink")
+        raise Invalid(
+            f"connector '{found.name}' can not be read from", code="MR1405", hint="use it as a sink"
+        )
     declared = {o.name: o for o in (*COMMON_OPTIONS, *found.source_options)}
     values = read_options(found.name, declared.values(), options)
     return found.source(values, schema, format)

@@ -124,7 +124,11 @@ def _as_text(value: object) -> object:
 def json_text(value: object) -> str:
     """A parsed value as compact JSON text; decimals keep their digits."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{json_text(v)}" for k, v in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{json_text(v)}" for k, v in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ",".join(map(json_text, value)) + "]"
     if isinstance(value, decimal.Decimal):
@@ -149,4 +153,3 @@ def parse_object(record: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise RecordError(SYNTAX, f"expected an object, got {shown(value)}")
     return value
-

@@ -287,7 +287,7 @@ def _decimal(type_: pa.DataType) -> Converter:
             number = decimal.Decimal(value)
         else:
             raise _wrong(value, type_)
-        if not number.is_finite() or number.adjusted() >= digits - type_.scale and number:
+        if not number.is_finite() or (number.adjusted() >= digits - type_.scale and number):
             raise RecordError(OUT_OF_RANGE, f"{shown(value)} does not fit {type_name(type_)}")
         rounded = number.quantize(step, rounding=decimal.ROUND_HALF_UP, context=_EXACT)
         if rounded and rounded.adjusted() >= digits - type_.scale:

@@ -35,7 +35,9 @@ class Reading:
         """Whether this way is for columns that hold values like `sample`."""
         if type(sample) not in self.takes:
             return False
-        return self.pattern is None or (isinstance(sample, str) and bool(self.pattern.fullmatch(sample.strip())))
+        return self.pattern is None or (
+            isinstance(sample, str) and bool(self.pattern.fullmatch(sample.strip()))
+        )
 
 
 _TEXT = frozenset({str})

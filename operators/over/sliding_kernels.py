@@ -65,8 +65,8 @@ def slide(
 ) -> tuple[int, int]:
     """Rows from `first` on; returns the row at which the arena was full (all: the number of rows) and its use.
 
-    With `rows` > 0 a frame has that many rows at most; otherwise ticks of at least the row's less `span`.
-    `values` hold `initial` where null; `valid` (None: all), `ticks`, `resets` (None: never) are one a row.
+    Without `ticks` a frame has `rows` rows at most; with them, those of at least the row's tick less `span`.
+    `values` hold `initial` where null; `valid` (None: all) and `resets` (None: never) are one a row.
     """
     for i in range(first, len(slots)):
         slot = np.uint64(slots[i])
@@ -76,7 +76,7 @@ def slide(
             ring[MIDDLE] = 0
             back_values[slot] = initial
             back_counts[slot] = 0
-        if rows > 0:
+        if ticks is None:
             if ring[LENGTH] >= rows:
                 if ring[MIDDLE] == 0:
                     _flip(ring, arena_values, arena_counts, op, initial)
@@ -106,7 +106,7 @@ def slide(
                 old = ring[OFFSET] + ((ring[HEAD] + k) & (ring[CAPACITY] - 1))
                 arena_values[arena_used + k] = arena_values[old]
                 arena_counts[arena_used + k] = arena_counts[old]
-                if rows == 0:
+                if ticks is not None:
                     arena_ticks[arena_used + k] = arena_ticks[old]
             ring[OFFSET] = arena_used
             ring[CAPACITY] = capacity
@@ -119,7 +119,7 @@ def slide(
         at = ring[OFFSET] + ((ring[HEAD] + ring[LENGTH]) & (ring[CAPACITY] - 1))
         arena_values[at] = value
         arena_counts[at] = count
-        if rows == 0:
+        if ticks is not None:
             arena_ticks[at] = ticks[i]
         ring[LENGTH] += 1
         count += back_counts[slot]

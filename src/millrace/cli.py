@@ -34,7 +34,9 @@ EXIT_INTERRUPTED = 130
 File = Annotated[Path, typer.Argument(help="A file of SQL; - reads standard input.")]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="K=V", help="A setting (batch.max_rows=8192) or a value for ${K}; repeatable."),
+    typer.Option(
+        "--set", metavar="K=V", help="A setting (batch.max_rows=8192) or a value for ${K}; repeatable."
+    ),
 ]
 
 
@@ -153,7 +155,9 @@ def _read(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
     except OSError as error:
-        raise Invalid(f"can not read {file}: {error.strerror}", code="MR1550", hint="give the path of a SQL file") from None
+        raise Invalid(
+            f"can not read {file}: {error.strerror}", code="MR1550", hint="give the path of a SQL file"
+        ) from None
     except UnicodeDecodeError as error:
         raise Invalid(
             f"{file} is not UTF-8: byte {error.start}", code="MR1551", hint="save the file as UTF-8"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Literal, TypeVar, overload
+from typing import Literal, Self, TypeVar, overload
 
 import pyarrow as pa
 
-from millrace.catalog_views import show
+from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
-from millrace.cluster.vertex import OperatorVertex
-from millrace.errors import Invalid, MillraceError, Unsupported
+from millrace.cluster.reading import SourceVertex
+from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
+from millrace.errors import Invalid, Unsupported
 from millrace.operators.batch import Batch, concatenate
-from millrace.operators.consolidate import consolidate
 from millrace.operators.connectors.push import PushSpec, to_batches
-from millrace.operators.sink import Changelog
+from millrace.operators.materialize import Materialize, Materialized
+from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
-from millrace.planner.plan import OutputKind, Plan
+from millrace.operators.spec import OperatorSpec
+from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import (
     Describe,
@@ -154,7 +156,9 @@ class Database:
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
-            running = [v for v in self._runtime.dataflow.vertices if v.position not in self._runtime.dataflow.retired]
+            running = [
+                v for v in self._runtime.dataflow.vertices if v.position not in self._runtime.dataflow.retired
+            ]
             return Result(
                 pa.table(
                     {
@@ -170,6 +174,15 @@ class Database:
                     }
                 )
             )
+
+    def names(self) -> list[str]:
+        """Names of all sources, streams, tables and sinks."""
+        return [entry.name for entry in self.planner.catalog]
+
+    @property
+    def running(self) -> bool:
+        """Whether anything reads a source."""
+        return bool(self._runtime.dataflow.sources)
 
     def progress(self) -> Progress:
         """Rows in, rows out, watermark and time, over everything that runs."""
@@ -205,7 +218,7 @@ class Database:
         for subscription in self._subscriptions:
             subscription.finish()
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -224,9 +237,9 @@ class Database:
                 self._run(pending)
                 return self._select(statement)
             case Explain():
-                return _text("plan", self.planner.explain_statement(statement))
+                return text_rows(["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()])
             case Show() | Describe():
-                return show(self.planner, statement, self.metrics)
+                return self._look(statement)
             case SetVariable():
                 self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
                 return _done(f"set {statement.name}")
@@ -237,10 +250,14 @@ class Database:
         planned = self.planner.plan(statement)
         if planned.command is not None:
             raise Unsupported(
-                f"{type(statement).__name__} can not be run embedded", code="MR1930", position=statement.position
+                f"{type(statement).__name__} can not be run embedded",
+                code="MR1930",
+                position=statement.position,
             )
         pending.append(planned)
-        return _done("; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes))
+        return _done(
+            "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
+        )
 
     def _run(self, pending: list[PlannedStatement]) -> None:
         running = [
@@ -265,8 +282,7 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        folded = _fold(batches, node.schema, node.changelog, node.key)
-        return Result(pa.Table.from_batches([folded.data], node.schema))
+        return Result(_fold(batches, node))
 
     def _subscribe(
         self, statement: Statement, name: str, form: str | type, max_rows: int
@@ -283,7 +299,9 @@ class Database:
             case type():
                 convert = as_objects(form, node.schema)
             case _:
-                raise Invalid(f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass")
+                raise Invalid(
+                    f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass"
+                )
         stop: list[Callable[[], None]] = []
         subscription: Subscription[object] = Subscription(
             name,
@@ -291,7 +309,7 @@ class Database:
             convert,
             changelog=changelog,
             max_rows=max_rows,
-            on_close=lambda: [f() for f in stop] and None,
+            on_close=lambda: stop[0](),
         )
         stop.append(
             self._runtime.subscribe(
@@ -322,6 +340,42 @@ class Database:
             )
         return source
 
+    def _push_vertices(self, name: str) -> list[SourceVertex]:
+        return [
+            vertex
+            for vertex in self._runtime.dataflow.sources
+            if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
+        ]
+
+    def _look(self, statement: Show | Describe) -> Result:
+        if isinstance(statement, Show):
+            return show(self.planner.catalog, statement, self.settings, self.metrics)
+        if statement.query is not None:
+            plan, position = self._plan_select(statement)
+            return schema_rows(plan.nodes[position].schema)
+        return describe(self.planner.catalog, statement)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Invalid("the database is closed", code="MR1500", hint="connect again")
+
+
+def _done(text: str) -> Result:
+    return text_rows(["status"], [(text,)])
+
+
+def _title(spec: SourceInput | OperatorSpec | SinkSpec) -> str:
+    return f"source {spec.source.title}" if isinstance(spec, SourceInput) else spec.title
+
+
+def _fold(batches: list[Batch], node: Node) -> pa.Table:
+    """What a changelog amounts to: its rows after all insertions and retractions."""
+    whole = concatenate(batches, node.schema)
+    if node.changelog is Changelog.APPEND:
+        return pa.Table.from_batches([whole.data], node.schema)
+    table = Materialize(node.schema, node.key, node.changelog).build(
+        VertexContext("result", 1, wall_clock_us, VertexMetrics(), False)
+    )
+    assert isinstance(table, Materialized)
+    table.process(0, whole)
+    return table.snapshot()

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from millrace.database import Database
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
@@ -76,7 +76,9 @@ def _summarise(progress: Progress, database: Database) -> None:
     for row in database.dead_letters().rows()[:3]:
         payload = row["payload"]
         text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
-        sys.stderr.write(f"  {row['node']} {row['split']} {row['position']}: {row['reason']} [{row['code']}] {text[:100]}\n")
+        sys.stderr.write(
+            f"  {row['node']} {row['split']} {row['position']}: {row['reason']} [{row['code']}] {text[:100]}\n"
+        )
 
 
 class _Display:
@@ -87,14 +89,17 @@ class _Display:
         self._bar: Bar | None = None
         self._last = (time.monotonic(), 0)
 
-    def __enter__(self) -> _Display:
+    def __enter__(self) -> Self:
         if self._enabled:
             from rich.console import Console
             from rich.progress import Progress as Bar
             from rich.progress import SpinnerColumn, TextColumn
 
             self._bar = Bar(
-                SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                console=Console(stderr=True),
+                transient=True,
             )
             self._bar.start()
             self._bar.add_task("compiling kernels (once per machine) …", total=None)

@@ -29,7 +29,9 @@ class Settings:
             raise Invalid(f"bad_rows can not be {self.bad_rows!r}", code="MR1541", hint="'skip' or 'fail'")
         if self.guarantee not in GUARANTEES:
             raise Invalid(
-                f"guarantee can not be {self.guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
+                f"guarantee can not be {self.guarantee!r}",
+                code="MR1541",
+                hint=f"one of {', '.join(GUARANTEES)}",
             )
         if self.guarantee != "none":
             raise Unsupported(

@@ -1,0 +1,13 @@
+"""Imports every module whose functions belong to the library, so that they register themselves."""
+
+from millrace.operators.functions import (
+    arithmetic,
+    conditional,
+    encodings,
+    logic,
+    mathematics,
+    patterns,
+    strings,
+)
+
+__all__ = ["arithmetic", "conditional", "encodings", "logic", "mathematics", "patterns", "strings"]
