@@ -8,6 +8,9 @@ from millrace.operators.functions import (
     mathematics,
     patterns,
     strings,
+    time_fields,
+    time_formats,
+    time_units,
 )
 
-__all__ = ["arithmetic", "conditional", "encodings", "logic", "mathematics", "patterns", "strings"]
+__all__ = ["arithmetic", "conditional", "encodings", "logic", "mathematics", "patterns", "strings", "time_fields", "time_formats", "time_units"]
