@@ -30,12 +30,18 @@ class Compiler:
     needs: dict[SourceInput, set[int]] = field(default_factory=dict)
     """Columns that all queries of this extension want of each source."""
     _by_hash: dict[str, int] = field(default_factory=dict)
+    _closed: frozenset[int] = frozenset()
+    """Nodes that what is added may not read."""
 
     @classmethod
-    def over(cls, plan: Plan) -> Compiler:
-        """A compiler that extends `plan`."""
+    def over(cls, plan: Plan, share: frozenset[int] | None = None) -> Compiler:
+        """A compiler that extends `plan`; what it adds reads only the nodes in `share` (None: any) of those there are."""
         compiler = cls(list(plan.nodes), list(plan.outputs), list(plan.late), plan.settings)
-        compiler._by_hash = {node.hash: at for at, node in enumerate(plan.nodes)}
+        if share is not None:
+            compiler._closed = frozenset(range(len(plan.nodes))) - share
+        compiler._by_hash = {
+            node.hash: at for at, node in enumerate(plan.nodes) if at not in compiler._closed
+        }
         return compiler
 
     def plan(self) -> Plan:
@@ -102,6 +108,10 @@ class Compiler:
         self.outputs.append(Output(table, OutputKind.STREAM, place))
 
     def _named(self, relation: Read) -> int | None:
+        wanted = relation.name.casefold()
+        for output in self.outputs:
+            if output.kind is OutputKind.TABLE and output.name.casefold() == wanted:
+                return None if output.node in self._closed else output.node
         return None
 
     def _scan(self, scan: Scan) -> int:
@@ -115,8 +125,11 @@ class Compiler:
 
     def _source(self, scan: Scan, spec: SourceInput, kept: Positions) -> int:
         for at, node in enumerate(self.nodes):
-            if isinstance(node.spec, SourceInput) and node.name == scan.name and set(kept) <= set(
-                self._kept(scan.input, at)
+            if (
+                at not in self._closed
+                and isinstance(node.spec, SourceInput)
+                and node.name == scan.name
+                and set(kept) <= set(self._kept(scan.input, at))
             ):
                 return at
         mapped = replace(scan, columns=kept)
