@@ -109,9 +109,13 @@ class Compiler:
 
     def _named(self, relation: Read) -> int | None:
         wanted = relation.name.casefold()
-        for output in self.outputs:
-            if output.kind is OutputKind.TABLE and output.name.casefold() == wanted:
-                return None if output.node in self._closed else output.node
+        for output in reversed(self.outputs):
+            if (
+                output.kind is OutputKind.TABLE
+                and output.name.casefold() == wanted
+                and output.node not in self._closed
+            ):
+                return output.node
         return None
 
     def _scan(self, scan: Scan) -> int:
