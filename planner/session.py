@@ -32,10 +32,8 @@ from millrace.errors import MillraceError, Position
 from millrace.planner.binder.statements import Binder, Command, PlannedOutput, PlannedStatement
 from millrace.planner.catalog import Catalog
 from millrace.planner.dialect.parser import parse_script
-from millrace.planner.logical import Relation
 from millrace.planner.physical.compile import Compiler
 from millrace.planner.plan import OutputKind, Plan
-from millrace.planner.rules.order import optimize
 from millrace.planner.statements import Script, Statement
 
 
@@ -77,12 +75,12 @@ class Planner:
         while would withhold the rows it has sent already. Materialised tables hand them over.
         """
         compiler = Compiler.over(plan, share)
-        outputs = [(output, optimize(output.relation)) for one in planned for output in one.outputs]
-        for _, relation in outputs:
-            compiler.announce(relation)
-        for output, relation in outputs:
+        outputs = [output for one in planned for output in one.outputs]
+        for output in outputs:
+            compiler.announce(output.relation)
+        for output in outputs:
             try:
-                _compile(compiler, output, relation)
+                _compile(compiler, output)
             except MillraceError as error:
                 if error.position is None:
                     error.position = output.position
@@ -122,7 +120,8 @@ class Planner:
         return tuple(sorted(errors, key=_place))
 
 
-def _compile(compiler: Compiler, output: PlannedOutput, relation: Relation) -> None:
+def _compile(compiler: Compiler, output: PlannedOutput) -> None:
+    relation = output.relation
     match output.kind:
         case OutputKind.SINK:
             assert output.sink is not None and output.mode is not None

@@ -13,9 +13,10 @@ from millrace.operators.aggregates.calls import AggregateCall, EmissionKind
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_OVER, PendingCall
 from millrace.planner.binder.errors import invalid, unsupported
-from millrace.planner.binder.windows import Emitting, window_time_of
+from millrace.planner.binder.windows import Emitting
 from millrace.planner.expressions import column, rewrite
 from millrace.planner.logical import Aggregate, Project, Relation, Union
+from millrace.planner.window_time import window_time_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External
 from millrace.planner.dialect import nodes
 from millrace.planner.logical import Read, Relation, SortKey
 from millrace.planner.plan import OutputKind
+from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,
     CreateLookup,
@@ -240,6 +241,8 @@ class Binder:
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
         relation = renamed(bound.relation, statement.column_names, statement.query)
         _check_columns(relation, statement.query)
+        if kind is not EntryKind.VIEW:
+            relation = optimize(relation)
         if kind is EntryKind.VIEW:
             change = self.catalog.put(Entry(name, kind, relation, tuple(reader.read), text=statement.text))
             return PlannedStatement(statement, (change,))
@@ -308,7 +311,7 @@ class Binder:
             output = PlannedOutput(
                 "select",
                 OutputKind.SELECT,
-                bound.relation,
+                optimize(bound.relation),
                 statement.position,
                 order=bound.order,
                 limit=bound.limit,
@@ -361,6 +364,7 @@ class Binder:
         self, name: str, connector: Connector, relation: Relation, key: tuple[str, ...] | None, position: Position
     ) -> PlannedOutput:
         _check_columns(relation, None, position)
+        relation = optimize(relation)
         try:
             bound = bind_sink(connector.name, options_of(connector), connector.format, relation, key, position)
         except MillraceError as error:
@@ -386,6 +390,7 @@ class Binder:
             )
         if external.schema is not None:
             relation = align(relation, external.schema, columns, entry.name, position)
+        relation = optimize(relation)
         bound = bind_sink(
             external.connector, dict(external.options), external.format, relation, key or external.key or None, position
         )

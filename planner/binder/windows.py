@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow as pa
 from sqlglot import exp
 
 from millrace.operators.aggregates.calls import (
@@ -18,8 +17,7 @@ from millrace.operators.aggregates.calls import (
     Hop,
     Tumble,
 )
-from millrace.operators.expressions.tree import Call, Column, Expression, Literal
-from millrace.operators.functions import types as sql
+from millrace.operators.expressions.tree import Call, Column
 from millrace.operators.sink import Changelog
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.scalars import ScalarBinder
@@ -97,15 +95,6 @@ def is_processing_time(relation: Relation, index: int) -> bool:
             value = computed[relation.columns[index]]
             return isinstance(value, Call) and value.function in CLOCK_FUNCTIONS
     return False
-
-
-def window_time_of(end: Column, unit: str) -> Expression:
-    """window_time: the last instant of a window that ends at `end` (1 ms before, or one unit of a coarser type)."""
-    if pa.types.is_timestamp(end.type):
-        step = 1_000_000 if end.type.unit == "s" else 1_000
-        return Call("-", (end, Literal(step, sql.INTERVAL)), end.type)
-    steps = {"s": 1, "ms": 1, "us": 1_000, "ns": 1_000_000}
-    return Call("-", (end, Literal(steps[unit], end.type)), end.type)
 
 
 @dataclass(frozen=True, slots=True)
