@@ -16,10 +16,33 @@ CONSTANTS = frozenset(("CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME", "LOC
 
 _RESERVED_FUNCTIONS = ("LEFT", "RIGHT")
 _UNIT_FIRST = ("TIMESTAMPADD", "TIMESTAMPDIFF", "DATEDIFF", "DATE_DIFF", "DATEADD")
-_UNITS = (
-    "MICROSECOND MILLISECOND SECOND MINUTE HOUR DAY WEEK MONTH QUARTER YEAR DECADE CENTURY MILLENNIUM EPOCH DOW DOY "
-    "ISODOW ISOYEAR JULIAN NANOSECOND TIMEZONE TIMEZONE_HOUR TIMEZONE_MINUTE MICROSECONDS MILLISECONDS"
-).split()
+_UNITS = [
+    "MICROSECOND",
+    "MILLISECOND",
+    "SECOND",
+    "MINUTE",
+    "HOUR",
+    "DAY",
+    "WEEK",
+    "MONTH",
+    "QUARTER",
+    "YEAR",
+    "DECADE",
+    "CENTURY",
+    "MILLENNIUM",
+    "EPOCH",
+    "DOW",
+    "DOY",
+    "ISODOW",
+    "ISOYEAR",
+    "JULIAN",
+    "NANOSECOND",
+    "TIMEZONE",
+    "TIMEZONE_HOUR",
+    "TIMEZONE_MINUTE",
+    "MICROSECONDS",
+    "MILLISECONDS",
+]
 
 
 def at_call(cursor: Cursor) -> bool:
@@ -90,7 +113,9 @@ def _argument(cursor: Cursor) -> exp.Expression:
         cursor.expect(")")
     else:
         if cursor.at_any(("SELECT", "WITH")):
-            cursor.fail("a query as an argument needs its own parentheses", "MR1016", hint="write f((SELECT …))")
+            cursor.fail(
+                "a query as an argument needs its own parentheses", "MR1016", hint="write f((SELECT …))"
+            )
         return cursor.expression()
     cursor.expect("->")
     return cursor.placed(exp.Lambda(this=cursor.expression(), expressions=names), token)
@@ -174,7 +199,12 @@ def _unit(cursor: Cursor) -> exp.Expression:
     if named not in _UNITS:
         full = unit_named(named)
         if full is None:
-            cursor.fail(f"'{token.text}' is no unit of time", "MR1018", hint="units are YEAR, MONTH, DAY, HOUR, …", at=token)
+            cursor.fail(
+                f"'{token.text}' is no unit of time",
+                "MR1018",
+                hint="units are YEAR, MONTH, DAY, HOUR, …",
+                at=token,
+            )
         named = full
     return _text(cursor, token, named.lower())
 
@@ -255,7 +285,9 @@ def read_over(cursor: Cursor, call: exp.Expression) -> exp.Expression:
     """`call OVER name` (filled in later) or `call OVER (…)`."""
     token = cursor.expect("OVER")
     if not cursor.at("("):
-        return cursor.placed(exp.Window(this=call, alias=cursor.identifier("( or the name of a window")), token)
+        return cursor.placed(
+            exp.Window(this=call, alias=cursor.identifier("( or the name of a window")), token
+        )
     cursor.advance()
     node = _rows_window(cursor, call) if cursor.at("ROWS", "WINDOW") else read_window(cursor, call)
     cursor.expect(")")

@@ -23,15 +23,100 @@ NESTING_MAX = 60
 """Levels of parentheses, calls and subqueries: beyond it Python's own stack would be at risk."""
 
 RESERVED = frozenset(
-    """ALL AND ANY AS ASC BETWEEN BY CASE CAST CREATE CROSS DELETE DESC DISTINCT DROP ELSE END EXCEPT EXISTS FALSE
-    FETCH FROM FULL GROUP HAVING IN INNER INSERT INTERSECT INTO IS JOIN LEFT LIKE ILIKE LIMIT NATURAL NOT NULL OFFSET ON
-    OR ORDER OUTER OVER QUALIFY RIGHT SELECT SIMILAR TABLE THEN TRUE UNION UPDATE USING VALUES WHEN WHERE WITH""".split()
+    [
+        "ALL",
+        "AND",
+        "ANY",
+        "AS",
+        "ASC",
+        "BETWEEN",
+        "BY",
+        "CASE",
+        "CAST",
+        "CREATE",
+        "CROSS",
+        "DELETE",
+        "DESC",
+        "DISTINCT",
+        "DROP",
+        "ELSE",
+        "END",
+        "EXCEPT",
+        "EXISTS",
+        "FALSE",
+        "FETCH",
+        "FROM",
+        "FULL",
+        "GROUP",
+        "HAVING",
+        "IN",
+        "INNER",
+        "INSERT",
+        "INTERSECT",
+        "INTO",
+        "IS",
+        "JOIN",
+        "LEFT",
+        "LIKE",
+        "ILIKE",
+        "LIMIT",
+        "NATURAL",
+        "NOT",
+        "NULL",
+        "OFFSET",
+        "ON",
+        "OR",
+        "ORDER",
+        "OUTER",
+        "OVER",
+        "QUALIFY",
+        "RIGHT",
+        "SELECT",
+        "SIMILAR",
+        "TABLE",
+        "THEN",
+        "TRUE",
+        "UNION",
+        "UPDATE",
+        "USING",
+        "VALUES",
+        "WHEN",
+        "WHERE",
+        "WITH",
+    ]
 )
 """Words that are names only between quotes."""
 
 CLAUSES = frozenset(
-    """ALLOW ALLOWED_LATENESS ANTI ASOF EMIT FOR LATE LATERAL MATCH_CONDITION MATCH_RECOGNIZE MINUS PIVOT PRIMARY
-    SEMI TABLESAMPLE UNPIVOT WINDOW WITHIN PREWHERE CLUSTER DISTRIBUTE SORT CONNECT START RETURNING TOP STRATEGY""".split()
+    [
+        "ALLOW",
+        "ALLOWED_LATENESS",
+        "ANTI",
+        "ASOF",
+        "EMIT",
+        "FOR",
+        "LATE",
+        "LATERAL",
+        "MATCH_CONDITION",
+        "MATCH_RECOGNIZE",
+        "MINUS",
+        "PIVOT",
+        "PRIMARY",
+        "SEMI",
+        "TABLESAMPLE",
+        "UNPIVOT",
+        "WINDOW",
+        "WITHIN",
+        "PREWHERE",
+        "CLUSTER",
+        "DISTRIBUTE",
+        "SORT",
+        "CONNECT",
+        "START",
+        "RETURNING",
+        "TOP",
+        "STRATEGY",
+    ]
 )
 """Words that may be names but no alias without AS, because a clause begins with them."""
 
@@ -226,13 +311,17 @@ class Cursor:
 
     # Complaining
 
-    def error(self, message: str, code: str, hint: str | None = None, at: Position | Token | None = None) -> MillraceError:
+    def error(
+        self, message: str, code: str, hint: str | None = None, at: Position | Token | None = None
+    ) -> MillraceError:
         """An Invalid (Unsupported for MR19xx) about this place or `at`."""
         place = self.here.position if at is None else at.position if isinstance(at, Token) else at
         kind = Unsupported if code.startswith("MR19") else Invalid
         return kind(message, code=code, hint=hint, position=place, source_text=self.text.original)
 
-    def fail(self, message: str, code: str, hint: str | None = None, at: Position | Token | None = None) -> NoReturn:
+    def fail(
+        self, message: str, code: str, hint: str | None = None, at: Position | Token | None = None
+    ) -> NoReturn:
         raise self.error(message, code, hint, at)
 
     def unexpected(self, *wanted: str) -> NoReturn:
@@ -248,9 +337,10 @@ class Cursor:
         if refused is not None:
             self.fail(f"{refused[0]} is not supported", refused[1], hint=refused[2])
         hint = None
-        close = difflib.get_close_matches(token.word, possible, 1, 0.7) if token.kind is Kind.WORD else []
+        # A misspelt clause may have passed as an alias, so that the token behind it is the one that fits nowhere.
+        close = _close(token, possible) or (_close(self.previous(), possible) if self.index else None)
         if close:
-            hint = f"did you mean {close[0]}?"
+            hint = f"did you mean {close}?"
         elif token.word in _STARTS:
             hint = "end the statement before it with ';'"
         self.fail(f"did not expect {token.shown()} here", "MR1013", hint=hint)
@@ -260,13 +350,34 @@ class Cursor:
             return None
         for token in (self.here, self.previous()):
             if token.kind is Kind.WORD and token.word not in wanted and token.word not in RESERVED:
-                close = difflib.get_close_matches(token.word, wanted or _WORDS, 1, 0.7)
+                close = _close(token, wanted or _WORDS)
                 if close:
-                    return f"did you mean {close[0]}?"
+                    return f"did you mean {close}?"
         return None
 
 
-_STARTS = frozenset("SELECT INSERT CREATE DROP ALTER UPDATE DELETE SHOW DESCRIBE EXPLAIN SET WITH".split())
+def _close(token: Token, possible: Sequence[str]) -> str | None:
+    if token.kind is not Kind.WORD or token.word in possible or token.word in RESERVED:
+        return None
+    return next(iter(difflib.get_close_matches(token.word, possible, 1, 0.7)), None)
+
+
+_STARTS = frozenset(
+    [
+        "SELECT",
+        "INSERT",
+        "CREATE",
+        "DROP",
+        "ALTER",
+        "UPDATE",
+        "DELETE",
+        "SHOW",
+        "DESCRIBE",
+        "EXPLAIN",
+        "SET",
+        "WITH",
+    ]
+)
 _WORDS = (*sorted(RESERVED), *sorted(CLAUSES))
 _REFUSED = {
     "LATERAL": ("LATERAL VIEW", "MR1902", "use CROSS JOIN UNNEST(…)"),

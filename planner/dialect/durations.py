@@ -69,7 +69,9 @@ def parse_duration(text: str) -> int:
         body = f"{quoted[1] or quoted[2] or ''} {quoted[3]}"
     months, us = _amounts(body, text)
     if months:
-        raise Invalid(f"'{text}' has months, which have no fixed length", code="MR1031", hint="say it in days")
+        raise Invalid(
+            f"'{text}' has months, which have no fixed length", code="MR1031", hint="say it in days"
+        )
     return us
 
 
@@ -222,8 +224,13 @@ def _span(cursor: Cursor, text: str, unit: Token, first: str) -> tuple[int, int]
     if matched is None or len(values) != len(names):
         raise Invalid(f"'{text}' is no interval from {first} to {last}", code="MR1030", hint=_HINT)
     sign = -1 if matched[1] == "-" else 1
-    months = sum(int(v) * _LENGTHS_MONTHS[n] for v, n in zip(values, names, strict=True) if n in _LENGTHS_MONTHS)
-    us = sum((Fraction(v) * _LENGTHS_US[n] for v, n in zip(values, names, strict=True) if n in _LENGTHS_US), Fraction(0))
+    months = sum(
+        int(v) * _LENGTHS_MONTHS[n] for v, n in zip(values, names, strict=True) if n in _LENGTHS_MONTHS
+    )
+    us = sum(
+        (Fraction(v) * _LENGTHS_US[n] for v, n in zip(values, names, strict=True) if n in _LENGTHS_US),
+        Fraction(0),
+    )
     return sign * months, sign * _whole(us, text)
 
 

@@ -7,7 +7,20 @@ from collections.abc import Callable
 from sqlglot import exp
 
 from millrace.planner.dialect.calls import CONSTANTS, at_call, read_call, read_constant
-from millrace.planner.dialect.cursor import (AND, COMPARISON, IS, NOT, OR, OTHER, PRODUCT, RANGE, SUM, UNARY, ZONE, Cursor)
+from millrace.planner.dialect.cursor import (
+    AND,
+    COMPARISON,
+    IS,
+    NOT,
+    OR,
+    OTHER,
+    PRODUCT,
+    RANGE,
+    SUM,
+    UNARY,
+    ZONE,
+    Cursor,
+)
 from millrace.planner.dialect.durations import at_duration, read_duration, read_interval
 from millrace.planner.dialect.nodes import Call, Interval, TypeName
 from millrace.planner.dialect.tokens import Kind
@@ -110,7 +123,11 @@ def _is(cursor: Cursor, left: exp.Expression) -> exp.Expression:
     if cursor.take("DISTINCT"):
         cursor.expect("FROM")
         right = read_operand(cursor, RANGE)
-        return exp.NullSafeEQ(this=left, expression=right) if negated else exp.NullSafeNEQ(this=left, expression=right)
+        return (
+            exp.NullSafeEQ(this=left, expression=right)
+            if negated
+            else exp.NullSafeNEQ(this=left, expression=right)
+        )
     word = cursor.expect_any(("NULL", "TRUE", "FALSE", "UNKNOWN"))
     value: exp.Expression = exp.Boolean(this=word == "TRUE") if word in ("TRUE", "FALSE") else exp.Null()
     node = exp.Is(this=left, expression=value)
@@ -146,7 +163,9 @@ def _matched(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
         node = kind(this=left, expression=read_operand(cursor, OTHER))
         if cursor.take("ESCAPE"):
             token = cursor.here
-            node = exp.Escape(this=node, expression=cursor.placed(exp.Literal.string(cursor.string("ESCAPE")), token))
+            node = exp.Escape(
+                this=node, expression=cursor.placed(exp.Literal.string(cursor.string("ESCAPE")), token)
+            )
     return exp.Not(this=node) if negated else node
 
 
@@ -185,7 +204,11 @@ def _zone(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
 
 
 def _power(cursor: Cursor, left: exp.Expression) -> exp.Expression:
-    cursor.fail("the operator ^ means different things in different systems", "MR1914", hint="use power(a, b) or a # b")
+    cursor.fail(
+        "the operator ^ means different things in different systems",
+        "MR1914",
+        hint="use power(a, b) or a # b",
+    )
 
 
 _STEPS: dict[str, tuple[int, Callable[[Cursor, exp.Expression], exp.Expression | None]]] = {
@@ -193,9 +216,9 @@ _STEPS: dict[str, tuple[int, Callable[[Cursor, exp.Expression], exp.Expression |
     "ISNULL": (IS, _null_test),
     "NOTNULL": (IS, _null_test),
     "NOT": (RANGE, _matched),
-    **{word: (RANGE, _matched) for word in _MATCHES},
-    **{word: (OTHER, _operator_call) for word in _OPERATOR_CALLS},
-    **{word: (OTHER, _regular) for word in _REGULAR},
+    **dict.fromkeys(_MATCHES, (RANGE, _matched)),
+    **dict.fromkeys(_OPERATOR_CALLS, (OTHER, _operator_call)),
+    **dict.fromkeys(_REGULAR, (OTHER, _regular)),
     "^": (OTHER, _power),
     "AT": (ZONE, _zone),
 }
@@ -274,7 +297,9 @@ def _bracketed(cursor: Cursor) -> exp.Expression:
     if token.word in ("?", "@", "$", ":"):
         cursor.fail("parameters are not supported", "MR1916", hint="use ${NAME} and set it as a variable")
     if token.word == "{":
-        cursor.fail("{…} is not supported", "MR1921", hint="write ROW(…), named_struct('a', 1) or MAP['k', v]")
+        cursor.fail(
+            "{…} is not supported", "MR1921", hint="write ROW(…), named_struct('a', 1) or MAP['k', v]"
+        )
     cursor.unexpected("an expression")
 
 
@@ -366,7 +391,9 @@ def _cast(cursor: Cursor) -> exp.Expression:
     at = cursor.here
     to = cursor.placed(TypeName(this=read_type(cursor).text), at)
     if cursor.at("FORMAT"):
-        cursor.fail("CAST with FORMAT is not supported", "MR1922", hint="use to_timestamp(text, format) or to_char")
+        cursor.fail(
+            "CAST with FORMAT is not supported", "MR1922", hint="use to_timestamp(text, format) or to_char"
+        )
     cursor.expect(")")
     kind = exp.Cast if token.word == "CAST" else exp.TryCast
     return cursor.placed(kind(this=value, to=to), token)
@@ -380,6 +407,8 @@ def read_column(cursor: Cursor) -> exp.Expression:
         cursor.advance()
         parts.append(cursor.label())
         if cursor.here.word == "(":
-            cursor.fail("functions are not called with a dot", "MR1919", hint="write f(x) for x.f()", at=token)
+            cursor.fail(
+                "functions are not called with a dot", "MR1919", hint="write f(x) for x.f()", at=token
+            )
     names = dict(zip(("this", "table", "db", "catalog"), reversed(parts), strict=False))
     return cursor.placed(exp.Column(**names), token)

@@ -78,7 +78,11 @@ def _fill_named_windows(cursor: Cursor, pending: Pending) -> None:
                 found = pending.named.get(name.name.upper())
                 if found is None or name.name.upper() in seen:
                     known = ", ".join(key.lower() for key in pending.named)
-                    hint = f"defined are: {known}" if known else "define it: WINDOW w AS (PARTITION BY … ORDER BY …)"
+                    hint = (
+                        f"defined are: {known}"
+                        if known
+                        else "define it: WINDOW w AS (PARTITION BY … ORDER BY …)"
+                    )
                     cursor.fail(f"there is no window {name.name}", "MR1053", hint=hint, at=position_of(name))
                 seen.add(name.name.upper())
                 _inherit(cursor, node, found, name)
@@ -90,8 +94,14 @@ def _inherit(cursor: Cursor, node: exp.Window, found: exp.Window, name: exp.Expr
         if inherited is None:
             continue
         if node.args.get(key):
-            cursor.fail(f"window {name.name} has its {key.replace('_', ' ').upper()} already", "MR1017", at=position_of(name))
-        node.set(key, [item.copy() for item in inherited] if isinstance(inherited, list) else inherited.copy())
+            cursor.fail(
+                f"window {name.name} has its {key.replace('_', ' ').upper()} already",
+                "MR1017",
+                at=position_of(name),
+            )
+        node.set(
+            key, [item.copy() for item in inherited] if isinstance(inherited, list) else inherited.copy()
+        )
     further = found.args.get("alias")
     node.set("alias", further.copy() if further is not None else None)
 
@@ -177,13 +187,9 @@ def _place_bounds(cursor: Cursor, select: exp.Select, window: GroupWindow | None
         new = WindowBound(bound=bound)
         if place is not None:
             new.meta.update(line=place.line, col=place.column, length=place.length)
-        parent = node.parent
-        node.replace(new)
         # An output column keeps the name that the spelling gives it.
-        if parent is select and node.arg_key == "expressions":
-            name = _output_name(node)
-            if name:
-                new.replace(exp.Alias(this=new.copy(), alias=exp.Identifier(this=name, quoted=False)))
+        name = _output_name(node) if node.parent is select and node.arg_key == "expressions" else ""
+        node.replace(exp.Alias(this=new, alias=exp.Identifier(this=name, quoted=False)) if name else new)
 
 
 def _grouped_names(select: exp.Select) -> set[str]:
@@ -218,7 +224,12 @@ def _bound(
             bound = _BOUNDS.get(node.expression.name.lower(), "")
             if not bound:
                 at = position_of(node.expression)
-                cursor.fail(f"a window has no field {node.expression.name}", "MR1045", hint="use .start or .end", at=at)
+                cursor.fail(
+                    f"a window has no field {node.expression.name}",
+                    "MR1045",
+                    hint="use .start or .end",
+                    at=at,
+                )
             _same_window(cursor, node.this, str(node.this.args["this"]), window)
             return bound
     elif isinstance(node, exp.Column) and window is not None and isinstance(node.this, exp.Identifier):
@@ -236,7 +247,9 @@ def _same_window(cursor: Cursor, call: Call, kind: str, window: GroupWindow | No
     shown = str(call.args["this"]).upper()
     at = position_of(call)
     if window is None:
-        cursor.fail(f"{shown} has no window in GROUP BY", "MR1045", hint=f"add {kind.upper()}(…) to GROUP BY", at=at)
+        cursor.fail(
+            f"{shown} has no window in GROUP BY", "MR1045", hint=f"add {kind.upper()}(…) to GROUP BY", at=at
+        )
     if not call.expressions:
         return
     meant = Call(this=kind, expressions=[argument.copy() for argument in call.expressions])

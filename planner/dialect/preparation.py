@@ -78,12 +78,20 @@ class _Preparation:
         if not self._starts:
             self._put("", 0, fixed=False)
         text = Text(
-            sql, "".join(self._parts), tuple(self._starts), tuple(self._origins), tuple(self._fixed), line_starts(sql)
+            sql,
+            "".join(self._parts),
+            tuple(self._starts),
+            tuple(self._origins),
+            tuple(self._fixed),
+            line_starts(sql),
         )
         return text, tuple(self._error(text, *problem) for problem in self._problems)
 
     def _refuse_hint(self, match: re.Match[str]) -> None:
-        message, advice = "optimizer hints are not supported", "take the hint out: /* … */ without + is a comment"
+        message, advice = (
+            "optimizer hints are not supported",
+            "take the hint out: /* … */ without + is a comment",
+        )
         self._problems.append(("MR1901", message, advice, match.start(), len(match[0])))
 
     def _keep(self, start: int, stop: int) -> None:
@@ -109,7 +117,9 @@ class _Preparation:
             return "NULL"
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
             message = f"'{name}' is no name of a variable"
-            self._problems.append(("MR1002", message, "write ${NAME}, ${NAME:-default} or ${NAME:?message}", *place))
+            self._problems.append(
+                ("MR1002", message, "write ${NAME}, ${NAME:-default} or ${NAME:?message}", *place)
+            )
             return "NULL"
         known = self._variables.get(name)
         if known is not None and (known or mode is None):

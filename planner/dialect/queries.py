@@ -24,7 +24,20 @@ if TYPE_CHECKING:
 _ORDER = ("FROM", "WHERE", "GROUP", "HAVING", "QUALIFY", "ORDER", "LIMIT", "OFFSET")
 _RANK = {word: rank for rank, word in enumerate(_ORDER)} | {"FETCH": 6}
 _TAIL = frozenset(("ORDER", "LIMIT", "OFFSET", "FETCH"))
-CLAUSE_WORDS = (*_ORDER, "FETCH", "WINDOW", "EMIT", "ALLOW", "LATE", "UNION", "EXCEPT", "INTERSECT", "INTO", "JOIN", "WITH")
+CLAUSE_WORDS = (
+    *_ORDER,
+    "FETCH",
+    "WINDOW",
+    "EMIT",
+    "ALLOW",
+    "LATE",
+    "UNION",
+    "EXCEPT",
+    "INTERSECT",
+    "INTO",
+    "JOIN",
+    "WITH",
+)
 """Every word that may begin a clause of a query: what a misspelt one is compared with."""
 
 
@@ -128,7 +141,9 @@ def _intersection(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
 
 def _distinct(cursor: Cursor) -> bool:
     if cursor.at("BY") or cursor.at("ALL", "BY"):
-        cursor.fail("set operations BY NAME are not supported", "MR1930", hint="list the columns in the same order")
+        cursor.fail(
+            "set operations BY NAME are not supported", "MR1930", hint="list the columns in the same order"
+        )
     if cursor.take("ALL"):
         return False
     cursor.take("DISTINCT")
@@ -140,7 +155,10 @@ def _select_or_parenthesis(cursor: Cursor, selects: _Selects, may_store: bool) -
     if cursor.take("("):
         query = read_query(cursor).query
         cursor.expect(")")
-        if any(query.args.get(key) for key in ("order", "limit", "offset", "with_", "emit", "lateness", "late_data")):
+        if any(
+            query.args.get(key)
+            for key in ("order", "limit", "offset", "with_", "emit", "lateness", "late_data")
+        ):
             return cursor.placed(exp.Subquery(this=query), token)
         return query
     if cursor.at("VALUES"):
@@ -157,7 +175,9 @@ def _values(cursor: Cursor) -> exp.Select:
     width = len(rows[0].expressions)
     for row in rows:
         if len(row.expressions) != width:
-            cursor.fail(f"the rows of VALUES have {width} and {len(row.expressions)} columns", "MR1050", at=token)
+            cursor.fail(
+                f"the rows of VALUES have {width} and {len(row.expressions)} columns", "MR1050", at=token
+            )
     values = cursor.placed(exp.Values(expressions=rows), token)
     values.set("alias", exp.TableAlias(this=exp.Identifier(this="_values", quoted=False)))
     select = exp.Select(expressions=[cursor.placed(exp.Star(), token)], from_=exp.From(this=values))
@@ -211,7 +231,9 @@ def _item(cursor: Cursor, pending: Pending) -> exp.Expression:
     here = cursor.here
     if cursor.take("AS"):
         alias: exp.Identifier | None = cursor.label("an alias")
-    elif here.kind is Kind.QUOTED or (here.kind is Kind.WORD and here.word not in RESERVED and _may_alias(cursor)):
+    elif here.kind is Kind.QUOTED or (
+        here.kind is Kind.WORD and here.word not in RESERVED and _may_alias(cursor)
+    ):
         alias = cursor.label()
     else:
         alias = None
@@ -283,7 +305,9 @@ def _clauses(cursor: Cursor, pending: Pending) -> None:
             _window(cursor, pending)
             continue
         if word not in ("WHERE", "GROUP", "HAVING", "QUALIFY"):
-            if word in ("JOIN", "LATERAL", "FOR") or (word in ("PIVOT", "UNPIVOT", "TABLESAMPLE", "PREWHERE")):
+            if word in ("JOIN", "LATERAL", "FOR") or (
+                word in ("PIVOT", "UNPIVOT", "TABLESAMPLE", "PREWHERE")
+            ):
                 cursor.leftover(*CLAUSE_WORDS)
             return
         _in_order(cursor, word, rank)
@@ -315,7 +339,9 @@ def _group(cursor: Cursor) -> exp.Group:
         cursor.fail("GROUP BY DISTINCT is not supported", "MR1931")
     node = exp.Group(expressions=cursor.commas(lambda: _group_item(cursor)))
     if cursor.at("WITH") and cursor.ahead().word in ("ROLLUP", "CUBE", "TOTALS"):
-        cursor.fail(f"GROUP BY … WITH {cursor.ahead().word} is not supported", "MR1931", hint="write ROLLUP (a, b)")
+        cursor.fail(
+            f"GROUP BY … WITH {cursor.ahead().word} is not supported", "MR1931", hint="write ROLLUP (a, b)"
+        )
     return node
 
 
@@ -323,7 +349,9 @@ def _group_item(cursor: Cursor) -> exp.Expression:
     token = cursor.here
     if cursor.at("GROUPING", "SETS"):
         cursor.advance(2)
-        return cursor.placed(exp.GroupingSets(expressions=cursor.wrapped(lambda: _grouping_set(cursor))), token)
+        return cursor.placed(
+            exp.GroupingSets(expressions=cursor.wrapped(lambda: _grouping_set(cursor))), token
+        )
     if cursor.at_any(("ROLLUP", "CUBE")) and cursor.ahead().word == "(":
         kind = exp.Rollup if cursor.advance().word == "ROLLUP" else exp.Cube
         return cursor.placed(kind(expressions=cursor.wrapped(lambda: _grouping_set(cursor))), token)
@@ -399,7 +427,9 @@ def _limited(cursor: Cursor, query: Query, word: str) -> None:
     token = cursor.previous()
     if word == "ORDER":
         cursor.expect("BY")
-        query.set("order", cursor.placed(exp.Order(expressions=cursor.commas(lambda: read_ordered(cursor))), token))
+        query.set(
+            "order", cursor.placed(exp.Order(expressions=cursor.commas(lambda: read_ordered(cursor))), token)
+        )
         return
     if word == "OFFSET":
         _once(cursor, query, "offset", "OFFSET")
@@ -414,7 +444,9 @@ def _limited(cursor: Cursor, query: Query, word: str) -> None:
         if cursor.at(","):
             cursor.fail("LIMIT a, b is not supported", "MR1932", hint="write LIMIT b OFFSET a")
         if cursor.at_any(("PERCENT", "%", "BY")):
-            cursor.fail(f"LIMIT … {cursor.here.text} is not supported", "MR1932", hint="use ROW_NUMBER() and QUALIFY")
+            cursor.fail(
+                f"LIMIT … {cursor.here.text} is not supported", "MR1932", hint="use ROW_NUMBER() and QUALIFY"
+            )
     else:
         cursor.take_any(("FIRST", "NEXT"))
         count = exp.Literal.number(1) if cursor.at_any(("ROW", "ROWS")) else _count(cursor)

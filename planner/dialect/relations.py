@@ -7,7 +7,15 @@ from sqlglot import exp
 from millrace.planner.dialect.calls import read_call, read_ordered
 from millrace.planner.dialect.cursor import CLAUSES, RANGE, RESERVED, Cursor
 from millrace.planner.dialect.durations import at_duration, read_duration
-from millrace.planner.dialect.nodes import AsofMatch, Call, InlineSource, MatchRecognize, SystemTime, TableCall, Within
+from millrace.planner.dialect.nodes import (
+    AsofMatch,
+    Call,
+    InlineSource,
+    MatchRecognize,
+    SystemTime,
+    TableCall,
+    Within,
+)
 from millrace.planner.dialect.options import read_options
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.windows import at_window_table, read_table_name, read_window_table
@@ -58,7 +66,7 @@ def _read_join(cursor: Cursor) -> exp.Join:
         or ("OUTER" in said and not sides)
         or (sides and kinds and kinds[0] in ("INNER", "CROSS"))
         or (kinds and sides and sides[0] != "LEFT")
-        or (method and (kinds and kinds[0] != "INNER" or "RIGHT" in said or "FULL" in said))
+        or (method and ((kinds and kinds[0] != "INNER") or "RIGHT" in said or "FULL" in said))
     ):
         cursor.fail(f"{' '.join(said)} JOIN can not be", "MR1044", at=token)
     node = exp.Join(this=read_relation(cursor), method=method)
@@ -93,7 +101,9 @@ def _condition(cursor: Cursor, node: exp.Join) -> None:
     if not conditioned and not free and not node.args.get("asof"):
         if cursor.here.kind is Kind.WORD and not cursor.at_any(RESERVED | CLAUSES):
             cursor.unexpected("ON", "USING")
-        cursor.fail("a JOIN needs ON or USING", "MR1044", hint="for all pairs write CROSS JOIN", at=cursor.here)
+        cursor.fail(
+            "a JOIN needs ON or USING", "MR1044", hint="for all pairs write CROSS JOIN", at=cursor.here
+        )
 
 
 def _match_condition(cursor: Cursor, node: exp.Join) -> None:
@@ -178,7 +188,9 @@ def _unaliased(cursor: Cursor, lateral: bool) -> exp.Expression:
         return _inline(cursor)
     if cursor.at("TABLE", "("):
         cursor.advance(2)
-        inner: exp.Expression = read_window_table(cursor) if at_window_table(cursor) else _table_call(cursor, lateral)
+        inner: exp.Expression = (
+            read_window_table(cursor) if at_window_table(cursor) else _table_call(cursor, lateral)
+        )
         cursor.expect(")")
         return inner
     if at_window_table(cursor):

@@ -124,7 +124,11 @@ def _element(cursor: Cursor) -> SqlType:
 
 def _unknown(cursor: Cursor) -> SqlType:
     close = difflib.get_close_matches(cursor.here.word, _NAMES, 1, 0.6)
-    hint = f"did you mean {close[0]}?" if close else "types are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p, s), VARCHAR, …"
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else "types are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p, s), VARCHAR, …"
+    )
     cursor.fail(f"there is no type {cursor.here.text}", "MR1020", hint=hint)
 
 
@@ -168,7 +172,9 @@ def _time(cursor: Cursor) -> SqlType:
     token = cursor.previous()
     sizes = _sizes(cursor, 1)
     if _zone(cursor):
-        cursor.fail("TIME WITH TIME ZONE is not supported", "MR1920", hint="use TIME or TIMESTAMP_LTZ", at=token)
+        cursor.fail(
+            "TIME WITH TIME ZONE is not supported", "MR1920", hint="use TIME or TIMESTAMP_LTZ", at=token
+        )
     if sizes and sizes[0] > 6:
         cursor.fail(f"TIME({sizes[0]}): at most 6 digits of a second", "MR1021", at=token)
     return SqlType(f"TIME({sizes[0]})" if sizes else "TIME", pa.time64("us"))

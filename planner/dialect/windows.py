@@ -9,7 +9,14 @@ from sqlglot import exp
 from millrace.errors import Position
 from millrace.planner.dialect.cursor import Cursor
 from millrace.planner.dialect.durations import at_duration, parse_duration, read_duration
-from millrace.planner.dialect.nodes import Call, GroupWindow, Interval, NamedArgument, WindowTable, position_of
+from millrace.planner.dialect.nodes import (
+    Call,
+    GroupWindow,
+    Interval,
+    NamedArgument,
+    WindowTable,
+    position_of,
+)
 from millrace.planner.dialect.tokens import Token
 
 
@@ -39,7 +46,11 @@ _CHECKED = ("size", "slide", "step", "gap")
 
 
 def window_fields(
-    cursor: Cursor, name: str, durations: dict[str, int], places: dict[str, Position], at: Position | Token | None
+    cursor: Cursor,
+    name: str,
+    durations: dict[str, int],
+    places: dict[str, Position],
+    at: Position | Token | None,
 ) -> dict[str, object]:
     """The arguments of a WindowTable or GroupWindow but for `time`.
 
@@ -51,25 +62,28 @@ def window_fields(
             cursor.fail(f"{name.upper()} has no {field}", "MR1040", hint=_signature(name), at=at)
     for field in _CHECKED:
         if field in durations and durations[field] <= 0:
-            cursor.fail(f"the {field} of a window must be positive", "MR1032", at=places.get(field, None) or at)
+            cursor.fail(f"the {field} of a window must be positive", "MR1032", at=places.get(field) or at)
     size, slide, step = durations.get("size", 0), durations.get("slide"), durations.get("step")
     if slide is not None and slide > size:
         cursor.fail(
             f"the slide of {spoken(slide)} is larger than the size of {spoken(size)}",
             "MR1041",
             hint=f"{_signature(name)}; rows between the windows would be lost",
-            at=places.get("slide", None) or at,
+            at=places.get("slide") or at,
         )
     if step is not None and size % step:
         cursor.fail(
             f"the size of {spoken(size)} is no multiple of the step of {spoken(step)}",
             "MR1042",
             hint=_signature(name),
-            at=places.get("size", None) or at,
+            at=places.get("size") or at,
         )
     period = slide or size
     offset = durations.get("offset", 0) % period if period else 0
-    fields: dict[str, object] = {"kind": spelling.kind, **{f: durations[f] for f in _CHECKED if f in durations}}
+    fields: dict[str, object] = {
+        "kind": spelling.kind,
+        **{f: durations[f] for f in _CHECKED if f in durations},
+    }
     if offset:
         fields["offset"] = offset
     return fields
@@ -82,7 +96,12 @@ def _signature(name: str) -> str:
 
 def spoken(us: int) -> str:
     """A duration as people say it: `5 minutes`."""
-    for unit, length in (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000)):
+    for unit, length in (
+        ("day", 86_400_000_000),
+        ("hour", 3_600_000_000),
+        ("minute", 60_000_000),
+        ("second", 1_000_000),
+    ):
         if us and us % length == 0:
             return f"{us // length} {unit}{'' if us == length else 's'}"
     return f"{us // 1000} ms" if us % 1000 == 0 else f"{us} µs"
@@ -238,7 +257,11 @@ def _partition(cursor: Cursor) -> list[exp.Expression]:
     if cursor.at("("):
         return cursor.wrapped(cursor.expression)
     keys = [cursor.expression()]
-    while cursor.at(",") and cursor.ahead().word not in ("DESCRIPTOR", "TIMECOL", "INTERVAL") and cursor.ahead(2).word == ",":
+    while (
+        cursor.at(",")
+        and cursor.ahead().word not in ("DESCRIPTOR", "TIMECOL", "INTERVAL")
+        and cursor.ahead(2).word == ","
+    ):
         cursor.advance()
         keys.append(cursor.expression())
     return keys
@@ -253,7 +276,9 @@ def read_table_name(cursor: Cursor) -> exp.Table:
         parts.append(cursor.label("a table"))
     if len(parts) > 3:
         cursor.fail("a table's name has at most three parts", "MR1010", at=token)
-    return cursor.placed(exp.Table(**dict(zip(("this", "db", "catalog"), reversed(parts), strict=False))), token)
+    return cursor.placed(
+        exp.Table(**dict(zip(("this", "db", "catalog"), reversed(parts), strict=False))), token
+    )
 
 
 # WINDOW clauses
