@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from millrace.errors import MillraceError, Position
 from millrace.planner.binder.statements import Binder, Command, PlannedOutput, PlannedStatement
 from millrace.planner.catalog import Catalog
-from millrace.planner.dialect.parser import parse_script
+from millrace.planner.script import parse_script
 from millrace.planner.physical.compile import Compiler
 from millrace.planner.plan import OutputKind, Plan
 from millrace.planner.statements import Script, Statement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -33,7 +34,6 @@ from millrace.planner.statements import (
     NamedConnector,
     ObjectKind,
     Option,
-    Query,
     QueryKind,
     Role,
     SelectStatement,
@@ -42,6 +42,9 @@ from millrace.planner.statements import (
     Update,
     Delete,
 )
+
+if TYPE_CHECKING:
+    from millrace.planner.statements import Query
 
 
 @dataclass(frozen=True, slots=True)
