@@ -4,8 +4,10 @@ from millrace.operators.functions import (
     arithmetic,
     conditional,
     encodings,
+    json_paths,
     logic,
     mathematics,
+    nested,
     patterns,
     strings,
     time_fields,
@@ -13,4 +15,17 @@ from millrace.operators.functions import (
     time_units,
 )
 
-__all__ = ["arithmetic", "conditional", "encodings", "logic", "mathematics", "patterns", "strings", "time_fields", "time_formats", "time_units"]
+__all__ = [
+    "arithmetic",
+    "conditional",
+    "encodings",
+    "json_paths",
+    "logic",
+    "mathematics",
+    "nested",
+    "patterns",
+    "strings",
+    "time_fields",
+    "time_formats",
+    "time_units",
+]

@@ -199,7 +199,11 @@ def _bind_field(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding 
 def _extract(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     name = unit_name(required_unit(literals, 0, "extract"))
     if name not in FIELDS or (pa.types.is_time(types[1]) and name not in (*_OF_TIME, *_EPOCHS)):
-        raise Invalid(f"{sql.sql_name(types[1])} has no field {name!r}", code="MR1215", hint="fields: " + ", ".join(FIELDS))
+        raise Invalid(
+            f"{sql.sql_name(types[1])} has no field {name!r}",
+            code="MR1215",
+            hint="fields: " + ", ".join(FIELDS),
+        )
     return lambda values, rows: extract(name, values[1], rows)
 
 
@@ -256,4 +260,6 @@ _define_field("epoch_ns")
 @define("epoch(TIMESTAMP) -> DOUBLE", "epoch(INTERVAL) -> DOUBLE", description="seconds since 1970, with their fraction",
         bind=lambda types, marks: ((types[0],), sql.DOUBLE) if len(types) == 1 and _is_timely(types[0]) else None)  # fmt: skip
 def _epoch(types: Types, returns: pa.DataType, literals: Literals) -> Body:
-    return lambda values, rows: pc.divide(pc.cast(extract("epoch_us", values[0], rows), pa.float64(), safe=False), 1e6)
+    return lambda values, rows: pc.divide(
+        pc.cast(extract("epoch_us", values[0], rows), pa.float64(), safe=False), 1e6
+    )

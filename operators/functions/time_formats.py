@@ -44,10 +44,17 @@ def _number(attribute: str, width: int, span: str, name: str | None = None) -> F
 
 
 def _fraction(width: int) -> Field:
-    return Field(lambda t: f"{t.microsecond:06}"[:width].ljust(width, "0"), rf"\d{{1,{max(width, 6)}}}", "fraction", "tick")
+    return Field(
+        lambda t: f"{t.microsecond:06}"[:width].ljust(width, "0"),
+        rf"\d{{1,{max(width, 6)}}}",
+        "fraction",
+        "tick",
+    )
 
 
-def _names(names: Sequence[str], pick: Callable[[datetime.datetime], int], kind: str, case: Callable[[str], str]) -> Field:
+def _names(
+    names: Sequence[str], pick: Callable[[datetime.datetime], int], kind: str, case: Callable[[str], str]
+) -> Field:
     shown = [case(name) for name in names]
     return Field(lambda t: shown[pick(t)], "|".join(name for name in names if name), kind, "day")
 
@@ -124,8 +131,10 @@ _POSTGRES = {
     "FF3": "fraction3", "FF6": "fraction6", "FF9": "fraction9", "AM": "AM", "PM": "AM", "am": "am", "pm": "am", "TZ": "zone_name",
     "OF": "zone", "TZH": "zone",
 }  # fmt: skip
-_JAVA_TOKEN = re.compile(r"'(?:[^']|'')*'|([A-Za-z])\1*|.", re.S)
-_POSTGRES_TOKEN = re.compile("|".join(sorted(map(re.escape, _POSTGRES), key=len, reverse=True)) + r'|"[^"]*"|.', re.S)
+_JAVA_TOKEN = re.compile(r"'(?:[^']|'')*'|([A-Za-z])\1*|.", re.DOTALL)
+_POSTGRES_TOKEN = re.compile(
+    "|".join(sorted(map(re.escape, _POSTGRES), key=len, reverse=True)) + r'|"[^"]*"|.', re.DOTALL
+)
 
 
 def _field(name: str) -> Field:
@@ -137,7 +146,7 @@ def parse_strftime(text: str) -> list[Field | str]:
     for letter, group in _STRFTIME_GROUPS.items():
         text = text.replace("%" + letter, group)
     out: list[Field | str] = []
-    for token in re.findall(r"%-?.|[^%]+|%$", text, re.S):
+    for token in re.findall(r"%-?.|[^%]+|%$", text, re.DOTALL):
         if not token.startswith("%"):
             out.append(token)
         elif token == "%%":
@@ -184,7 +193,9 @@ def _constant_format(parse: Parse, text: str) -> list[Field | str]:
     try:
         return parse(text)
     except ValueFault as fault:
-        raise Invalid(f"format {text!r}: {fault}", code="MR1216", hint="see the list of format fields") from fault
+        raise Invalid(
+            f"format {text!r}: {fault}", code="MR1216", hint="see the list of format fields"
+        ) from fault
 
 
 def write(items: Sequence[Field | str], time: datetime.datetime) -> str:
@@ -238,9 +249,15 @@ def _define_format(form: str, parse: Parse, description: str, *aliases: str) -> 
         )  # fmt: skip
 
 
-_define_format("strftime(TIMESTAMP, STRING) -> STRING", parse_strftime, "a time as text, by %Y %m %d %H %M %S …")
-_define_format("date_format(TIMESTAMP, STRING) -> STRING", parse_java, "a time as text, by yyyy MM dd HH mm ss …")
-_define_format("to_char(TIMESTAMP, STRING) -> STRING", parse_postgres, "a time as text, by YYYY MM DD HH24 MI SS …")
+_define_format(
+    "strftime(TIMESTAMP, STRING) -> STRING", parse_strftime, "a time as text, by %Y %m %d %H %M %S …"
+)
+_define_format(
+    "date_format(TIMESTAMP, STRING) -> STRING", parse_java, "a time as text, by yyyy MM dd HH mm ss …"
+)
+_define_format(
+    "to_char(TIMESTAMP, STRING) -> STRING", parse_postgres, "a time as text, by YYYY MM DD HH24 MI SS …"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +297,9 @@ def _assemble(parts: dict[str, str]) -> int:
         hour = int(parts["hour12"]) % 12 + (12 if parts.get("half", "AM").upper() == "PM" else 0)
     micro = int(parts.get("fraction", "0")[:6].ljust(6, "0"))
     day = int(parts.get("day", 1))
-    time = datetime.datetime(year, month, day, hour, int(parts.get("minute", 0)), int(parts.get("second", 0)), micro)
+    time = datetime.datetime(
+        year, month, day, hour, int(parts.get("minute", 0)), int(parts.get("second", 0)), micro
+    )
     if "doy" in parts:
         time = time.replace(month=1, day=1) + datetime.timedelta(days=int(parts["doy"]) - 1)
     micros = (time - EPOCH) // datetime.timedelta(microseconds=1)
@@ -310,7 +329,9 @@ def _read_default(text: str) -> int:
     return parse_timestamp(text) // 1000
 
 
-def _define_reading(form: str, *forms: str, parse: Parse, description: str, aliases: Sequence[str] = ()) -> None:
+def _define_reading(
+    form: str, *forms: str, parse: Parse, description: str, aliases: Sequence[str] = ()
+) -> None:
     name = form.partition("(")[0]
 
     @define(form, *forms, description=description, aliases=aliases, can_fail=True)
@@ -324,7 +345,9 @@ def _define_reading(form: str, *forms: str, parse: Parse, description: str, alia
             _constant_format(parse, str(text_constant(literals, 1)))
 
         def body(values: Sequence[Value], rows: int) -> Value:
-            micros = by_row(lambda text, wanted: compile_reader(parse, wanted).read(text), values, rows, pa.int64(), name)
+            micros = by_row(
+                lambda text, wanted: compile_reader(parse, wanted).read(text), values, rows, pa.int64(), name
+            )
             times = pc.cast(micros, pa.timestamp("us"))
             return build_cast(pa.timestamp("us"), returns)([times], rows)
 
@@ -345,10 +368,19 @@ def parse_guess(text: str) -> list[Field | str]:
     return parse_java(text) if re.search("yy|mm|dd|uu", text) else parse_postgres(text)
 
 
-_define_reading("strptime(STRING, STRING) -> TIMESTAMP_US", parse=parse_strftime, description="text read by a strftime format")
+_define_reading(
+    "strptime(STRING, STRING) -> TIMESTAMP_US",
+    parse=parse_strftime,
+    description="text read by a strftime format",
+)
 _define_reading("to_timestamp(STRING[, STRING]) -> TIMESTAMP_US", "to_timestamp(BIGINT) -> TIMESTAMP_LTZ", "to_timestamp(DOUBLE) -> TIMESTAMP_LTZ",
                 parse=parse_guess, description="text (by a format) as a timestamp; seconds since 1970 as an instant")  # fmt: skip
-_define_reading("to_date(STRING[, STRING]) -> DATE", "to_date(TIMESTAMP) -> DATE", parse=parse_guess, description="text (by a format) as a date")
+_define_reading(
+    "to_date(STRING[, STRING]) -> DATE",
+    "to_date(TIMESTAMP) -> DATE",
+    parse=parse_guess,
+    description="text (by a format) as a date",
+)
 
 
 @define("to_timestamp_ltz(BIGINT, BIGINT) -> TIMESTAMP_LTZ", "to_timestamp_ltz(BIGINT) -> TIMESTAMP_LTZ",
@@ -376,17 +408,28 @@ def _epoch_ms(types: Types, returns: pa.DataType, literals: Literals) -> Body:
 def _from_unixtime(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     text = text_constant(literals, 1) if len(types) > 1 else "yyyy-MM-dd HH:mm:ss"
     if text is None:
-        raise Invalid("from_unixtime needs a constant format", code="MR1216", hint="write it as text: 'yyyy-MM-dd'")
+        raise Invalid(
+            "from_unixtime needs a constant format", code="MR1216", hint="write it as text: 'yyyy-MM-dd'"
+        )
     items = _constant_format(parse_java, text)
     return lambda values, rows: format_times(pc.cast(broadcast(values[0], rows), pa.timestamp("s")), items)
 
 
-@define("unix_timestamp(TIMESTAMP) -> BIGINT", "unix_timestamp(STRING, STRING) -> BIGINT", description="seconds since 1970", can_fail=True)
+@define(
+    "unix_timestamp(TIMESTAMP) -> BIGINT",
+    "unix_timestamp(STRING, STRING) -> BIGINT",
+    description="seconds since 1970",
+    can_fail=True,
+)
 def _unix_timestamp(types: Types, returns: pa.DataType, literals: Literals) -> Body:
 
     if len(types) == 2:
         return lambda values, rows: by_row(
-            lambda text, wanted: compile_reader(parse_java, wanted).read(text) // 10**6, values, rows, returns, "unix_timestamp"
+            lambda text, wanted: compile_reader(parse_java, wanted).read(text) // 10**6,
+            values,
+            rows,
+            returns,
+            "unix_timestamp",
         )
     return lambda values, rows: extract("epoch", values[0], rows)
 

@@ -13,7 +13,13 @@ import pyarrow.compute as pc
 
 from millrace.errors import Invalid
 from millrace.operators.functions import types as sql
-from millrace.operators.functions.buffers import Int64s, broadcast, by_row, fixed_width, from_numbers, validity
+from millrace.operators.functions.buffers import (
+    Int64s,
+    broadcast,
+    fixed_width,
+    from_numbers,
+    validity,
+)
 from millrace.operators.functions.intervals import PER_SECOND, add_months
 from millrace.operators.functions.patterns import text_constant
 from millrace.operators.functions.registry import Binding, Literals, Types, define, scalar
@@ -68,18 +74,20 @@ def _step(unit: str, per_second: int) -> tuple[int, int]:
     return per_second // FRACTIONS[unit], 0
 
 
-def _define_cut(form: str, description: str, up: bool, *aliases: str, unit_first: bool) -> None:
-    name = form.partition("(")[0]
-
-    @define(form, description=description, aliases=aliases)
+def _define_cut(name: str, description: str, up: bool, *aliases: str) -> None:
+    @define(
+        f"{name}(STRING, TIMESTAMP) -> TIMESTAMP",
+        f"{name}(TIMESTAMP, STRING) -> TIMESTAMP",
+        description=description,
+        aliases=aliases,
+    )
     def build(types: Types, returns: pa.DataType, literals: Literals) -> Body:
-        place = 0 if unit_first else 1
+        place = 0 if sql.is_string(types[0]) else 1
         unit = _check_unit(required_unit(literals, place, name), name)
 
         def body(values: Sequence[Value], rows: int) -> Value:
             value = broadcast(values[1 - place], rows)
-            cut = truncate(localised(value), unit, up=up)
-            return _zoned(cut, value.type)
+            return _zoned(truncate(localised(value), unit, up=up), value.type)
 
         return body
 
@@ -90,9 +98,10 @@ def _zoned(wall: pa.Array, type: pa.DataType) -> pa.Array:
     return pc.assume_timezone(wall, type.tz, ambiguous="earliest", nonexistent="earliest")
 
 
-_define_cut("date_trunc(STRING, TIMESTAMP) -> TIMESTAMP", "the start of the unit that a time is in", False, "datetrunc", unit_first=True)
-_define_cut("date_floor(TIMESTAMP, STRING) -> TIMESTAMP", "the start of the unit that a time is in", False, "floor_time", unit_first=False)
-_define_cut("date_ceil(TIMESTAMP, STRING) -> TIMESTAMP", "the time, or the start of the next unit", True, "ceil_time", unit_first=False)
+_define_cut(
+    "date_trunc", "the start of the unit that a time is in", False, "datetrunc", "date_floor", "floor_time"
+)
+_define_cut("date_ceil", "the time, or the start of the next unit", True, "ceil_time")
 
 
 @define("date_bin(INTERVAL, TIMESTAMP[, TIMESTAMP]) -> TIMESTAMP", description="the start of the bin of a width (from an origin) that a time is in",
@@ -112,7 +121,11 @@ def _date_bin(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return body
 
 
-@define("timestampadd(STRING, BIGINT, TIMESTAMP) -> TIMESTAMP", description="a time moved by so many units", can_fail=True)
+@define(
+    "timestampadd(STRING, BIGINT, TIMESTAMP) -> TIMESTAMP",
+    description="a time moved by so many units",
+    can_fail=True,
+)
 def _timestampadd(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     unit = _check_unit(required_unit(literals, 0, "timestampadd"), "timestampadd")
     return lambda values, rows: move(broadcast(values[2], rows), broadcast(values[1], rows), unit)
@@ -133,14 +146,26 @@ def move(value: pa.Array, count: pa.Array, unit: str) -> pa.Array:
     return pc.cast(pc.add_checked(ticks, pc.multiply_checked(count, step)), value.type)
 
 
-@define("date_add(DATE, INT) -> DATE", description="a date so many days later", aliases=("adddate",), can_fail=True)
+@define(
+    "date_add(DATE, INT) -> DATE",
+    description="a date so many days later",
+    aliases=("adddate",),
+    can_fail=True,
+)
 def _date_add(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return lambda values, rows: pc.cast(pc.add_checked(pc.cast(values[0], pa.int32()), values[1]), returns)
 
 
-@define("date_sub(DATE, INT) -> DATE", description="a date so many days earlier", aliases=("subdate",), can_fail=True)
+@define(
+    "date_sub(DATE, INT) -> DATE",
+    description="a date so many days earlier",
+    aliases=("subdate",),
+    can_fail=True,
+)
 def _date_sub(types: Types, returns: pa.DataType, literals: Literals) -> Body:
-    return lambda values, rows: pc.cast(pc.subtract_checked(pc.cast(values[0], pa.int32()), values[1]), returns)
+    return lambda values, rows: pc.cast(
+        pc.subtract_checked(pc.cast(values[0], pa.int32()), values[1]), returns
+    )
 
 
 @scalar("add_months(TIMESTAMP, BIGINT) -> TIMESTAMP", description="a time so many months later")
@@ -190,7 +215,12 @@ def _bind_between(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Bindin
 
 
 def _define_between(name: str, count: Any, description: str, *aliases: str) -> None:
-    @define(f"{name}(STRING, TIMESTAMP, TIMESTAMP) -> BIGINT", description=description, aliases=aliases, bind=_bind_between)
+    @define(
+        f"{name}(STRING, TIMESTAMP, TIMESTAMP) -> BIGINT",
+        description=description,
+        aliases=aliases,
+        bind=_bind_between,
+    )
     def build(types: Types, returns: pa.DataType, literals: Literals) -> Body:
         unit = _check_unit(required_unit(literals, 0, name), name)
 
@@ -201,14 +231,18 @@ def _define_between(name: str, count: Any, description: str, *aliases: str) -> N
         return body
 
 
-_define_between("timestampdiff", units_between, "how many whole units lie between two times", "datesub", "date_part_diff")
+_define_between(
+    "timestampdiff", units_between, "how many whole units lie between two times", "datesub", "date_part_diff"
+)
 _define_between("date_diff", boundaries_between, "how many starts of a unit lie between two times", "age_in")
 
 
 def _bind_datediff(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding | None:
     if len(types) == 3:
         return _bind_between(types, marks)
-    if len(types) != 2 or not all(sql.is_timestamp(t) or t in (sql.DATE, sql.NULL) or m for t, m in zip(types, marks, strict=True)):
+    if len(types) != 2 or not all(
+        sql.is_timestamp(t) or t in (sql.DATE, sql.NULL) or m for t, m in zip(types, marks, strict=True)
+    ):
         return None
     return (sql.DATE, sql.DATE), sql.BIGINT
 
@@ -217,7 +251,9 @@ def _bind_datediff(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Bindi
         description="unit starts from the second to the third; days from the second date to the first", bind=_bind_datediff)  # fmt: skip
 def _datediff(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     if len(types) == 2:
-        return lambda values, rows: pc.cast(pc.subtract(pc.cast(values[0], pa.int32()), pc.cast(values[1], pa.int32())), returns)
+        return lambda values, rows: pc.cast(
+            pc.subtract(pc.cast(values[0], pa.int32()), pc.cast(values[1], pa.int32())), returns
+        )
     unit = _check_unit(required_unit(literals, 0, "datediff"), "datediff")
 
     def body(values: Sequence[Value], rows: int) -> Value:
@@ -227,7 +263,10 @@ def _datediff(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return body
 
 
-@define("age(TIMESTAMP, TIMESTAMP) -> MONTHS", description="years, months, days and time from the second to the first")
+@define(
+    "age(TIMESTAMP, TIMESTAMP) -> MONTHS",
+    description="years, months, days and time from the second to the first",
+)
 def _age(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     def body(values: Sequence[Value], rows: int) -> Value:
         end, start = (broadcast(pc.cast(v, pa.timestamp("us"), safe=False), rows) for v in values)
@@ -266,12 +305,18 @@ def _made(make: Any) -> Any:
         raise ValueFault(BAD_VALUE, str(error)) from None
 
 
-@row("make_date(BIGINT, BIGINT, BIGINT) -> DATE", description="the date of year, month and day", can_fail=True)
+@row(
+    "make_date(BIGINT, BIGINT, BIGINT) -> DATE", description="the date of year, month and day", can_fail=True
+)
 def _make_date(year: int, month: int, day: int) -> datetime.date:
     return _made(lambda: datetime.date(year, month, day))
 
 
-@row("make_time(BIGINT, BIGINT, DOUBLE) -> TIME", description="the time of hour, minute and second", can_fail=True)
+@row(
+    "make_time(BIGINT, BIGINT, DOUBLE) -> TIME",
+    description="the time of hour, minute and second",
+    can_fail=True,
+)
 def _make_time(hour: int, minute: int, second: float) -> datetime.time:
     whole, micros = divmod(round(second * 1e6), 10**6)
     return _made(lambda: datetime.time(hour, minute, whole, micros))
@@ -279,7 +324,9 @@ def _make_time(hour: int, minute: int, second: float) -> datetime.time:
 
 @row("make_timestamp(BIGINT, BIGINT, BIGINT, BIGINT, BIGINT, DOUBLE) -> TIMESTAMP_US", "make_timestamp(BIGINT) -> TIMESTAMP_US",
      description="the timestamp of year, month, day, hour, minute and second, or of µs since 1970", can_fail=True)  # fmt: skip
-def _make_timestamp(year: int, month: int = 0, day: int = 0, hour: int = 0, minute: int = 0, second: float = 0.0) -> Any:
+def _make_timestamp(
+    year: int, month: int = 0, day: int = 0, hour: int = 0, minute: int = 0, second: float = 0.0
+) -> Any:
     if month == 0 and day == 0:
         return year
     whole, micros = divmod(round(second * 1e6), 10**6)
@@ -287,7 +334,12 @@ def _make_timestamp(year: int, month: int = 0, day: int = 0, hour: int = 0, minu
 
 
 def _define_interval(name: str, micros: int) -> None:
-    @define(f"{name}(DOUBLE) -> INTERVAL", f"{name}(BIGINT) -> INTERVAL", description=f"an interval of so many {name[3:]}", can_fail=True)
+    @define(
+        f"{name}(DOUBLE) -> INTERVAL",
+        f"{name}(BIGINT) -> INTERVAL",
+        description=f"an interval of so many {name[3:]}",
+        can_fail=True,
+    )
     def build(types: Types, returns: pa.DataType, literals: Literals) -> Body:
         def body(values: Sequence[Value], rows: int) -> Value:
             if types[0] == sql.BIGINT:
@@ -328,11 +380,15 @@ def _bind_zone(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding |
 def _at_zone(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     zone = text_constant(literals, 1)
     if zone is None:
-        raise Invalid("AT TIME ZONE needs a constant zone", code="MR1215", hint="write it as text: 'Europe/Vienna'")
+        raise Invalid(
+            "AT TIME ZONE needs a constant zone", code="MR1215", hint="write it as text: 'Europe/Vienna'"
+        )
     try:
         zoneinfo.ZoneInfo(zone)
     except (ValueError, zoneinfo.ZoneInfoNotFoundError):
-        raise Invalid(f"unknown time zone {zone!r}", code="MR1215", hint="use a name such as 'Europe/Vienna'") from None
+        raise Invalid(
+            f"unknown time zone {zone!r}", code="MR1215", hint="use a name such as 'Europe/Vienna'"
+        ) from None
 
     def body(values: Sequence[Value], rows: int) -> Value:
         value = values[0]
@@ -344,12 +400,32 @@ def _at_zone(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return body
 
 
-@row("convert_tz(STRING, STRING, STRING) -> STRING", description="wall-clock text moved from one zone to another", can_fail=True)
+def _bind_timezone(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding | None:
+    if len(types) != 2:
+        return None
+    bound = _bind_zone(types[::-1], marks[::-1])
+    return None if bound is None else (bound[0][::-1], bound[1])
+
+
+@define(
+    "timezone(STRING, TIMESTAMP) -> TIMESTAMP",
+    description="AT TIME ZONE as a function",
+    bind=_bind_timezone,
+    can_fail=True,
+)
+def _timezone(types: Types, returns: pa.DataType, literals: Literals) -> Body:
+    inner = _at_zone(types[::-1], returns, literals[::-1])
+    return lambda values, rows: inner(values[::-1], rows)
+
+
+@row(
+    "convert_tz(STRING, STRING, STRING) -> STRING",
+    description="wall-clock text moved from one zone to another",
+    can_fail=True,
+)
 def _convert_tz(text: str, source: str, target: str) -> str:
     try:
         wall = datetime.datetime.fromisoformat(text).replace(tzinfo=zoneinfo.ZoneInfo(source))
         return wall.astimezone(zoneinfo.ZoneInfo(target)).strftime("%Y-%m-%d %H:%M:%S")
     except zoneinfo.ZoneInfoNotFoundError as error:
         raise ValueFault(BAD_VALUE, f"unknown time zone {error}") from None
-
-
