@@ -238,7 +238,9 @@ class KeyIndex:
         self._live = live
         size = _table_size(slots)
         if size != len(self._table):
-            table: Words = np.zeros(size, np.uint64)
+            # Written to at once, so that a large table is backed by huge pages; `np.zeros` is not.
+            table: Words = np.empty(size, np.uint64)
+            table.fill(0)
             self._kernels.refill(table, self._table)
             self._table = table
 

@@ -68,14 +68,26 @@ def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
 
 
 @njit(inline="always")
-def _warm(table: int, mask: np.uint64, records: int, record_size: int, hashes: int, count: int) -> None:
-    """Have the entries of `count` rows, then the records they point to, brought into cache."""
+def _warm(
+    table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
+) -> None:
+    """Have the entries of `count` rows brought into cache, the records they point to, and long values of those."""
+    record_size = (fixed + 3 * variable) * 8
     for k in range(count):
         prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
     for k in range(count):
         entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
         if entry != _ZERO:
-            prefetch(records + (np.int64(entry & _LOW_HALF) - 1) * record_size)
+            record = records + (np.int64(entry & _LOW_HALF) - 1) * record_size
+            prefetch(record)
+            prefetch(record + record_size - 8)
+    if variable > 0:
+        for k in range(count):
+            entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+            if entry != _ZERO:
+                value = records + (np.int64(entry & _LOW_HALF) - 1) * record_size + fixed * 8
+                if _is_long(load_u64(value)):
+                    prefetch(arena + np.int64(load_u64(value + 16)) + 8)
 
 
 @njit(inline="always")
@@ -97,7 +109,7 @@ def _find(
     misses = 0
     for k in range(count):
         if warm and k % _BLOCK == 0:
-            _warm(table, mask, records, record_size, hashes + k * 8, min(_BLOCK, count - k))
+            _warm(table, mask, records, hashes + k * 8, min(_BLOCK, count - k), arena, fixed, variable)
         tag = load_u64(hashes + k * 8) >> np.uint64(32)
         position = tag & mask
         slot = -1
