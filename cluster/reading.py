@@ -13,14 +13,13 @@ from millrace.cluster.vertex import Vertex
 from millrace.errors import Invalid
 from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.calc import Calc
+from millrace.operators.connectors.push import SPLIT as PUSHED
 from millrace.operators.operator import Operator
 from millrace.operators.source import BadRecord, Position, SourceInput, SplitReader
 from millrace.operators.watermarks import SplitWatermark, WatermarkTracker
 from millrace.planner.plan import Node
 
 DISCOVERY_INTERVAL_US = 1_000_000
-PUSHED = "push"
-"""The split that pushed rows belong to."""
 
 
 class SourceVertex(Vertex):
@@ -44,7 +43,6 @@ class SourceVertex(Vertex):
         )
         self._watermarks: dict[str, SplitWatermark] = {}
         self._next_discovery = 0
-        self._pushed = False
 
     def poll(self) -> int:
         """One poll of every split; answers how many records came."""
@@ -75,9 +73,8 @@ class SourceVertex(Vertex):
             raise Invalid(
                 f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
             )
-        if not self._pushed:
-            self._pushed = True
-            self._open_watermark(PUSHED)
+        if PUSHED not in self._readers:
+            self._discover(now)
         for batch in batches:
             self._take(PUSHED, Batch(batch), [], now)
         if bad:

@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
+from millrace.operators.over.frames import BufferEmission, Frame
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
-from millrace.planner.expressions import is_constant, remap
+from millrace.operators.spec import serialisable
+from millrace.operators.temporal_filter import Clock, TimeBound
 
 Positions = tuple[int, ...]
 
@@ -281,6 +283,8 @@ class Aggregate(_Unary):
     names: tuple[str, ...]
     emission: Emission
     window_end: int | None = None
+    allowed_lateness: int = 0
+    late_table: str | None = None
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -292,7 +296,9 @@ class Aggregate(_Unary):
 
     @property
     def changelog(self) -> Changelog:
-        return emitted_mode(self.emission, 0)
+        if not self.calls and self.keys and self.input.changelog is Changelog.APPEND:
+            return Changelog.APPEND
+        return emitted_mode(self.emission, self.allowed_lateness)
 
     @property
     def key(self) -> Positions | None:
@@ -354,6 +360,51 @@ class WindowedAggregate(_Unary):
 
 
 @dataclass(frozen=True)
+class Over(_Unary):
+    """The input's columns, then calls over a frame around each row; `order` None: in order of arrival."""
+
+    partition: Positions
+    order: int | None
+    frame: Frame
+    calls: tuple[AggregateCall, ...]
+    names: tuple[str, ...]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return _with_calls(self.input.schema, self.calls, self.names)
+
+
+@dataclass(frozen=True)
+class RowBuffer(_Unary):
+    """The input's columns, then calls over the last `rows` rows of each partition, in order of arrival."""
+
+    partition: Positions
+    rows: int
+    calls: tuple[AggregateCall, ...]
+    names: tuple[str, ...]
+    emission: BufferEmission = BufferEmission.EVERY_RECORD
+    expire_after: int | None = None
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return _with_calls(self.input.schema, self.calls, self.names)
+
+
+@dataclass(frozen=True)
+class MovingFilter(_Unary):
+    """Rows whose `time` is between bounds that move with now(); they are taken back as time passes."""
+
+    time: int
+    lower: TimeBound | None
+    upper: TimeBound | None
+    clock: Clock = Clock.PROCESSING
+
+    @property
+    def changelog(self) -> Changelog:
+        return self.input.changelog if self.lower is None else Changelog.RETRACT
+
+
+@dataclass(frozen=True)
 class Union(Relation):
     """All rows of several relations with equal column types; names are the first one's."""
 
@@ -388,7 +439,8 @@ class Union(Relation):
         return self if same else Union(inputs)
 
 
-@dataclass(frozen=True)
+@serialisable
+@dataclass(frozen=True, slots=True)
 class SortKey:
     """One ORDER BY item: a column, its direction and where NULLs go."""
 
@@ -398,10 +450,28 @@ class SortKey:
 
 
 @dataclass(frozen=True)
-class TopN(_Unary):
-    """The first `limit` rows after `offset` of each partition in an order (limit None: all, ordered).
+class Ranking(_Unary):
+    """The input's columns and the rank of each row (`function`: row_number, rank, dense_rank) in its partition."""
 
-    Until there is an operator for it, physical planning refuses it with the code of `refusal`.
+    partition: Positions
+    order: tuple[SortKey, ...]
+    function: str
+    name: str
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*self.input.schema, pa.field(self.name, pa.int64())])
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.RETRACT
+
+
+@dataclass(frozen=True)
+class TopN(_Unary):
+    """The rows of each partition whose place in an order is above `offset` and at most `offset + limit`.
+
+    `function` says how ties count; `rank_name` adds the place as a last column.
     """
 
     partition: Positions
@@ -409,6 +479,7 @@ class TopN(_Unary):
     limit: int | None
     offset: int = 0
     rank_name: str | None = None
+    function: str = "row_number"
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -452,6 +523,10 @@ class Join(Relation):
     def with_inputs(self, *inputs: Relation) -> Relation:
         left, right = inputs
         return replace(self, left=left, right=right)
+
+
+def _with_calls(below: pa.Schema, calls: tuple[AggregateCall, ...], names: tuple[str, ...]) -> pa.Schema:
+    return pa.schema([*below, *(pa.field(n, c.type) for n, c in zip(names, calls, strict=True))])
 
 
 def emitted_mode(emission: Emission, allowed_lateness: int) -> Changelog:

@@ -61,7 +61,7 @@ def encode(
         offsets[0] = 0
     while done < rows:
         count = min(chunk, rows - done)
-        stage(columns, done, count, words, stride, null_at, hashes, 0)
+        stage(columns, done, count, words.ctypes.data, stride, null_at, hashes.ctypes.data)
         for k in range(count):
             at = k * stride
             place = offsets[done + k]

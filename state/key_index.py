@@ -350,8 +350,8 @@ class _HeldValues:
 
 
 def _table_size(slots: int) -> int:
-    """A power of two at least twice `slots`."""
-    return 1 << max(7, (2 * slots - 1).bit_length())
+    """A power of two at least twice `slots`, and four times while that is small."""
+    return 1 << max(8, (2 * slots - 1).bit_length() + (slots <= 1 << 15))
 
 
 def _resized(array: Words, keep: int, size: int) -> Words:

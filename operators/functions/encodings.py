@@ -17,7 +17,9 @@ def _bytes(value: str | bytes) -> bytes:
 
 
 def _define_digest(name: str, algorithm: str) -> None:
-    @row(f"{name}(STRING) -> STRING", f"{name}(BYTES) -> STRING", description=f"the {algorithm} digest in hex")
+    @row(
+        f"{name}(STRING) -> STRING", f"{name}(BYTES) -> STRING", description=f"the {algorithm} digest in hex"
+    )
     def digest(value: str | bytes) -> str:
         return hashlib.new(algorithm, _bytes(value), usedforsecurity=False).hexdigest()
 
@@ -39,12 +41,22 @@ def _to_hex(value: int | str | bytes) -> str:
     return _bytes(value).hex()
 
 
-@row("from_hex(STRING) -> BYTES", description="the bytes that hex digits stand for", aliases=("unhex",), can_fail=True)
+@row(
+    "from_hex(STRING) -> BYTES",
+    description="the bytes that hex digits stand for",
+    aliases=("unhex",),
+    can_fail=True,
+)
 def _from_hex(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-@row("to_base64(STRING) -> STRING", "to_base64(BYTES) -> STRING", description="text or bytes in base64", aliases=("base64",))
+@row(
+    "to_base64(STRING) -> STRING",
+    "to_base64(BYTES) -> STRING",
+    description="text or bytes in base64",
+    aliases=("base64",),
+)
 def _to_base64(value: str | bytes) -> str:
     return base64.b64encode(_bytes(value)).decode()
 
@@ -138,6 +150,10 @@ for _name in ("host", "path", "query", "protocol", "fragment", "port"):
     _define_part(_name)
 
 
-@row("url_extract_parameter(STRING, STRING) -> STRING", description="the value of a URL's parameter, or NULL", can_fail=True)
+@row(
+    "url_extract_parameter(STRING, STRING) -> STRING",
+    description="the value of a URL's parameter, or NULL",
+    can_fail=True,
+)
 def _url_parameter(url: str, key: str) -> str | None:
     return _part(url, "PARAMETER", key)

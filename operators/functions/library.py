@@ -4,10 +4,28 @@ from millrace.operators.functions import (
     arithmetic,
     conditional,
     encodings,
+    json_paths,
     logic,
     mathematics,
+    nested,
     patterns,
     strings,
+    time_fields,
+    time_formats,
+    time_units,
 )
 
-__all__ = ["arithmetic", "conditional", "encodings", "logic", "mathematics", "patterns", "strings"]
+__all__ = [
+    "arithmetic",
+    "conditional",
+    "encodings",
+    "json_paths",
+    "logic",
+    "mathematics",
+    "nested",
+    "patterns",
+    "strings",
+    "time_fields",
+    "time_formats",
+    "time_units",
+]

@@ -68,7 +68,9 @@ _define_whole("floor", pc.floor, "the greatest whole number that is not greater"
 
 
 def _bind_round(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding | None:
-    if len(types) not in (1, 2) or (len(types) == 2 and sql.coercion_cost(types[1], sql.INT) is None and types[1] != sql.BIGINT):
+    if len(types) not in (1, 2) or (
+        len(types) == 2 and sql.coercion_cost(types[1], sql.INT) is None and types[1] != sql.BIGINT
+    ):
         return None
     kind = sql.DOUBLE if pa.types.is_null(types[0]) else types[0]
     if not sql.is_number(kind):
@@ -87,13 +89,23 @@ def _round_number(value: Value, digits: int, mode: str) -> Value:
             return value
         return pc.cast(pc.round(pc.cast(value, pa.decimal128(19, 0)), digits, mode), value.type)
     if sql.is_decimal(value.type):
-        wide = pc.cast(value, pa.decimal128(min(sql.MOST_DIGITS, max(value.type.precision + 1, 20)), value.type.scale))
-        return pc.round(wide, max(min(digits, value.type.scale), value.type.scale - wide.type.precision + 1), mode)
+        wide = pc.cast(
+            value, pa.decimal128(min(sql.MOST_DIGITS, max(value.type.precision + 1, 20)), value.type.scale)
+        )
+        return pc.round(
+            wide, max(min(digits, value.type.scale), value.type.scale - wide.type.precision + 1), mode
+        )
     return pc.round(value, digits, mode)
 
 
 def _define_round(name: str, mode: str, description: str, *aliases: str) -> None:
-    @define(f"{name}(NUMBER[, INT]) -> NUMBER", description=description, aliases=aliases, bind=_bind_round, can_fail=True)
+    @define(
+        f"{name}(NUMBER[, INT]) -> NUMBER",
+        description=description,
+        aliases=aliases,
+        bind=_bind_round,
+        can_fail=True,
+    )
     def build(types: Types, returns: pa.DataType, literals: Literals) -> Body:
         digits = 0 if len(types) == 1 else number_constant(literals, 1)
         if digits is not None:
@@ -107,10 +119,14 @@ def _define_round(name: str, mode: str, description: str, *aliases: str) -> None
 
 _define_round("round", "half_towards_infinity", "rounded to n places (0), halves away from zero")
 _define_round("trunc", "towards_zero", "cut to n places (0)", "truncate")
-_define_round("round_half_even", "half_to_even", "rounded to n places (0), halves to the even digit", "bround")
+_define_round(
+    "round_half_even", "half_to_even", "rounded to n places (0), halves to the even digit", "bround"
+)
 
 
-def _define_double(name: str, function: Callable[..., Value], description: str, *aliases: str, can_fail: bool = False) -> None:
+def _define_double(
+    name: str, function: Callable[..., Value], description: str, *aliases: str, can_fail: bool = False
+) -> None:
     @scalar(f"{name}(DOUBLE) -> DOUBLE", description=description, aliases=aliases, can_fail=can_fail)
     def body(values: Sequence[Value], rows: int) -> Value:
         return function(values[0])
@@ -145,7 +161,11 @@ def _cbrt(values: Sequence[Value], rows: int) -> Value:
     return from_numbers(np.cbrt(value.fill_null(0).to_numpy()), validity([value], rows), pa.float64())
 
 
-@define("log(DOUBLE[, DOUBLE]) -> DOUBLE", description="logarithm to base 10, or of the second to the base of the first", can_fail=True)
+@define(
+    "log(DOUBLE[, DOUBLE]) -> DOUBLE",
+    description="logarithm to base 10, or of the second to the base of the first",
+    can_fail=True,
+)
 def _log(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     if len(types) == 1:
         return lambda values, rows: pc.log10_checked(values[0])
@@ -164,7 +184,12 @@ def _power(left: float, right: float) -> float:
     return result
 
 
-@scalar("power(DOUBLE, DOUBLE) -> DOUBLE", description="the first to the power of the second", aliases=("pow", "^"), can_fail=True)
+@scalar(
+    "power(DOUBLE, DOUBLE) -> DOUBLE",
+    description="the first to the power of the second",
+    aliases=("pow", "^"),
+    can_fail=True,
+)
 def _power_body(values: Sequence[Value], rows: int) -> Value:
     result = pc.power(values[0], values[1])
     good = pc.or_kleene(pc.is_finite(result), pc.is_null(result))
@@ -199,12 +224,22 @@ def _factorial(number: int) -> int:
     return math.factorial(number)
 
 
-@row("gcd(BIGINT, BIGINT) -> BIGINT", description="greatest common divisor", aliases=("greatest_common_divisor",), can_fail=True)
+@row(
+    "gcd(BIGINT, BIGINT) -> BIGINT",
+    description="greatest common divisor",
+    aliases=("greatest_common_divisor",),
+    can_fail=True,
+)
 def _gcd(left: int, right: int) -> int:
     return _in_range(math.gcd(left, right))
 
 
-@row("lcm(BIGINT, BIGINT) -> BIGINT", description="least common multiple", aliases=("least_common_multiple",), can_fail=True)
+@row(
+    "lcm(BIGINT, BIGINT) -> BIGINT",
+    description="least common multiple",
+    aliases=("least_common_multiple",),
+    can_fail=True,
+)
 def _lcm(left: int, right: int) -> int:
     return _in_range(math.lcm(left, right))
 
@@ -244,7 +279,7 @@ _define_bits("shift_left", pc.shift_left_checked, "the bits moved up", "<<")
 _define_bits("shift_right", pc.shift_right_checked, "the bits moved down", ">>")
 
 
-@scalar("bit_not(INTEGER) -> INTEGER", description="the bits the number has not", aliases=("bitnot",))
+@scalar("bit_not(INTEGER) -> INTEGER", description="the bits the number has not", aliases=("bitnot", "~"))
 def _bit_not(values: Sequence[Value], rows: int) -> Value:
     return pc.bit_wise_not(values[0])
 
@@ -261,7 +296,11 @@ def _is_nan(values: Sequence[Value], rows: int) -> Value:
     return pc.is_nan(values[0])
 
 
-@scalar("is_finite(DOUBLE) -> BOOLEAN", description="whether it is neither NaN nor infinite", aliases=("isfinite",))
+@scalar(
+    "is_finite(DOUBLE) -> BOOLEAN",
+    description="whether it is neither NaN nor infinite",
+    aliases=("isfinite",),
+)
 def _is_finite(values: Sequence[Value], rows: int) -> Value:
     return pc.is_finite(values[0])
 
@@ -271,7 +310,11 @@ def _is_inf(values: Sequence[Value], rows: int) -> Value:
     return pc.is_inf(values[0])
 
 
-@scalar("safe_divide(DOUBLE, DOUBLE) -> DOUBLE", description="the quotient, or NULL where the divisor is zero", aliases=("try_divide", "divide_or_null"))
+@scalar(
+    "safe_divide(DOUBLE, DOUBLE) -> DOUBLE",
+    description="the quotient, or NULL where the divisor is zero",
+    aliases=("try_divide", "divide_or_null"),
+)
 def _safe_divide(values: Sequence[Value], rows: int) -> Value:
     zero = pc.equal(values[1], 0.0)
     return pc.divide(values[0], pc.if_else(zero, pa.scalar(None, pa.float64()), values[1]))

@@ -153,7 +153,7 @@ def _flags(options: str) -> str:
 
 
 @define("regexp_like(STRING, STRING[, STRING]) -> BOOLEAN", description="whether a part of the text matches a regex",
-        aliases=("regexp_matches", "regexp", "rlike", "~"), can_fail=True)  # fmt: skip
+        aliases=("regexp_matches", "regexp", "rlike"), can_fail=True)  # fmt: skip
 def _regexp_like(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     pattern, options = text_constant(literals, 1), text_constant(literals, 2) if len(types) > 2 else ""
     if pattern is not None and options is not None:
@@ -242,7 +242,9 @@ def _regexp_replace(types: Types, returns: pa.DataType, literals: Literals) -> B
         regex = checked(_flags(options) + pattern)
         limit = None if "g" in options else 1
         written = replacement.replace("\\&", "\\0")
-        return lambda values, rows: pc.replace_substring_regex(values[0], regex, written, max_replacements=limit)
+        return lambda values, rows: pc.replace_substring_regex(
+            values[0], regex, written, max_replacements=limit
+        )
 
     def replace(text: str, wanted: str, new: str, flags: str = "") -> str:
         expanded = re.sub(r"\\([0-9])", r"\\g<\1>", new.replace("\\&", "\\0"))
@@ -251,14 +253,22 @@ def _regexp_replace(types: Types, returns: pa.DataType, literals: Literals) -> B
     return lambda values, rows: by_row(replace, values, rows, returns, "regexp_replace")
 
 
-@define("regexp_count(STRING, STRING) -> BIGINT", description="how many matches of a regex there are", can_fail=True)
+@define(
+    "regexp_count(STRING, STRING) -> BIGINT",
+    description="how many matches of a regex there are",
+    can_fail=True,
+)
 def _regexp_count(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     pattern = text_constant(literals, 1)
     if pattern is not None:
         regex = checked(pattern)
         return lambda values, rows: pc.cast(pc.count_substring_regex(values[0], regex), pa.int64())
     return lambda values, rows: by_row(
-        lambda text, wanted: sum(1 for _ in python_regex(wanted).finditer(text)), values, rows, returns, "regexp_count"
+        lambda text, wanted: sum(1 for _ in python_regex(wanted).finditer(text)),
+        values,
+        rows,
+        returns,
+        "regexp_count",
     )
 
 

@@ -48,21 +48,42 @@ def arrow(form: str, function: Callable[[Value], Value], description: str, *alia
 arrow("upper(STRING) -> STRING", pc.utf8_upper, "the text in upper case", "ucase")
 arrow("lower(STRING) -> STRING", pc.utf8_lower, "the text in lower case", "lcase")
 arrow("reverse(STRING) -> STRING", pc.utf8_reverse, "the characters in reverse order")
-arrow("length(STRING) -> INT", pc.utf8_length, "how many characters", "char_length", "character_length", "len", "strlen")
+arrow(
+    "length(STRING) -> INT",
+    pc.utf8_length,
+    "how many characters",
+    "char_length",
+    "character_length",
+    "len",
+    "strlen",
+)
 
 
-@define("octet_length(STRING) -> INT", "octet_length(BYTES) -> INT", description="how many bytes", aliases=("byte_length",))
+@define(
+    "octet_length(STRING) -> INT",
+    "octet_length(BYTES) -> INT",
+    description="how many bytes",
+    aliases=("byte_length",),
+)
 def _octet_length(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return lambda values, rows: pc.cast(pc.binary_length(values[0]), returns)
 
 
 @define("bit_length(STRING) -> INT", "bit_length(BYTES) -> INT", description="how many bits")
 def _bit_length(types: Types, returns: pa.DataType, literals: Literals) -> Body:
-    return lambda values, rows: pc.multiply(pc.cast(pc.binary_length(values[0]), returns), pa.scalar(8, returns))
+    return lambda values, rows: pc.multiply(
+        pc.cast(pc.binary_length(values[0]), returns), pa.scalar(8, returns)
+    )
 
 
-def _define_trim(name: str, quick: Callable[..., Value], strip: Callable[[str, str], str], side: str, *aliases: str) -> None:
-    @define(f"{name}(STRING[, STRING]) -> STRING", description=f"the text without spaces (or given characters) {side}", aliases=aliases)
+def _define_trim(
+    name: str, quick: Callable[..., Value], strip: Callable[[str, str], str], side: str, *aliases: str
+) -> None:
+    @define(
+        f"{name}(STRING[, STRING]) -> STRING",
+        description=f"the text without spaces (or given characters) {side}",
+        aliases=aliases,
+    )
     def build(types: Types, returns: pa.DataType, literals: Literals) -> Body:
         characters = " " if len(types) == 1 else text_constant(literals, 1)
         if characters:
@@ -104,7 +125,9 @@ def _right(text: str, count: int) -> str:
     return text[max(len(text) - count, 0) :]
 
 
-@define("left(STRING, BIGINT) -> STRING", description="the first n characters; all but the last -n where negative")
+@define(
+    "left(STRING, BIGINT) -> STRING", description="the first n characters; all but the last -n where negative"
+)
 def _left_builder(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     count = number_constant(literals, 1)
     if count is not None and count >= 0:
@@ -112,7 +135,10 @@ def _left_builder(types: Types, returns: pa.DataType, literals: Literals) -> Bod
     return lambda values, rows: by_row(_left, values, rows, returns, "left")
 
 
-@define("right(STRING, BIGINT) -> STRING", description="the last n characters; all but the first -n where negative")
+@define(
+    "right(STRING, BIGINT) -> STRING",
+    description="the last n characters; all but the first -n where negative",
+)
 def _right_builder(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return lambda values, rows: by_row(_right, values, rows, returns, "right")
 
@@ -161,7 +187,10 @@ def _bars(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return lambda values, rows: pc.binary_join_element_wise(*values, empty)
 
 
-@define("replace(STRING, STRING, STRING) -> STRING", description="every occurrence of the second replaced by the third")
+@define(
+    "replace(STRING, STRING, STRING) -> STRING",
+    description="every occurrence of the second replaced by the third",
+)
 def _replace(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     old, new = text_constant(literals, 1), text_constant(literals, 2)
     if old and new is not None:
@@ -191,13 +220,21 @@ def _fill(count: int, fill: str) -> str:
     return (fill * (count // len(fill) + 1))[:count] if fill and count > 0 else ""
 
 
-@row("lpad(STRING, BIGINT[, STRING]) -> STRING", description="filled at its start, or cut, to n characters", can_fail=True)
+@row(
+    "lpad(STRING, BIGINT[, STRING]) -> STRING",
+    description="filled at its start, or cut, to n characters",
+    can_fail=True,
+)
 def _lpad(text: str, count: int, fill: str = " ") -> str:
     _count(count, " ")
     return (_fill(count - len(text), fill) + text)[: max(count, 0)]
 
 
-@row("rpad(STRING, BIGINT[, STRING]) -> STRING", description="filled at its end, or cut, to n characters", can_fail=True)
+@row(
+    "rpad(STRING, BIGINT[, STRING]) -> STRING",
+    description="filled at its end, or cut, to n characters",
+    can_fail=True,
+)
 def _rpad(text: str, count: int, fill: str = " ") -> str:
     _count(count, " ")
     return (text + _fill(count - len(text), fill))[: max(count, 0)]
@@ -210,7 +247,11 @@ def _find(text: Value, part: Value, rows: int) -> Value:
     return by_row(lambda s, p: s.find(p) + 1, [text, part], rows, pa.int32(), "strpos")
 
 
-@scalar("strpos(STRING, STRING) -> INT", description="where the second first occurs in the first, or 0", aliases=("instr",))
+@scalar(
+    "strpos(STRING, STRING) -> INT",
+    description="where the second first occurs in the first, or 0",
+    aliases=("instr",),
+)
 def _strpos(values: Sequence[Value], rows: int) -> Value:
     return _find(values[0], values[1], rows)
 
@@ -221,7 +262,11 @@ def _position(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     if len(types) == 2:
         return lambda values, rows: _find(values[1], values[0], rows)
     return lambda values, rows: by_row(
-        lambda part, s, start: s.find(part, max(start - 1, 0)) + 1 if start > 0 else 0, values, rows, returns, "position"
+        lambda part, s, start: s.find(part, max(start - 1, 0)) + 1 if start > 0 else 0,
+        values,
+        rows,
+        returns,
+        "position",
     )
 
 
@@ -233,11 +278,17 @@ def _split_part(text: str, delimiter: str, number: int) -> str:
     return parts[place] if 0 <= place < len(parts) else ""
 
 
-@define("split_part(STRING, STRING, BIGINT) -> STRING", description="the n-th part (from 1; -1 is the last), or ''", can_fail=True)
+@define(
+    "split_part(STRING, STRING, BIGINT) -> STRING",
+    description="the n-th part (from 1; -1 is the last), or ''",
+    can_fail=True,
+)
 def _split_part_builder(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     delimiter, number = text_constant(literals, 1), number_constant(literals, 2)
     if delimiter and number is not None and 0 < number < 2**31:
-        return lambda values, rows: text_scan.split_part(broadcast(values[0], rows), delimiter, number - 1, missing_null=False)
+        return lambda values, rows: text_scan.split_part(
+            broadcast(values[0], rows), delimiter, number - 1, missing_null=False
+        )
     return lambda values, rows: by_row(_split_part, values, rows, returns, "split_part")
 
 
@@ -250,7 +301,9 @@ def _split_index(text: str, delimiter: str, index: int) -> str | None:
 def _split_index_builder(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     delimiter, index = text_constant(literals, 1), number_constant(literals, 2)
     if delimiter and index is not None and 0 <= index < 2**31:
-        return lambda values, rows: text_scan.split_part(broadcast(values[0], rows), delimiter, index, missing_null=True)
+        return lambda values, rows: text_scan.split_part(
+            broadcast(values[0], rows), delimiter, index, missing_null=True
+        )
     return lambda values, rows: by_row(_split_index, values, rows, returns, "split_index")
 
 
@@ -270,7 +323,11 @@ def _initcap(text: str) -> str:
     return re.sub(r"[^\W_]+", lambda m: m[0][0].upper() + m[0][1:].lower(), text)
 
 
-@row("ascii(STRING) -> INT", description="the code point of the first character; 0 for ''", aliases=("unicode", "ord"))
+@row(
+    "ascii(STRING) -> INT",
+    description="the code point of the first character; 0 for ''",
+    aliases=("unicode", "ord"),
+)
 def _ascii(text: str) -> int:
     return ord(text[0]) if text else 0
 
@@ -282,7 +339,13 @@ def _chr(code: int) -> str:
     return chr(code)
 
 
-def _define_match(name: str, quick: Callable[[Value, str], Value], test: Callable[[str, str], bool], description: str, *aliases: str) -> None:
+def _define_match(
+    name: str,
+    quick: Callable[[Value, str], Value],
+    test: Callable[[str, str], bool],
+    description: str,
+    *aliases: str,
+) -> None:
     @define(f"{name}(STRING, STRING) -> BOOLEAN", description=description, aliases=aliases)
     def build(types: Types, returns: pa.DataType, literals: Literals) -> Body:
         part = text_constant(literals, 1)
@@ -291,11 +354,24 @@ def _define_match(name: str, quick: Callable[[Value, str], Value], test: Callabl
         return lambda values, rows: by_row(test, values, rows, returns, name)
 
 
-_define_match("starts_with", pc.starts_with, str.startswith, "whether the first begins with the second", "startswith", "prefix", "^@")
-_define_match("ends_with", pc.ends_with, str.endswith, "whether the first ends with the second", "endswith", "suffix")
+_define_match(
+    "starts_with",
+    pc.starts_with,
+    str.startswith,
+    "whether the first begins with the second",
+    "startswith",
+    "prefix",
+    "^@",
+)
+_define_match(
+    "ends_with", pc.ends_with, str.endswith, "whether the first ends with the second", "endswith", "suffix"
+)
 
 
-@row("translate(STRING, STRING, STRING) -> STRING", description="each character of the second replaced by its partner in the third")
+@row(
+    "translate(STRING, STRING, STRING) -> STRING",
+    description="each character of the second replaced by its partner in the third",
+)
 def _translate(text: str, source: str, target: str) -> str:
     table: dict[int, str | None] = {}
     for position, character in enumerate(source):
@@ -303,7 +379,11 @@ def _translate(text: str, source: str, target: str) -> str:
     return text.translate(table)
 
 
-@row("overlay(STRING, STRING, BIGINT[, BIGINT]) -> STRING", description="the text with characters from a position on replaced", can_fail=True)
+@row(
+    "overlay(STRING, STRING, BIGINT[, BIGINT]) -> STRING",
+    description="the text with characters from a position on replaced",
+    can_fail=True,
+)
 def _overlay(text: str, new: str, start: int, length: int | None = None) -> str:
     if start < 1:
         raise ValueFault(BAD_VALUE, f"negative start {start}")
@@ -317,10 +397,16 @@ def _count_char(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     if character is not None and len(character) == 1 and character.isascii():
         byte = ord(character)
         return lambda values, rows: text_scan.count_byte(broadcast(values[0], rows), byte)
-    return lambda values, rows: by_row(lambda s, c: s.count(c) if c else 0, values, rows, returns, "count_char")
+    return lambda values, rows: by_row(
+        lambda s, c: s.count(c) if c else 0, values, rows, returns, "count_char"
+    )
 
 
-@row("levenshtein(STRING, STRING) -> BIGINT", description="how many edits lie between two texts", aliases=("edit_distance", "editdist3"))
+@row(
+    "levenshtein(STRING, STRING) -> BIGINT",
+    description="how many edits lie between two texts",
+    aliases=("edit_distance", "editdist3"),
+)
 def _levenshtein(left: str, right: str) -> int:
     before = list(range(len(right) + 1))
     for i, a in enumerate(left, 1):
@@ -332,7 +418,11 @@ def _levenshtein(left: str, right: str) -> int:
 
 
 def _bind_format(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding | None:
-    return ((sql.STRING,) * len(types), sql.STRING) if types and (sql.is_string(types[0]) or pa.types.is_null(types[0])) else None
+    return (
+        ((sql.STRING,) * len(types), sql.STRING)
+        if types and (sql.is_string(types[0]) or pa.types.is_null(types[0]))
+        else None
+    )
 
 
 @define("format(STRING, ANY...) -> STRING", description="a template whose %s, %L (quoted) and %I (name) are filled in",
@@ -347,7 +437,11 @@ def _format(types: Types, returns: pa.DataType, literals: Literals) -> Body:
             if found[0] == "%%":
                 return "%"
             number = int(found[1]) - 1 if found[1] else None
-            if found[2] not in "sLI" or (number is None and not rest) or (number is not None and number >= len(items)):
+            if (
+                found[2] not in "sLI"
+                or (number is None and not rest)
+                or (number is not None and number >= len(items))
+            ):
                 raise ValueFault(BAD_VALUE, f"no argument for {found[0]!r} in {template!r}")
             item = rest.pop(0) if number is None else items[number]
             if found[2] == "L":

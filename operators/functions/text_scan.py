@@ -55,7 +55,9 @@ def _extract(text: pa.Array, fill: Callable[..., int], *arguments: Any, missing_
         bitmap = pa.py_buffer(here)
     if 2 * size < len(out):
         out = out[:size].copy()
-    return pa.Array.from_buffers(pa.string(), rows, [bitmap, pa.py_buffer(out_offsets), pa.py_buffer(out[:size])])
+    return pa.Array.from_buffers(
+        pa.string(), rows, [bitmap, pa.py_buffer(out_offsets), pa.py_buffer(out[:size])]
+    )
 
 
 def split_part(text: pa.Array, delimiter: str, index: int, *, missing_null: bool) -> pa.Array:
@@ -83,7 +85,14 @@ class Behind:
         tables = [np.frombuffer(table, np.uint8) for table in (self.literal, self.before, self.stops)]
         literal, before, stops = tables
         return _extract(
-            text, _kernels().extract_behind, literal, before, self.at_start, stops, self.shortest, missing_null=True
+            text,
+            _kernels().extract_behind,
+            literal,
+            before,
+            self.at_start,
+            stops,
+            self.shortest,
+            missing_null=True,
         )
 
 
@@ -118,7 +127,12 @@ def recognise(pattern: str) -> Behind | None:
     capturing = bool(match["choices"]) and not match["prefix"].startswith("(?:")
     literal = re.sub(r"\\(.)", r"\1", match["literal"]).encode()
     return Behind(
-        literal, before.tobytes(), at_start, stops.tobytes(), int(match["times"] == "+"), 2 if capturing else 1
+        literal,
+        before.tobytes(),
+        at_start,
+        stops.tobytes(),
+        int(match["times"] == "+"),
+        2 if capturing else 1,
     )
 
 

@@ -16,16 +16,17 @@ Queries
   exp.CTE         this (a query), alias (exp.TableAlias)
   exp.Values      expressions list of exp.Tuple, alias; in FROM
   exp.TableAlias  this (exp.Identifier), columns list
-  exp.Group       expressions list (GroupWindow may be one), grouping_sets / cube / rollup lists as sqlglot has them
+  exp.Group       expressions list: expressions, at most one GroupWindow, and exp.GroupingSets, exp.Rollup, exp.Cube
+                  (their `expressions` hold expressions and exp.Tuple; an empty Tuple is the grand total)
   Named windows (WINDOW w AS (…)) are filled in where they are used; parentheses around single expressions (exp.Paren)
   stay.
 
 Relations in FROM (exp.From.this) and in joins (exp.Join.this); each takes `alias` (exp.TableAlias)
-  exp.Table       this (exp.Identifier), db, catalog, version (SystemTime), match (exp.MatchRecognize is its parent)
+  exp.Table       this (exp.Identifier), db, catalog, version (SystemTime)
   InlineSource    `FROM 'file://…'`, `FROM kafka://topic`
   WindowTable     a windowing table function
   exp.Unnest      expressions list, offset (an exp.Identifier or True: WITH ORDINALITY)
-  exp.MatchRecognize  as sqlglot has it
+  MatchRecognize  its `this` is the relation it reads
   TableCall       any other function in FROM: `this` is a Call
 exp.Join          this, side ('LEFT'|'RIGHT'|'FULL'|None), kind ('INNER'|'CROSS'|'SEMI'|'ANTI'|None), on, using list,
                   method ('ASOF' or None), asof (AsofMatch), within (Within). A comma in FROM is kind 'CROSS'.
@@ -225,6 +226,24 @@ class InlineSource(exp.Expression):
     """A source named by URI in FROM: `uri` (str) and `options` (list of exp.Tuple of two literals), `alias`."""
 
     arg_types: ClassVar[dict[str, bool]] = {"uri": True, "options": False, "alias": False}
+
+
+class MatchRecognize(exp.Expression):
+    """MATCH_RECOGNIZE over the relation `this`: `partition_by`, `order`, `measures` and `define` (lists of exp.Alias),
+    `rows` 'one' or 'all', `after` and `pattern` as text, `within` µs, `alias`."""
+
+    arg_types: ClassVar[dict[str, bool]] = {
+        "this": True,
+        "partition_by": False,
+        "order": False,
+        "measures": False,
+        "rows": True,
+        "after": False,
+        "pattern": False,
+        "within": False,
+        "define": False,
+        "alias": False,
+    }
 
 
 class TableCall(exp.Expression):

@@ -25,7 +25,6 @@ from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import (
     Describe,
     Explain,
-    InsertValues,
     SelectStatement,
     SetVariable,
     Show,
@@ -75,12 +74,13 @@ class Database:
         """
         with self._runtime.lock:
             self._check_open()
-            statements = self.planner.parse(sql, dict(variables or {}))
+            self.planner.variables = dict(variables or {})
+            statements = self.planner.parse(sql)
             pending: list[PlannedStatement] = []
             answer = _done("nothing to do")
             try:
                 for statement in statements:
-                    answer = self._execute_one(statement, pending)
+                    answer = self._execute_one(statement, sql, pending)
             finally:
                 self._run(pending)
             return answer
@@ -89,12 +89,12 @@ class Database:
         """The rows of one SELECT over what tables hold now; sources in it must be bounded and are read whole."""
         with self._runtime.lock:
             self._check_open()
-            statements = self.planner.parse(sql, {})
+            statements = self.planner.parse(sql)
             if len(statements) != 1 or not isinstance(statements[0], SelectStatement):
                 raise Invalid(
                     "query takes one SELECT", code="MR1501", hint="use execute for other statements"
                 )
-            return self._select(statements[0])
+            return self._select(statements[0], sql)
 
     @overload
     def subscribe(
@@ -118,10 +118,10 @@ class Database:
         with self._runtime.lock:
             self._check_open()
             text = query if len(query.split()) > 1 else f"SELECT * FROM {query}"
-            statements = self.planner.parse(text, {})
+            statements = self.planner.parse(text)
             if len(statements) != 1 or not isinstance(statements[0], SelectStatement | Subscribe):
                 raise Invalid("subscribe takes a name or one SELECT", code="MR1502")
-            return self._subscribe(statements[0], query, form, max_rows)
+            return self._subscribe(statements[0], text, query, form, max_rows)
 
     def push(self, name: str, data: object) -> int:
         """Send rows into a push source, through everything that reads it; answers how many were taken.
@@ -231,24 +231,24 @@ class Database:
         state = "closed" if self._closed else "open"
         return f"<millrace.Database {state}: {names or 'empty'}>"
 
-    def _execute_one(self, statement: Statement, pending: list[PlannedStatement]) -> Result:
+    def _execute_one(self, statement: Statement, sql: str, pending: list[PlannedStatement]) -> Result:
         match statement:
             case SelectStatement() if not statement.connectors:
                 self._run(pending)
-                return self._select(statement)
+                return self._select(statement, sql)
             case Explain():
                 return text_rows(["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()])
             case Show() | Describe():
-                return self._look(statement)
+                return self._look(statement, sql)
             case SetVariable():
                 self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
                 return _done(f"set {statement.name}")
-            case InsertValues():
-                self._run(pending)
-                name, rows = self.planner.literal_rows(statement)
-                return _done(f"inserted {self.push(name, rows)} rows")
-        planned = self.planner.plan(statement)
-        if planned.command is not None:
+        planned = self.planner.plan(statement, sql)
+        command = planned.command
+        if command is not None and command.rows is not None and command.target is not None:
+            self._run(pending)
+            return _done(f"inserted {self.push(command.target.name, command.rows)} rows")
+        if command is not None:
             raise Unsupported(
                 f"{type(statement).__name__} can not be run embedded",
                 code="MR1930",
@@ -271,8 +271,8 @@ class Database:
             self._runtime.extend(plan)
             self._runtime.start()
 
-    def _select(self, statement: SelectStatement) -> Result:
-        plan, position = self._plan_select(statement)
+    def _select(self, statement: SelectStatement, sql: str) -> Result:
+        plan, position = self._plan_select(statement, sql)
         for node in plan.nodes[len(self._runtime.plan.nodes) :]:
             if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
                 raise Invalid(
@@ -285,9 +285,9 @@ class Database:
         return Result(_fold(batches, node))
 
     def _subscribe(
-        self, statement: Statement, name: str, form: str | type, max_rows: int
+        self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
     ) -> Subscription[object]:
-        plan, position = self._plan_select(statement)
+        plan, position = self._plan_select(statement, sql)
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
         convert: Callable[[pa.RecordBatch], list[object]]
@@ -320,8 +320,8 @@ class Database:
         self._runtime.start()
         return subscription
 
-    def _plan_select(self, statement: Statement) -> tuple[Plan, int]:
-        planned = self.planner.plan(statement)
+    def _plan_select(self, statement: Statement, sql: str) -> tuple[Plan, int]:
+        planned = self.planner.plan(statement, sql)
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
         return plan, plan.outputs[-1].node
@@ -347,11 +347,11 @@ class Database:
             if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
         ]
 
-    def _look(self, statement: Show | Describe) -> Result:
+    def _look(self, statement: Show | Describe, sql: str) -> Result:
         if isinstance(statement, Show):
             return show(self.planner.catalog, statement, self.settings, self.metrics)
         if statement.query is not None:
-            plan, position = self._plan_select(statement)
+            plan, position = self._plan_select(statement, sql)
             return schema_rows(plan.nodes[position].schema)
         return describe(self.planner.catalog, statement)
 

@@ -207,7 +207,12 @@ def test_restore_at_every_boundary_continues(emission: Emission, lateness: int) 
             }
         if number % 2:
             operator = spec(emission, lateness).build(World())
-            operator.restore({name: pa.RecordBatch.from_pylist(list(t["rows"].values()), t["schema"]) for name, t in tables.items()})
+            operator.restore(
+                {
+                    name: pa.RecordBatch.from_pylist(list(t["rows"].values()), t["schema"])
+                    for name, t in tables.items()
+                }
+            )
     out += operator.on_watermark(END_OF_TIME)
     assert folded(out) == expected
 
@@ -288,7 +293,9 @@ def test_null_times_are_dead_letters() -> None:
     assert out.data.column("k").to_pylist() == ["b"]
 
 
-@pytest.mark.parametrize("kind,unit", [(pa.timestamp("ms"), "ms"), (pa.timestamp("ns"), "ms"), (pa.int64(), "s")])
+@pytest.mark.parametrize(
+    "kind,unit", [(pa.timestamp("ms"), "ms"), (pa.timestamp("ns"), "ms"), (pa.int64(), "s")]
+)
 def test_bounds_have_the_type_of_the_time(kind: pa.DataType, unit: str) -> None:
     schema = SCHEMA.set(1, pa.field("ts", kind))
     operator = spec(input=schema, gap=10_000_000, time_unit=unit).build(World())
