@@ -48,8 +48,8 @@ def json_file(rows: int = 60) -> bytes:
 
 def csv_file(rows: int = 60) -> bytes:
     return "".join(
-        f'{i},{chr(34) + chr(97) + str(i) + ", " + chr(34) if i % 3 == 0 else chr(98) + chr(233)},{i}.25,{i / 7},'
-        f'{"true" if i % 2 else "false"},2024-01-{i % 28 + 1:02d} 10:00:00.{i:03d}\n'
+        f"{i},{chr(34) + chr(97) + str(i) + ', ' + chr(34) if i % 3 == 0 else chr(98) + chr(233)},{i}.25,{i / 7},"
+        f"{'true' if i % 2 else 'false'},2024-01-{i % 28 + 1:02d} 10:00:00.{i:03d}\n"
         for i in range(rows)
     ).encode()
 
@@ -114,7 +114,9 @@ def singly(format: str, data: bytes) -> tuple[list[object], list[tuple[str, int]
             rest = start + decoder.salvage(data[start:end])
             if rest < end:
                 more = decoder.split(data[rest:end])
-                stack.extend((rest + s, rest + e) for s, e in reversed(list(zip(*map(list, more), strict=True))))
+                stack.extend(
+                    (rest + s, rest + e) for s, e in reversed(list(zip(*map(list, more), strict=True)))
+                )
     return rows, bad
 
 

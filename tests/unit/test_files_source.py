@@ -53,9 +53,7 @@ def write(path: Path, format: str, rows: int, bad: frozenset[int] = frozenset())
         lines = ["{oops" if i in bad else json.dumps(row(i), ensure_ascii=False) for i in range(rows)]
         path.write_text("\n".join(lines) + "\n")
     elif format == "csv":
-        lines = [
-            f"x,{i},y" if i in bad else f'{i},{row(i)["name"] or ""},{row(i)["v"]}' for i in range(rows)
-        ]
+        lines = [f"x,{i},y" if i in bad else f"{i},{row(i)['name'] or ''},{row(i)['v']}" for i in range(rows)]
         path.write_text("\n".join(["id,name,v", *lines]))
     else:
         table = pa.Table.from_pylist([row(i) for i in range(rows)], schema=SCHEMA)
@@ -76,6 +74,7 @@ def drain(reader: SplitReader, max_rows: int = 1_000) -> tuple[list[dict[str, ob
                 break
             continue
         take(polled, rows, bad)
+    reader.close()
     return rows, bad
 
 
@@ -133,6 +132,7 @@ def test_a_restart_at_any_cut_gives_exactly_the_rest(
         if polled is not None:
             take(polled, rows, bad)
     assert (rows, bad) == (all_rows, all_bad)
+    reader.close()
 
 
 def test_positions_and_specs_serialise(tmp_path: Path) -> None:
@@ -143,6 +143,7 @@ def test_positions_and_specs_serialise(tmp_path: Path) -> None:
     reader = spec.build(Clock()).open(str(path), None)
     reader.poll(3)
     assert decode(encode(reader.position)) == reader.position
+    reader.close()
 
 
 @pytest.mark.parametrize("format", ["json", "csv", "parquet", "arrow"])
@@ -162,8 +163,8 @@ def test_bad_records_say_where_they_stood(tmp_path: Path) -> None:
     rows, bad = read(spec_of(path))
     assert [r["id"] for r in rows] == [1, 2]
     assert [(b.code, b.position, b.payload) for b in bad] == [
-        ("MR2102", "line 5, offset 33", b"x,b,3"),
-        ("MR2105", "line 6, offset 39", b"4,c"),
+        ("MR2102", "line 5, offset 32", b"x,b,3"),
+        ("MR2105", "line 6, offset 38", b"4,c"),
     ]
     assert bad[0].reason == "column 'id': 'x' is no BIGINT"
     assert bad[0].split == str(path)
@@ -186,6 +187,7 @@ def test_compressed_files_are_read_and_restarted(ending: str, tmp_path: Path) ->
     first = reader.poll(123)
     assert first is not None and first.batch is not None
     rest, bad = drain(source.open(str(packed), reader.position))
+    reader.close()
     assert first.batch.data.to_pylist() + rest == [row(i) for i in range(500)]
     assert bad == []
 
@@ -240,6 +242,7 @@ def test_a_followed_file_waits_for_the_rest_of_its_line(tmp_path: Path) -> None:
     with path.open("a") as out:
         out.write("c,3\n")
     assert polled() == [3]
+    reader.close()
 
 
 def test_a_followed_folder_shows_new_files(tmp_path: Path) -> None:
@@ -271,6 +274,7 @@ def test_a_rewritten_file_is_reported_and_read_anew(how: str, restarted: bool, t
     else:
         write(path, "json", 2)
     if restarted:
+        reader.close()
         reader = source.open(str(path), reader.position)
     rows: list[dict[str, object]] = []
     bad: list[BadRecord] = []
@@ -279,11 +283,14 @@ def test_a_rewritten_file_is_reported_and_read_anew(how: str, restarted: bool, t
         found = reader.poll(100)
         if found is not None:
             take(found, rows, bad)
+    reader.close()
     assert [b.code for b in bad] == ["MR2113"]
     assert rows == [row(i) for i in range(30 if how == "replaced" else 2)]
 
 
-def test_records_longer_than_the_limit_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_longer_than_the_limit_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(text_reader, "RECORD_BYTES_MAX", 100_000)
     path = tmp_path / "a.json"
     long = json.dumps({"id": 2, "name": "x" * 1_000_000})
@@ -322,7 +329,10 @@ def test_typed_columns_that_do_not_fit_are_bad_rows(tmp_path: Path) -> None:
     schema = pa.schema([("id", pa.int32()), pa.field("name", pa.string(), nullable=False)])
     rows, bad = read(spec_of(path, schema))
     assert rows == [{"id": 1, "name": "1"}]
-    assert [(b.code, b.position) for b in bad] == [("MR2103", "row group 0, row 1"), ("MR2104", "row group 0, row 2")]
+    assert [(b.code, b.position) for b in bad] == [
+        ("MR2103", "row group 0, row 1"),
+        ("MR2104", "row group 0, row 2"),
+    ]
 
 
 def test_utf8_bom_is_passed_over(tmp_path: Path) -> None:
