@@ -73,7 +73,7 @@ class Planner:
         compiler = Compiler.over(plan)
         outputs = [output for one in planned for output in one.outputs]
         for output in outputs:
-            compiler.announce(output.relation)
+            compiler.announce(output.relation, kept=output.kind in (OutputKind.STREAM, OutputKind.TABLE))
         for output in outputs:
             try:
                 _compile(compiler, output)
