@@ -13,14 +13,13 @@ from millrace.cluster.vertex import Vertex
 from millrace.errors import Invalid
 from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.calc import Calc
+from millrace.operators.connectors.push import SPLIT as PUSHED
 from millrace.operators.operator import Operator
 from millrace.operators.source import BadRecord, Position, SourceInput, SplitReader
 from millrace.operators.watermarks import SplitWatermark, WatermarkTracker
 from millrace.planner.plan import Node
 
 DISCOVERY_INTERVAL_US = 1_000_000
-PUSHED = "push"
-"""The split that pushed rows belong to."""
 
 
 class SourceVertex(Vertex):
@@ -44,7 +43,6 @@ class SourceVertex(Vertex):
         )
         self._watermarks: dict[str, SplitWatermark] = {}
         self._next_discovery = 0
-        self._pushed = False
 
     def poll(self) -> int:
         """One poll of every split; answers how many records came."""
@@ -60,10 +58,12 @@ class SourceVertex(Vertex):
                 self.metrics.busy_ns += perf_counter_ns() - begun
                 self._take(split, polled.batch, polled.bad, now)
                 begun = perf_counter_ns()
+            elif not reader.ended:
+                self._tracker.silent(split, now)
             if reader.ended:
                 self._end_split(split)
         self.metrics.busy_ns += perf_counter_ns() - begun
-        self._advance(now)
+        self._advance()
         return moved
 
     def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
@@ -73,14 +73,13 @@ class SourceVertex(Vertex):
             raise Invalid(
                 f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
             )
-        if not self._pushed:
-            self._pushed = True
-            self._open_watermark(PUSHED, now)
+        if PUSHED not in self._readers:
+            self._discover(now)
         for batch in batches:
             self._take(PUSHED, Batch(batch), [], now)
         if bad:
             self._take(PUSHED, None, bad, now)
-        self._advance(now)
+        self._advance()
 
     def end(self) -> None:
         """No further row will be pushed."""
@@ -108,14 +107,14 @@ class SourceVertex(Vertex):
         for split in self._source.discover():
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, self._restored.get(split))
-                self._open_watermark(split, now)
+                self._open_watermark(split)
         if self.spec.source.bounded:
             self._next_discovery = END_OF_TIME
             if not self._readers:
                 self._finish()
 
-    def _open_watermark(self, split: str, now: int) -> None:
-        self._tracker.add(split, now)
+    def _open_watermark(self, split: str) -> None:
+        self._tracker.add(split)
         if self.spec.event_time is not None:
             kind = self.spec.schema.field(self.spec.event_time.column).type
             self._watermarks[split] = SplitWatermark(self.spec.event_time, kind)
@@ -137,19 +136,18 @@ class SourceVertex(Vertex):
         if event_time is not None and batch.num_rows:
             mark = self._watermarks[split]
             mark.raise_to(self._tracker.current)
-            column = batch.data.column(event_time.column)
-            batch.row_watermarks = mark.observe(column, now)
-            if column.null_count:
-                timeless = batch.filter(pc.is_null(column))
-                self.context.dead_letter(timeless, "MR1520", "the event time is NULL")
-                batch = batch.filter(pc.is_valid(column))
-            self._tracker.update(split, mark.current, now)
+            observed = mark.observe(batch.data.column(event_time.column), now)
+            batch.row_watermarks = observed.row_watermarks
+            if observed.timeless is not None:
+                self.context.dead_letter(batch.filter(observed.timeless), "MR1520", "the event time is NULL")
+                batch = batch.filter(pc.invert(observed.timeless))
+            self._tracker.deliver(split, mark.current)
         if batch.num_rows:
             self.send([batch])
 
-    def _advance(self, now: int) -> None:
+    def _advance(self) -> None:
         if not self.ended and self.spec.event_time is not None:
-            self.send_watermark(self._tracker.watermark(now))
+            self.send_watermark(self._tracker.current)
 
     def _end_split(self, split: str) -> None:
         self._readers.pop(split).close()

@@ -68,9 +68,13 @@ class Planner:
                 error.source_text = statement.text if text is None else text
             raise
 
-    def extend(self, plan: Plan, *planned: PlannedStatement) -> Plan:
-        """The plan with what these statements yield; nodes that are there keep their positions."""
-        compiler = Compiler.over(plan)
+    def extend(self, plan: Plan, *planned: PlannedStatement, share: frozenset[int] | None = None) -> Plan:
+        """The plan with what these statements yield; nodes that are there keep their positions.
+
+        Of those, only the ones in `share` are read by what is new (None: any): a node that has run for a
+        while would withhold the rows it has sent already. Materialised tables hand them over.
+        """
+        compiler = Compiler.over(plan, share)
         outputs = [output for one in planned for output in one.outputs]
         for output in outputs:
             compiler.announce(output.relation, kept=output.kind in (OutputKind.STREAM, OutputKind.TABLE))

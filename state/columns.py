@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class SlotColumn:
     def __init__(self, dtype: npt.DTypeLike, fill: float | bool = 0, capacity: int = _SLOTS_MIN) -> None:
         self.dtype = np.dtype(dtype)
         self.fill = fill
-        self.values: npt.NDArray[np.generic] = np.full(max(capacity, _SLOTS_MIN), fill, self.dtype)
+        self.values: npt.NDArray[Any] = np.full(max(capacity, _SLOTS_MIN), fill, self.dtype)
 
     def __len__(self) -> int:
         return len(self.values)

@@ -31,9 +31,8 @@ def hash_columns(columns: Sequence[pa.Array], rows: int | None = None) -> Words:
     columns = [readable(column) for column in columns]
     layout = Layout.of([cached_kind(column.type) or 0 for column in columns], nulls=False)  # type: ignore[misc]
     words = np.empty(CHUNK_ROWS * max(layout.stride, 1), np.uint64)
-    hash_kernels.hash_rows(
-        buffers_of(columns, layout.places), count, words, layout.stride, CHUNK_ROWS, hashes
-    )
+    buffers = buffers_of(columns, layout.places)
+    hash_kernels.hash_rows(buffers, count, words.ctypes.data, layout.stride, CHUNK_ROWS, hashes.ctypes.data)
     return hashes
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.errors import Bug
-from millrace.state.encoding import readable, readable_type
+from millrace.state.encoding import is_encoded, readable, readable_type
 from millrace.state.hashing import CHUNK_ROWS
+from millrace.state.row_store import RowStore
 from millrace.state.words import (
     Addresses,
     Int64s,
@@ -56,6 +57,7 @@ class KeyIndex:
         self._live: Words = np.zeros(slots // 64, np.uint64)
         self._arena = np.empty(_ARENA_MIN if self._layout.variable else 0, np.uint8)
         self._counts: Int64s = np.zeros(6, np.int64)
+        self._held = _HeldValues(self._types) if any(map(is_encoded, self._types)) else None
         self._chunk_hashes: Words = np.empty(CHUNK_ROWS, np.uint64)
         self._chunk_words: Words = np.empty(CHUNK_ROWS * self._layout.stride, np.uint64)
 
@@ -82,10 +84,11 @@ class KeyIndex:
     def nbytes(self) -> int:
         """Bytes held by the table, the records and the string arena."""
         arrays = (self._table, self._records, self._hashes, self._live, self._arena)
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in arrays) + (0 if self._held is None else self._held.nbytes)
 
     def upsert(self, columns: Sequence[pa.Array], rows: int | None = None) -> Upserted:
         """The slot of each row, made where its key is new. `rows` is needed where there is no column."""
+        given = columns
         count, columns, buffers = self._open(columns, rows)
         slots: Slots = np.empty(count, np.int32)
         created: Slots = np.empty(count, np.int32)
@@ -117,6 +120,8 @@ class KeyIndex:
                 break
             self._grow(columns, done)
         made = created[: counts[5]]
+        if self._held is not None and len(made):
+            self._held.keep(given, slots, made)
         return Upserted(slots, made.copy() if len(made) * 2 < count else made)
 
     def lookup(self, columns: Sequence[pa.Array], rows: int | None = None) -> Slots:
@@ -145,6 +150,8 @@ class KeyIndex:
         given = np.ascontiguousarray(slots, np.int32)
         if not len(given):
             return
+        if self._held is not None:
+            self._held.drop(given)
         layout = self._layout
         freed = self._kernels.remove(
             given,
@@ -173,7 +180,8 @@ class KeyIndex:
     def keys(self, slots: npt.NDArray[np.integer]) -> list[pa.Array]:
         """The key values of these live slots, one array a key column, of exactly the column's type."""
         given = np.ascontiguousarray(slots, np.int32)
-        return [self._column(c, given) for c in range(len(self._types))]
+        held = {} if self._held is None else self._held.columns(given)
+        return [held[c] if c in held else self._column(c, given) for c in range(len(self._types))]
 
     def _open(
         self, columns: Sequence[pa.Array], rows: int | None
@@ -307,9 +315,43 @@ class KeyIndex:
         )
 
 
+class _HeldValues:
+    """Values of key columns that cannot be had back from a record (nested ones), as rows by slot."""
+
+    def __init__(self, types: Sequence[pa.DataType]) -> None:
+        self._places = [c for c, data_type in enumerate(types) if is_encoded(data_type)]
+        self._rows = RowStore(pa.schema([(str(c), types[c]) for c in self._places]))
+        self._row_of_slot: Int64s = np.full(_SLOTS_MIN, -1, np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes + self._row_of_slot.nbytes
+
+    def keep(self, columns: Sequence[pa.Array], slots: Slots, created: Slots) -> None:
+        """Keep the values of each created slot, from the first row that has it."""
+        high = int(slots.max()) + 1
+        if high > len(self._row_of_slot):
+            grown: Int64s = np.full(max(high, 2 * len(self._row_of_slot)), -1, np.int64)
+            grown[: len(self._row_of_slot)] = self._row_of_slot
+            self._row_of_slot = grown
+        first = np.empty(high, np.int64)
+        first[slots[::-1]] = np.arange(len(slots))[::-1]
+        batch = pa.RecordBatch.from_arrays([columns[c] for c in self._places], schema=self._rows.schema)
+        self._row_of_slot[created] = self._rows.append(batch.take(pa.array(first[created])))
+
+    def drop(self, slots: Slots) -> None:
+        """Forget the values of these slots."""
+        self._rows.remove(self._row_of_slot[slots])
+
+    def columns(self, slots: Slots) -> dict[int, pa.Array]:
+        """Key column number → values of these slots."""
+        batch = self._rows.gather(self._row_of_slot[slots])
+        return dict(zip(self._places, batch.columns, strict=True))
+
+
 def _table_size(slots: int) -> int:
-    """A power of two at least twice `slots`."""
-    return 1 << max(7, (2 * slots - 1).bit_length())
+    """A power of two at least twice `slots`, and four times while that is small."""
+    return 1 << max(8, (2 * slots - 1).bit_length() + (slots <= 1 << 15))
 
 
 def _resized(array: Words, keep: int, size: int) -> Words:

@@ -6,11 +6,21 @@ are the entry's home, so that entries move without their records being read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
 from millrace.state.hash_kernels import NULL_LENGTH, stage
-from millrace.state.memory_kernels import copy_bytes, lowest_bit, prefetch, same_bytes
+from millrace.state.memory_kernels import (
+    copy_bytes,
+    load_u64,
+    lowest_bit,
+    prefetch,
+    same_bytes,
+    store_u32,
+    store_u64,
+)
 from millrace.state.words import Addresses, Int64s, Slots, Words
 
 LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
@@ -18,7 +28,7 @@ LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
 highest slot, bytes used in the arena, of them bytes of removed keys, slots created in this call."""
 
 _BLOCK = 64
-_PREFETCH_FROM = 1 << 14
+_PREFETCH_FROM = 1 << 15
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -27,54 +37,160 @@ _SHORT = np.uint64(16)
 
 
 @njit(inline="always")
-def _same_key(records: Words, at: int, words: Words, row: int, fixed: int, variable: int, arena: int) -> bool:
+def _is_long(length: np.uint64) -> bool:
+    """Whether a value of this length (all ones: null) has its bytes outside of its words."""
+    return length + _ONE > _SHORT + _ONE
+
+
+@njit(inline="always")
+def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
+    """Whether the record and the staged row at these addresses are one key."""
     for j in range(fixed):
-        if records[at + j] != words[row + j]:
+        if load_u64(record + j * 8) != load_u64(row + j * 8):
             return False
     for v in range(variable):
-        j = fixed + 3 * v
-        length = words[row + j]
-        if records[at + j] != length or records[at + j + 1] != words[row + j + 1]:
+        kept, given = record + (fixed + 3 * v) * 8, row + (fixed + 3 * v) * 8
+        length = load_u64(given)
+        if load_u64(kept) != length or load_u64(kept + 8) != load_u64(given + 8):
             return False
-        if length <= _SHORT or length == NULL_LENGTH:
-            if records[at + j + 2] != words[row + j + 2]:
+        last, other = load_u64(kept + 16), load_u64(given + 16)
+        if _is_long(length):
+            if not same_bytes(arena + np.int64(last) + 8, np.int64(other) + 8, np.int64(length) - 8):
                 return False
-        elif not same_bytes(
-            arena + np.int64(records[at + j + 2]) + 8,
-            np.int64(words[row + j + 2]) + 8,
-            np.int64(length) - 8,
-        ):
+        elif last != other:
             return False
     return True
 
 
+@njit(inline="always")
+def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
+    return table + np.int64((tag & mask) << np.uint64(3))
+
+
+@njit(inline="always")
+def _warm(table: int, mask: np.uint64, records: int, record_size: int, hashes: int, count: int) -> None:
+    """Have the entries of `count` rows, then the records they point to, brought into cache."""
+    for k in range(count):
+        prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+    for k in range(count):
+        entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+        if entry != _ZERO:
+            prefetch(records + (np.int64(entry & _LOW_HALF) - 1) * record_size)
+
+
+@njit(inline="always")
+def _find(
+    table: int,
+    mask: np.uint64,
+    records: int,
+    words: int,
+    hashes: int,
+    slots: int,
+    count: int,
+    arena: int,
+    fixed: int,
+    variable: int,
+) -> int:
+    """Slot of each staged row, -1 where absent; returns how many are. All arrays are addresses."""
+    record_size = (fixed + 3 * variable) * 8
+    warm = mask >= np.uint64(_PREFETCH_FROM)
+    misses = 0
+    for k in range(count):
+        if warm and k % _BLOCK == 0:
+            _warm(table, mask, records, record_size, hashes + k * 8, min(_BLOCK, count - k))
+        tag = load_u64(hashes + k * 8) >> np.uint64(32)
+        position = tag & mask
+        slot = -1
+        while True:
+            entry = load_u64(table + np.int64(position << np.uint64(3)))
+            if (entry >> np.uint64(32)) == tag and entry != _ZERO:
+                found = np.int64(entry & _LOW_HALF) - 1
+                if _same_key(records + found * record_size, words + k * record_size, fixed, variable, arena):
+                    slot = found
+                    break
+            elif entry == _ZERO:
+                misses += 1
+                break
+            position = (position + _ONE) & mask
+        store_u32(slots + k * 4, np.uint64(slot))
+    return misses
+
+
+def _finder(fixed: int, variable: int) -> Callable[..., int]:
+    """`_find` for one shape of key, so that its loops over words unroll."""
+
+    @njit(nogil=True)
+    def find(
+        table: int,
+        mask: np.uint64,
+        records: int,
+        words: int,
+        hashes: int,
+        slots: int,
+        count: int,
+        arena: int,
+    ) -> int:
+        return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
+
+    return find  # type: ignore[no-any-return]
+
+
+_find_number = _finder(1, 0)
+_find_pair = _finder(2, 0)
+_find_text = _finder(0, 1)
+_find_text_and_number = _finder(1, 1)
+
+
 @njit(cache=True, nogil=True)
-def _arena_need(words: Words, row: int, fixed: int, variable: int) -> int:
+def find(
+    table: int,
+    mask: np.uint64,
+    records: int,
+    words: int,
+    hashes: int,
+    slots: int,
+    count: int,
+    arena: int,
+    fixed: int,
+    variable: int,
+) -> int:
+    """As `_find`, by the finder made for the shape where there is one."""
+    if variable == 0 and fixed == 1:
+        return _find_number(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 0 and fixed == 2:
+        return _find_pair(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 1 and fixed == 0:
+        return _find_text(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 1 and fixed == 1:
+        return _find_text_and_number(table, mask, records, words, hashes, slots, count, arena)
+    return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
+
+
+@njit(cache=True, nogil=True)
+def _arena_need(record: int, fixed: int, variable: int) -> int:
     need = 0
     for v in range(variable):
-        length = words[row + fixed + 3 * v]
-        if length > _SHORT and length != NULL_LENGTH:
+        length = load_u64(record + (fixed + 3 * v) * 8)
+        if _is_long(length):
             need += np.int64(length)
     return need
 
 
 @njit(cache=True, nogil=True)
-def _write_record(
-    records: Words, at: int, words: Words, row: int, fixed: int, variable: int, arena: int, counts: Int64s
-) -> None:
+def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, counts: Int64s) -> None:
     for j in range(fixed + 3 * variable):
-        records[at + j] = words[row + j]
+        store_u64(record + j * 8, load_u64(row + j * 8))
     for v in range(variable):
-        j = fixed + 3 * v
-        length = words[row + j]
-        if length > _SHORT and length != NULL_LENGTH:
+        at = (fixed + 3 * v) * 8
+        length = load_u64(row + at)
+        if _is_long(length):
             offset = counts[ARENA_USED]
-            copy_bytes(arena + offset, np.int64(words[row + j + 2]), np.int64(length))
-            records[at + j + 2] = np.uint64(offset)
+            copy_bytes(arena + offset, np.int64(load_u64(row + at + 16)), np.int64(length))
+            store_u64(record + at + 16, np.uint64(offset))
             counts[ARENA_USED] = offset + np.int64(length)
 
 
-@njit(inline="always")
+@njit(cache=True, nogil=True)
 def _take_slot(live: Words, counts: Int64s) -> int:
     """The lowest free slot, now live."""
     word = counts[HINT]
@@ -91,18 +207,55 @@ def _take_slot(live: Words, counts: Int64s) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _warm(
-    table: Words, records: Words, stride: int, hashes: Words, base: int, count: int, mask: np.uint64
-) -> None:
-    """Have the entries of `count` rows, then the records they point to, brought into cache."""
-    table_address = table.ctypes.data
-    record_address = records.ctypes.data
+def _insert_missing(
+    table: Words,
+    records: int,
+    slot_hashes: Words,
+    live: Words,
+    counts: Int64s,
+    arena: int,
+    arena_size: int,
+    words: int,
+    hashes: int,
+    count: int,
+    slots: Slots,
+    base: int,
+    created: Slots,
+    fixed: int,
+    variable: int,
+) -> int:
+    """Make slots for the staged rows that have none; returns the row at which something must grow, or `count`."""
+    mask = np.uint64(table.shape[0] - 1)
+    limit = min(slot_hashes.shape[0], table.shape[0] // 2)
+    size = (fixed + 3 * variable) * 8
     for k in range(count):
-        prefetch(table_address + np.int64(((hashes[base + k] >> np.uint64(32)) & mask) << np.uint64(3)))
-    for k in range(count):
-        entry = table[(hashes[base + k] >> np.uint64(32)) & mask]
-        if entry != _ZERO:
-            prefetch(record_address + (np.int64(entry & _LOW_HALF) - 1) * stride * 8)
+        if slots[base + k] >= 0:
+            continue
+        hashed = load_u64(hashes + k * 8)
+        tag = hashed >> np.uint64(32)
+        position = tag & mask
+        row = words + k * size
+        while True:
+            entry = table[position]
+            if entry == _ZERO:
+                if counts[LIVE] >= limit:
+                    return k
+                if variable and counts[ARENA_USED] + _arena_need(row, fixed, variable) > arena_size:
+                    return k
+                slot = _take_slot(live, counts)
+                table[position] = (tag << np.uint64(32)) | np.uint64(slot + 1)
+                _write_record(records + slot * size, row, fixed, variable, arena, counts)
+                slot_hashes[slot] = hashed
+                created[counts[CREATED]] = slot
+                counts[CREATED] += 1
+                break
+            if (entry >> np.uint64(32)) == tag:
+                slot = np.int64(entry & _LOW_HALF) - 1
+                if _same_key(records + slot * size, row, fixed, variable, arena):
+                    break
+            position = (position + _ONE) & mask
+        slots[base + k] = slot
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -126,43 +279,35 @@ def upsert(
     created: Slots,
 ) -> int:
     """Slots of rows from `start`, made where absent; returns the row at which something must grow, or `rows`."""
-    stride = fixed + 3 * variable
     mask = np.uint64(table.shape[0] - 1)
-    capacity = slot_hashes.shape[0]
-    limit = min(capacity, table.shape[0] // 2)
-    warm = table.shape[0] >= _PREFETCH_FROM
     chunk = hashes.shape[0]
+    table_at, records_at = table.ctypes.data, records.ctypes.data
+    words_at, hashes_at, slots_at = words.ctypes.data, hashes.ctypes.data, slots.ctypes.data
     done = start
     while done < rows:
         count = min(chunk, rows - done)
-        stage(columns, done, count, words, stride, null_at, hashes, 0)
-        for k in range(count):
-            if warm and k % _BLOCK == 0:
-                _warm(table, records, stride, hashes, k, min(_BLOCK, count - k), mask)
-            tag = hashes[k] >> np.uint64(32)
-            position = tag & mask
-            while True:
-                entry = table[position]
-                if entry == _ZERO:
-                    if counts[LIVE] >= limit:
-                        return done + k
-                    if variable > 0:
-                        need = _arena_need(words, k * stride, fixed, variable)
-                        if counts[ARENA_USED] + need > arena_size:
-                            return done + k
-                    slot = _take_slot(live, counts)
-                    table[position] = (tag << np.uint64(32)) | np.uint64(slot + 1)
-                    _write_record(records, slot * stride, words, k * stride, fixed, variable, arena, counts)
-                    slot_hashes[slot] = hashes[k]
-                    created[counts[CREATED]] = slot
-                    counts[CREATED] += 1
-                    break
-                if (entry >> np.uint64(32)) == tag:
-                    slot = np.int64(entry & _LOW_HALF) - 1
-                    if _same_key(records, slot * stride, words, k * stride, fixed, variable, arena):
-                        break
-                position = (position + _ONE) & mask
-            slots[done + k] = slot
+        stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
+        out = slots_at + done * 4
+        if find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable):
+            reached = _insert_missing(
+                table,
+                records_at,
+                slot_hashes,
+                live,
+                counts,
+                arena,
+                arena_size,
+                words_at,
+                hashes_at,
+                count,
+                slots,
+                done,
+                created,
+                fixed,
+                variable,
+            )
+            if reached < count:
+                return done + reached
         done += count
     return rows
 
@@ -182,31 +327,26 @@ def lookup(
     slots: Slots,
 ) -> None:
     """Slots of rows, -1 where absent."""
-    stride = fixed + 3 * variable
     mask = np.uint64(table.shape[0] - 1)
-    warm = table.shape[0] >= _PREFETCH_FROM
     chunk = hashes.shape[0]
+    words_at, hashes_at = words.ctypes.data, hashes.ctypes.data
     done = 0
     while done < rows:
         count = min(chunk, rows - done)
-        stage(columns, done, count, words, stride, null_at, hashes, 0)
-        for k in range(count):
-            if warm and k % _BLOCK == 0:
-                _warm(table, records, stride, hashes, k, min(_BLOCK, count - k), mask)
-            tag = hashes[k] >> np.uint64(32)
-            position = tag & mask
-            slot = -1
-            while True:
-                entry = table[position]
-                if entry == _ZERO:
-                    break
-                if (entry >> np.uint64(32)) == tag:
-                    found = np.int64(entry & _LOW_HALF) - 1
-                    if _same_key(records, found * stride, words, k * stride, fixed, variable, arena):
-                        slot = found
-                        break
-                position = (position + _ONE) & mask
-            slots[done + k] = slot
+        stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
+        out = slots.ctypes.data + done * 4
+        find(
+            table.ctypes.data,
+            mask,
+            records.ctypes.data,
+            words_at,
+            hashes_at,
+            out,
+            count,
+            arena,
+            fixed,
+            variable,
+        )
         done += count
 
 
@@ -234,7 +374,7 @@ def remove(
         live[word] &= ~bit
         counts[LIVE] -= 1
         counts[HINT] = min(counts[HINT], word)
-        counts[ARENA_DEAD] += _arena_need(records, slot * stride, fixed, variable)
+        counts[ARENA_DEAD] += _arena_need(records.ctypes.data + slot * stride * 8, fixed, variable)
         position = (slot_hashes[slot] >> np.uint64(32)) & mask
         while table[position] & _LOW_HALF != np.uint64(slot + 1):
             position = (position + _ONE) & mask
@@ -299,7 +439,7 @@ def compact_arena(
         at = np.int64(slots[i]) * stride + fixed
         for v in range(variable):
             length = records[at + 3 * v]
-            if length > _SHORT and length != NULL_LENGTH:
+            if _is_long(length):
                 size = np.int64(length)
                 copy_bytes(target + used, arena + np.int64(records[at + 3 * v + 2]), size)
                 records[at + 3 * v + 2] = np.uint64(used)

@@ -123,11 +123,11 @@ class Layout:
 
 
 def buffers_of(columns: Sequence[pa.Array], places: Sequence[int]) -> Addresses:
-    """One row a column for `stage`: kind, data, validity, offsets, bit offset, place.
+    """One row a column for `stage`: kind, data, validity, offsets, bit offset, place, end of data.
 
     The columns must be of kinds that are read in place, and must outlive the addresses.
     """
-    out = np.zeros((len(columns), 6), np.int64)
+    out = np.zeros((len(columns), 7), np.int64)
     for c, column in enumerate(columns):
         out[c] = _buffer_row(column, places[c])
     return out
@@ -163,18 +163,18 @@ def _address(buffer: pa.Buffer | None) -> int:
     return 0 if buffer is None else int(buffer.address)
 
 
-def _buffer_row(column: pa.Array, place: int) -> tuple[int, int, int, int, int, int]:
+def _buffer_row(column: pa.Array, place: int) -> tuple[int, int, int, int, int, int, int]:
     kind = cached_kind(column.type)
     if kind is None:
         raise Bug(f"a {column.type} column was not encoded before it was hashed")
     if kind is Kind.NULL:
-        return (kind, 0, 0, 0, 0, place)
+        return (kind, 0, 0, 0, 0, place, 0)
     offset = column.offset
     buffers = column.buffers()
     valid = _address(buffers[0]) if column.null_count else 0
     data = _address(buffers[-1])
-    if kind is Kind.VAR32:
-        return (kind, data, valid, _address(buffers[1]) + 4 * offset, offset, place)
-    if kind is Kind.VAR64:
-        return (kind, data, valid, _address(buffers[1]) + 8 * offset, offset, place)
-    return (kind, data + offset * _WIDTHS.get(kind, 0), valid, 0, offset, place)
+    if kind >= Kind.VAR32:
+        width = 4 if kind is Kind.VAR32 else 8
+        end = data + (buffers[2].size if data else 0)
+        return (kind, data, valid, _address(buffers[1]) + width * offset, offset, place, end)
+    return (kind, data + offset * _WIDTHS.get(kind, 0), valid, 0, offset, place, 0)

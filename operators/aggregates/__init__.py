@@ -13,7 +13,6 @@ from millrace.operators.aggregates.calls import (
     Tumble,
     Window,
 )
-from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.aggregates.signatures import (
     AggregateDescription,
     AggregateSignature,
@@ -22,6 +21,7 @@ from millrace.operators.aggregates.signatures import (
     register_aggregate,
     resolve_aggregate,
 )
+from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 
 __all__ = [
     "CHANGES",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +139,7 @@ class Counter(WordAccumulator):
 
     def merge(self, slots: Slots, other: Accumulator, other_slots: Slots) -> None:
         assert isinstance(other, Counter)
-        np.add.at(self.words[:, 0], slots, other.words[other_slots, 0])
+        number_kernels.merge_counts(self.words, slots, other.words, other_slots)
 
     def finish(self, call: AggregateCall, words: npt.NDArray[np.int64]) -> Outcome:
         return Outcome(pa.array(np.ascontiguousarray(words[:, 0]), pa.int64()))
@@ -184,7 +185,9 @@ class AccumulatorSet:
         self._seen = np.zeros(self.capacity, np.int64)
         return True
 
-    def update(self, slots: Slots, data: pa.RecordBatch, weights: Int64Array | None, sequence: int = 0) -> None:
+    def update(
+        self, slots: Slots, data: pa.RecordBatch, weights: Int64Array | None, sequence: int = 0
+    ) -> None:
         """Take the rows of `data` in, row i into group `slots[i]`."""
         for part, rows in self._rows(slots, data, weights, sequence):
             part.accumulator.update(rows)
@@ -232,7 +235,7 @@ class AccumulatorSet:
         order = np.argsort(ranks, kind="stable")
         bounds = np.searchsorted(ranks[order], np.arange(last + 2))
         chunks: dict[int, list[Outcome]] = {i: [] for i in wanted}
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             picked = order[start:end]
             positions = pa.array(picked)
             accumulator.update(

@@ -107,7 +107,11 @@ def float64_of(array: pa.Array) -> Floats:
         array = array.cast(pa.float64(), safe=False)
     width = array.type.bit_width // 8
     dtype = {2: np.float16, 4: np.float32, 8: np.float64}[width]
-    values = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * width) if len(array) else _NO_FLOATS
+    values = (
+        np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * width)
+        if len(array)
+        else _NO_FLOATS
+    )
     return values.astype(np.float64, copy=False)
 
 

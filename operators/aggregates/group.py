@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from millrace.operators.aggregates.accumulators import Slots
 from millrace.operators.aggregates.calls import EmissionKind
 from millrace.operators.aggregates.keyed import SHOWN, KeyedGroups, Layout
+from millrace.operators.aggregates.progress import SlotTimes, capture_clock, restored_clock
 from millrace.operators.aggregates.times import microseconds
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
 from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
@@ -40,8 +42,7 @@ class GroupOperator(Operator):
             context,
         )
         self._expires = spec.window_end is not None
-        self._ends: Int64Array = np.zeros(0, np.int64)
-        self._first_end = END_OF_TIME
+        self._ends = SlotTimes()
         self._watermark = START_OF_TIME
         self._next_flush: int | None = None
 
@@ -64,7 +65,7 @@ class GroupOperator(Operator):
 
     def _window_ends(self, column: pa.Array) -> Int64Array:
         ends = microseconds(column, "ms")
-        return np.where(np.asarray(column.is_valid()), ends, END_OF_TIME) if column.null_count else ends
+        return np.where(np.asarray(column.is_valid()), ends, END_OF_TIME - 1) if column.null_count else ends
 
     def _without_late(self, batch: Batch) -> Batch:
         assert self._spec.window_end is not None
@@ -78,41 +79,32 @@ class GroupOperator(Operator):
         self._context.late(rows)
         return batch.take(np.flatnonzero(~late))
 
-    def _note_ends(self, created: Int64Array) -> None:
+    def _note_ends(self, created: Slots) -> None:
         assert self._spec.window_end is not None
-        if self._groups.index.high > len(self._ends):
-            grown = np.full(max(self._groups.set.capacity, 1024), END_OF_TIME, np.int64)
-            grown[: len(self._ends)] = self._ends
-            self._ends = grown
         ends = self._window_ends(self._groups.index.keys(created)[self._spec.window_end])
-        self._ends[created] = ends
-        self._first_end = min(self._first_end, int(ends.min()))
+        self._ends.note(created, ends, self._groups.set.capacity)
 
     def on_watermark(self, watermark: int) -> list[Batch]:
         self._watermark = watermark
-        kind = self._spec.emission.kind
-        out: list[Batch] = []
         if watermark == END_OF_TIME:
-            out = self._finish()
-        elif self._expires and watermark >= self._first_end:
-            over = np.flatnonzero(self._ends <= watermark)
-            if kind is EmissionKind.INTERVAL:
-                out = self._groups.flush()
-                over = np.flatnonzero(self._ends <= watermark)
-            if kind is EmissionKind.ON_CLOSE:
-                out = self._groups.show(over[np.argsort(self._ends[over], kind="stable")])
-            self._forget(over)
+            return self._finish()
+        if not self._expires or watermark < self._ends.first:
+            return []
+        out: list[Batch] = []
+        if self._spec.emission.kind is EmissionKind.INTERVAL:
+            out = self._groups.flush()
+        over = self._live(self._ends.until(watermark))
+        if self._spec.emission.kind is EmissionKind.ON_CLOSE:
+            out = self._groups.show(over)
+        self._groups.remove(over)
+        self._ends.forget(over, self._groups.index.high)
         return out
 
-    def _forget(self, slots: Int64Array) -> None:
-        self._ends[slots] = END_OF_TIME
-        live = slots[np.isin(slots, self._groups.index.live())]
-        if len(live):
-            self._groups.remove(live)
-        high = self._groups.index.high
-        if len(self._ends) > 1024 and len(self._ends) > 4 * high:
-            self._ends = self._ends[: max(1024, 2 * high)].copy()
-        self._first_end = int(self._ends.min()) if len(self._ends) else END_OF_TIME
+    def _live(self, slots: Slots) -> Slots:
+        """Without slots whose group retraction has already removed."""
+        if not self._spec.retracting_input:
+            return slots
+        return slots[np.isin(slots, self._groups.index.live())]
 
     def _finish(self) -> list[Batch]:
         kind = self._spec.emission.kind
@@ -126,7 +118,7 @@ class GroupOperator(Operator):
         if kind in (EmissionKind.FINAL, EmissionKind.ON_CLOSE):
             live = self._groups.index.live()
             if self._expires:
-                live = live[np.argsort(self._ends[live], kind="stable")]
+                live = self._live(self._ends.until(END_OF_TIME))
             return self._groups.show(live[self._groups.marks[live] & SHOWN == 0])
         return []
 
@@ -141,9 +133,13 @@ class GroupOperator(Operator):
         return self._groups.flush()
 
     def capture(self, *, changes: bool) -> Capture:
-        return self._groups.capture(changes=changes)
+        captured = self._groups.capture(changes=changes)
+        if self._expires:
+            captured["clock"] = capture_clock(self._watermark, self._context.vnodes)
+        return captured
 
     def restore(self, tables: Mapping[str, pa.RecordBatch]) -> None:
         slots = self._groups.restore(tables)
         if self._expires and len(slots):
-            self._note_ends(slots.astype(np.int64))
+            self._note_ends(slots)
+        self._watermark = restored_clock(tables.get("clock"))

@@ -141,7 +141,9 @@ class KeyedGroups:
             out = self._change(before, None, touched)
         else:
             before = np.concatenate([slots for slots, _ in pending]) if pending else touched[:0]
-            old = pa.concat_batches([rows for _, rows in pending]) if pending else _no_rows(self.layout.schema)
+            old = (
+                pa.concat_batches([rows for _, rows in pending]) if pending else _no_rows(self.layout.schema)
+            )
             out = self._change(before, (old, None), touched)
         self._drop_empty(touched)
         return out
@@ -210,6 +212,10 @@ class KeyedGroups:
         self.marks[slots] |= SHOWN
         if self._captured:
             self._changed[slots] = 1
+        return self.checked(rows, wrong)
+
+    def checked(self, rows: pa.RecordBatch, wrong: Bools | None) -> list[Batch]:
+        """New output rows to send; `wrong` ones become dead letters."""
         self._refuse(rows, wrong)
         return self._sent(rows if wrong is None else rows.filter(pa.array(~wrong)), None)
 
@@ -299,7 +305,11 @@ class KeyedGroups:
     def _capture_sent(self, names: tuple[str, ...]) -> StateDelta:
         slots = np.concatenate([s for s, _ in self._pending]) if self._pending else np.zeros(0, np.int32)
         columns = self._key_columns(self.index.keys(slots), len(slots))
-        rows = pa.concat_batches([r for _, r in self._pending]) if self._pending else _no_rows(self.layout.schema)
+        rows = (
+            pa.concat_batches([r for _, r in self._pending])
+            if self._pending
+            else _no_rows(self.layout.schema)
+        )
         columns |= {f"o{i}": column for i, column in enumerate(rows.columns)}
         return StateDelta(names, pa.RecordBatch.from_pydict(columns))
 

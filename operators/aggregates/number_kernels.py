@@ -27,6 +27,13 @@ def count_rows(words: Any, slots: Any, mask: Any, weights: Any, trace: Any) -> N
             trace[i, 0] = words[slot, 0]
 
 
+@njit(cache=True, nogil=True)
+def merge_counts(words: Any, slots: Any, source: Any, source_slots: Any) -> None:
+    """Add the counts of groups `source_slots` of `source` to groups `slots`."""
+    for i in range(len(slots)):
+        words[np.uint64(slots[i]), 0] += source[np.uint64(source_slots[i]), 0]
+
+
 @njit(inline="always")
 def _add(words: Any, slot: Any, at: int, value: int) -> None:
     """Exact to 128 bits: words[at] wraps, words[at + 1] counts how often."""
@@ -87,7 +94,9 @@ def add_int64(
 
 
 @njit(cache=True, nogil=True)
-def merge_int64(words: Any, slots: Any, source: Any, source_slots: Any, at_sum: int, at_min: int, at_max: int) -> None:
+def merge_int64(
+    words: Any, slots: Any, source: Any, source_slots: Any, at_sum: int, at_min: int, at_max: int
+) -> None:
     """Add the groups `source_slots` of `source` to groups `slots`."""
     for i in range(len(slots)):
         slot, other = np.uint64(slots[i]), np.uint64(source_slots[i])

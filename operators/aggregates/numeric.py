@@ -179,8 +179,6 @@ def _decimal(call: AggregateCall, total: pa.Array, count: npt.NDArray[np.int64])
     if call.function == "sum":
         return Outcome(total)
     divisor = pa.array(np.where(count != 0, count, 1)).cast(pa.decimal256(19, 0))
-    wide = total.cast(pa.decimal256(38, total.type.scale)).cast(
-        pa.decimal256(38 + 12, total.type.scale + 12)
-    )
+    wide = total.cast(pa.decimal256(38, total.type.scale)).cast(pa.decimal256(38 + 12, total.type.scale + 12))
     mean = pc.round(pc.divide(wide, divisor), call.type.scale, "half_towards_infinity")
     return Outcome(mean.cast(pa.decimal256(76, call.type.scale), safe=False).cast(call.type))

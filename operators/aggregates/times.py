@@ -39,6 +39,8 @@ def from_microseconds(us: Int64Array, kind: pa.DataType, integer_unit: str) -> p
         us = us // multiplier
     elif divisor != 1:
         us = us * divisor
-    return pa.array(np.ascontiguousarray(us), pa.int64()).cast(
-        pa.int32() if pt.is_date32(kind) else pa.int64()
-    ).cast(kind)
+    return (
+        pa.array(np.ascontiguousarray(us), pa.int64())
+        .cast(pa.int32() if pt.is_date32(kind) else pa.int64())
+        .cast(kind)
+    )

@@ -1,4 +1,4 @@
-"""A source over Arrow batches that are already in memory. Used for snapshots of tables, tests and benchmarks."""
+"""A source over Arrow batches that are already in memory, by the token that `register` gave. Copies nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from millrace.errors import Invalid
 from millrace.operators.batch import Batch
+from millrace.operators.connectors.options import Kind, Option, Options
+from millrace.operators.connectors.registry import Connector
 from millrace.operators.operator import Context
 from millrace.operators.source import Polled, Position, Source, SourceSpec, SplitReader
 
@@ -120,3 +122,35 @@ class ArrowReader(SplitReader):
     @property
     def ended(self) -> bool:
         return self._batch >= len(self._batches)
+
+
+def _spec(options: Options, schema: pa.Schema | None, format: str | None) -> SourceSpec:
+    token = options.integer("token")
+    assert token is not None
+    if token not in _TABLES:
+        raise Invalid(
+            f"there is no Arrow data with token {token} in this process",
+            code="MR1490",
+            hint="register it: millrace.operators.connectors.arrow.register(batches)",
+        )
+    found = next((batches[0].schema for batches in _TABLES[token] if batches), schema)
+    if found is None:
+        raise Invalid("Arrow data without a batch needs declared columns", code="MR1491")
+    if schema is None:
+        return ArrowTable(token, found)
+    missing = [name for name in schema.names if name not in found.names]
+    if missing or any(found.field(field.name).type != field.type for field in schema):
+        raise Invalid(
+            f"the Arrow data does not have the declared columns {', '.join(missing) or schema.names}",
+            code="MR1492",
+            hint=f"its columns are {', '.join(f'{f.name} {f.type}' for f in found)}",
+        )
+    return ArrowTable(token, found, tuple(found.get_field_index(name) for name in schema.names))
+
+
+CONNECTOR = Connector(
+    "arrow",
+    "Arrow batches in the memory of this process",
+    source_options=(Option("token", "what `register` answered", Kind.INTEGER, required=True),),
+    source=_spec,
+)

@@ -85,6 +85,7 @@ _ENTRIES = (
     _Entry("datagen", f"{_HERE}.datagen", ("generator",)),
     _Entry("push", f"{_HERE}.push", ("memory",)),
     _Entry("console", f"{_HERE}.console", ("print", "stdout", "stdout_sink")),
+    _Entry("arrow", f"{_HERE}.arrow"),
     _Entry("blackhole", f"{_HERE}.blackhole"),
     _Entry("subscription", f"{_HERE}.subscription"),
     _Entry("kafka", None, ("kafka_source", "kafka_sink", "upsert-kafka")),

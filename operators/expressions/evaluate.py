@@ -25,7 +25,8 @@ Clock = Callable[[], int]
 
 CLOCK_FUNCTIONS = ("current_timestamp", "localtimestamp", "current_date", "current_time", "proctime")
 _LIGHT = frozenset(
-    ["+", "-", "*", "/", "%", "=", "<>", "<", "<=", ">", ">=", "and", "or", "not", "xor"] + ["is null", "is not null", "is true", "is false"]
+    ["+", "-", "*", "/", "%", "=", "<>", "<", "<=", ">", ">=", "and", "or", "not", "xor"]
+    + ["is null", "is not null", "is true", "is false"]
 )
 
 

@@ -65,8 +65,8 @@ def slide(
 ) -> tuple[int, int]:
     """Rows from `first` on; returns the row at which the arena was full (all: the number of rows) and its use.
 
-    With `rows` > 0 a frame has that many rows at most; otherwise ticks of at least the row's less `span`.
-    `values` hold `initial` where null; `valid` (None: all), `ticks`, `resets` (None: never) are one a row.
+    Without `ticks` a frame has `rows` rows at most; with them, those of at least the row's tick less `span`.
+    `values` hold `initial` where null; `valid` (None: all) and `resets` (None: never) are one a row.
     """
     for i in range(first, len(slots)):
         slot = np.uint64(slots[i])
@@ -76,7 +76,7 @@ def slide(
             ring[MIDDLE] = 0
             back_values[slot] = initial
             back_counts[slot] = 0
-        if rows > 0:
+        if ticks is None:
             if ring[LENGTH] >= rows:
                 if ring[MIDDLE] == 0:
                     _flip(ring, arena_values, arena_counts, op, initial)
@@ -87,7 +87,9 @@ def slide(
                 ring[MIDDLE] -= 1
         else:
             floor = ticks[i] - span
-            while ring[LENGTH] > 0 and arena_ticks[ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))] < floor:
+            while (
+                ring[LENGTH] > 0 and arena_ticks[ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))] < floor
+            ):
                 if ring[MIDDLE] == 0:
                     _flip(ring, arena_values, arena_counts, op, initial)
                     back_values[slot] = initial
@@ -106,7 +108,7 @@ def slide(
                 old = ring[OFFSET] + ((ring[HEAD] + k) & (ring[CAPACITY] - 1))
                 arena_values[arena_used + k] = arena_values[old]
                 arena_counts[arena_used + k] = arena_counts[old]
-                if rows == 0:
+                if ticks is not None:
                     arena_ticks[arena_used + k] = arena_ticks[old]
             ring[OFFSET] = arena_used
             ring[CAPACITY] = capacity
@@ -119,7 +121,7 @@ def slide(
         at = ring[OFFSET] + ((ring[HEAD] + ring[LENGTH]) & (ring[CAPACITY] - 1))
         arena_values[at] = value
         arena_counts[at] = count
-        if rows == 0:
+        if ticks is not None:
             arena_ticks[at] = ticks[i]
         ring[LENGTH] += 1
         count += back_counts[slot]
@@ -138,6 +140,91 @@ def slide(
                 value = min(value, arena_values[top])
         out_values[i] = value
         out_counts[i] = count
+    return len(slots), arena_used
+
+
+@njit(cache=True, nogil=True)
+def slide_total(
+    first: int,
+    slots: Any,
+    values: Any,
+    valid: Any,
+    ticks: Any,
+    resets: Any,
+    rows: int,
+    span: int,
+    meta: Int64s,
+    arena_values: Int64s,
+    arena_counts: Int32s,
+    arena_ticks: Int64s,
+    totals: Int64s,
+    arena_used: int,
+    out: Int64s,
+) -> tuple[int, int]:
+    """As `slide`, for exact sums of integers: what leaves is subtracted. `values` are 0 where null.
+
+    `totals` has by slot, and `out` by row: count, sum modulo 2^64, how often it wrapped.
+    """
+    for i in range(first, len(slots)):
+        slot = np.uint64(slots[i])
+        ring = meta[slot]
+        total = totals[slot]
+        if resets is not None and resets[i]:
+            ring[LENGTH] = 0
+            total[:] = 0
+        floor = 0
+        if ticks is not None:
+            floor = ticks[i] - span
+        while ring[LENGTH] > 0:
+            at = ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))
+            if ticks is None:
+                if ring[LENGTH] < rows:
+                    break
+            else:
+                if arena_ticks[at] >= floor:
+                    break
+            gone = arena_values[at]
+            before = total[1]
+            after = before - gone
+            if ((before ^ gone) & (before ^ after)) < 0:
+                total[2] += 1 if gone < 0 else -1
+            total[1] = after
+            total[0] -= arena_counts[at]
+            ring[HEAD] += 1
+            ring[LENGTH] -= 1
+        if ring[LENGTH] == ring[CAPACITY]:
+            capacity = max(_SMALLEST_RING, 2 * ring[CAPACITY])
+            if arena_used + capacity > len(arena_values):
+                return i, arena_used
+            for k in range(ring[LENGTH]):
+                old = ring[OFFSET] + ((ring[HEAD] + k) & (ring[CAPACITY] - 1))
+                arena_values[arena_used + k] = arena_values[old]
+                arena_counts[arena_used + k] = arena_counts[old]
+                if ticks is not None:
+                    arena_ticks[arena_used + k] = arena_ticks[old]
+            ring[OFFSET] = arena_used
+            ring[CAPACITY] = capacity
+            ring[HEAD] = 0
+            arena_used += capacity
+        value = values[i]
+        count = 1
+        if valid is not None:
+            count = np.int64(valid[i])
+        at = ring[OFFSET] + ((ring[HEAD] + ring[LENGTH]) & (ring[CAPACITY] - 1))
+        arena_values[at] = value
+        arena_counts[at] = count
+        if ticks is not None:
+            arena_ticks[at] = ticks[i]
+        ring[LENGTH] += 1
+        before = total[1]
+        after = before + value
+        if ((before ^ after) & (value ^ after)) < 0:
+            total[2] += 1 if value >= 0 else -1
+        total[1] = after
+        total[0] += count
+        out[i, 0] = total[0]
+        out[i, 1] = after
+        out[i, 2] = total[2]
     return len(slots), arena_used
 
 
@@ -223,14 +310,22 @@ def number(slots: Any, resets: Any, seen: Int64s, out: Int64s) -> None:
 
 
 @njit(cache=True, nogil=True)
-def rank(slots: Any, ticks: Int64s, state: Int64s, ranks: Int64s, dense: Int64s) -> None:
-    """Rank and dense rank; `state` is kept by slot: rows, rank, dense rank, last tick."""
+def rank(
+    slots: Any, ticks: Any, resets: Any, state: Int64s, numbers: Int64s, ranks: Int64s, dense: Int64s
+) -> None:
+    """Row number, rank and dense rank; `state` has them by slot, and the last tick. Without ticks no row has peers."""
     for i in range(len(slots)):
         kept = state[slots[i]]
+        if resets is not None and resets[i]:
+            kept[:] = 0
         kept[0] += 1
-        if kept[0] == 1 or kept[3] != ticks[i]:
+        tick = kept[0]
+        if ticks is not None:
+            tick = ticks[i]
+        if kept[0] == 1 or kept[3] != tick:
             kept[1] = kept[0]
             kept[2] += 1
-            kept[3] = ticks[i]
+            kept[3] = tick
+        numbers[i] = kept[0]
         ranks[i] = kept[1]
         dense[i] = kept[2]

@@ -9,8 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Int64Array
+from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
+from millrace.operators.operator import Context
 
+NULL_TIME = "MR2021"
+"""Code of rows whose event time is NULL."""
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -75,3 +78,15 @@ def null_rows(column: pa.Array) -> npt.NDArray[np.bool_] | None:
     if column.null_count == 0:
         return None
     return np.asarray(pc.is_null(column))
+
+
+def without_times(batch: Batch, time: int, context: Context) -> Batch | None:
+    """The rows that have a time; those where it is NULL go to the dead letters. None where no row is left."""
+    missing = null_rows(batch.data.column(time))
+    if missing is None:
+        return batch
+    name = batch.schema.field(time).name
+    bad = batch.take(np.flatnonzero(missing))
+    context.dead_letter(bad, NULL_TIME, f"the event time {name} is NULL")
+    known = np.flatnonzero(~missing)
+    return batch.take(known) if len(known) else None

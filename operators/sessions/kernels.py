@@ -80,7 +80,9 @@ def unlink(session: int, links: Int32s, heads: Int32s) -> None:
 
 
 @njit(cache=True, nogil=True)
-def start(session: int, tick: int, slot: int, newer: int, times: Int64s, links: Int32s, heads: Int32s) -> None:
+def start(
+    session: int, tick: int, slot: int, newer: int, times: Int64s, links: Int32s, heads: Int32s
+) -> None:
     """Make a session of one row and link it behind `newer` (-1: in front) of its key."""
     times[session, 0] = tick
     times[session, 1] = tick

@@ -43,12 +43,18 @@ class Compiler:
     needs: dict[SourceInput, set[int]] = field(default_factory=dict)
     """Columns that the queries of this extension want of each source."""
     _by_hash: dict[str, int] = field(default_factory=dict)
+    _closed: frozenset[int] = frozenset()
+    """Nodes that what is added may not read."""
 
     @classmethod
-    def over(cls, plan: Plan) -> Compiler:
-        """A compiler that extends `plan`."""
+    def over(cls, plan: Plan, share: frozenset[int] | None = None) -> Compiler:
+        """A compiler that extends `plan`; what it adds reads only the nodes in `share` (None: any) of those there are."""
         compiler = cls(list(plan.nodes), list(plan.outputs), list(plan.late), plan.settings)
-        compiler._by_hash = {node.hash: at for at, node in enumerate(plan.nodes)}
+        if share is not None:
+            compiler._closed = frozenset(range(len(plan.nodes))) - share
+        compiler._by_hash = {
+            node.hash: at for at, node in enumerate(plan.nodes) if at not in compiler._closed
+        }
         return compiler
 
     def plan(self) -> Plan:
@@ -135,14 +141,14 @@ class Compiler:
         folded = relation.name.casefold()
         for output in reversed(self.outputs):
             fits = output.kind in (OutputKind.STREAM, OutputKind.TABLE) and output.name.casefold() == folded
-            if fits and self.nodes[output.node].schema.equals(relation.schema):
+            if fits and output.node not in self._closed and self.nodes[output.node].schema.equals(relation.schema):
                 return output.node
         return None
 
     def _columns(self, scan: Scan, wanted: Positions) -> Positions:
         """The columns of the source node that serves `wanted`: of one that is there, or of one to be made."""
-        for node in self.nodes:
-            if isinstance(node.spec, SourceInput) and node.name == scan.name:
+        for at, node in enumerate(self.nodes):
+            if at not in self._closed and isinstance(node.spec, SourceInput) and node.name == scan.name:
                 have = _kept(scan.input, node.spec)
                 if have is not None and set(wanted) <= set(have):
                     return have

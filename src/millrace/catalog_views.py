@@ -81,7 +81,7 @@ def describe(catalog: Catalog, statement: Describe) -> Result:
 def function_rows() -> list[tuple[str, str, str]]:
     """Signature, kind and description of every function."""
     rows = [(signature, "scalar", text) for _, _, signature, text in scalar_functions()]
-    rows += [(signature, "aggregate", text) for _, _, signature, text in aggregate_functions()]
+    rows += [(found.usage, "aggregate", found.summary) for found in aggregate_functions()]
     return rows
 
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Literal, TypeVar, overload
+from typing import Literal, Self, TypeVar, overload
 
 import pyarrow as pa
 
-from millrace.catalog_views import show
+from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
+from millrace.cluster.reading import SourceVertex
+from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Invalid, Unsupported
+from millrace.operators.batch import Batch, concatenate
 from millrace.operators.connectors.push import PushSpec, to_batches
-from millrace.operators.sink import Changelog
+from millrace.operators.materialize import Materialize, Materialized
+from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
-from millrace.planner.plan import OutputKind, Plan
+from millrace.operators.spec import OperatorSpec
+from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import (
     Describe,
     Explain,
-    InsertValues,
     SelectStatement,
     SetVariable,
     Show,
@@ -70,12 +74,13 @@ class Database:
         """
         with self._runtime.lock:
             self._check_open()
-            statements = self.planner.parse(sql, dict(variables or {}))
+            self.planner.variables = dict(variables or {})
+            statements = self.planner.parse(sql)
             pending: list[PlannedStatement] = []
             answer = _done("nothing to do")
             try:
                 for statement in statements:
-                    answer = self._execute_one(statement, pending)
+                    answer = self._execute_one(statement, sql, pending)
             finally:
                 self._run(pending)
             return answer
@@ -84,12 +89,12 @@ class Database:
         """The rows of one SELECT over what tables hold now; sources in it must be bounded and are read whole."""
         with self._runtime.lock:
             self._check_open()
-            statements = self.planner.parse(sql, {})
+            statements = self.planner.parse(sql)
             if len(statements) != 1 or not isinstance(statements[0], SelectStatement):
                 raise Invalid(
                     "query takes one SELECT", code="MR1501", hint="use execute for other statements"
                 )
-            return self._select(statements[0])
+            return self._select(statements[0], sql)
 
     @overload
     def subscribe(
@@ -113,10 +118,10 @@ class Database:
         with self._runtime.lock:
             self._check_open()
             text = query if len(query.split()) > 1 else f"SELECT * FROM {query}"
-            statements = self.planner.parse(text, {})
+            statements = self.planner.parse(text)
             if len(statements) != 1 or not isinstance(statements[0], SelectStatement | Subscribe):
                 raise Invalid("subscribe takes a name or one SELECT", code="MR1502")
-            return self._subscribe(statements[0], query, form, max_rows)
+            return self._subscribe(statements[0], text, query, form, max_rows)
 
     def push(self, name: str, data: object) -> int:
         """Send rows into a push source, through everything that reads it; answers how many were taken.
@@ -170,6 +175,15 @@ class Database:
                 )
             )
 
+    def names(self) -> list[str]:
+        """Names of all sources, streams, tables and sinks."""
+        return [entry.name for entry in self.planner.catalog]
+
+    @property
+    def running(self) -> bool:
+        """Whether anything reads a source."""
+        return bool(self._runtime.dataflow.sources)
+
     def progress(self) -> Progress:
         """Rows in, rows out, watermark and time, over everything that runs."""
         return self._runtime.progress()
@@ -204,7 +218,7 @@ class Database:
         for subscription in self._subscriptions:
             subscription.finish()
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -217,24 +231,24 @@ class Database:
         state = "closed" if self._closed else "open"
         return f"<millrace.Database {state}: {names or 'empty'}>"
 
-    def _execute_one(self, statement: Statement, pending: list[PlannedStatement]) -> Result:
+    def _execute_one(self, statement: Statement, sql: str, pending: list[PlannedStatement]) -> Result:
         match statement:
             case SelectStatement() if not statement.connectors:
                 self._run(pending)
-                return self._select(statement)
+                return self._select(statement, sql)
             case Explain():
-                return _text("plan", self.planner.explain_statement(statement))
+                return text_rows(["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()])
             case Show() | Describe():
-                return show(self.planner, statement, self.metrics)
+                return self._look(statement, sql)
             case SetVariable():
                 self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
                 return _done(f"set {statement.name}")
-            case InsertValues():
-                self._run(pending)
-                name, rows = self.planner.literal_rows(statement)
-                return _done(f"inserted {self.push(name, rows)} rows")
-        planned = self.planner.plan(statement)
-        if planned.command is not None:
+        planned = self.planner.plan(statement, sql)
+        command = planned.command
+        if command is not None and command.rows is not None and command.target is not None:
+            self._run(pending)
+            return _done(f"inserted {self.push(command.target.name, command.rows)} rows")
+        if command is not None:
             raise Unsupported(
                 f"{type(statement).__name__} can not be run embedded",
                 code="MR1930",
@@ -257,8 +271,8 @@ class Database:
             self._runtime.extend(plan)
             self._runtime.start()
 
-    def _select(self, statement: SelectStatement) -> Result:
-        plan, position = self._plan_select(statement)
+    def _select(self, statement: SelectStatement, sql: str) -> Result:
+        plan, position = self._plan_select(statement, sql)
         for node in plan.nodes[len(self._runtime.plan.nodes) :]:
             if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
                 raise Invalid(
@@ -268,13 +282,12 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        folded = _fold(batches, node.schema, node.changelog, node.key)
-        return Result(pa.Table.from_batches([folded.data], node.schema))
+        return Result(_fold(batches, node))
 
     def _subscribe(
-        self, statement: Statement, name: str, form: str | type, max_rows: int
+        self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
     ) -> Subscription[object]:
-        plan, position = self._plan_select(statement)
+        plan, position = self._plan_select(statement, sql)
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
         convert: Callable[[pa.RecordBatch], list[object]]
@@ -296,7 +309,7 @@ class Database:
             convert,
             changelog=changelog,
             max_rows=max_rows,
-            on_close=lambda: [f() for f in stop] and None,
+            on_close=lambda: stop[0](),
         )
         stop.append(
             self._runtime.subscribe(
@@ -307,8 +320,8 @@ class Database:
         self._runtime.start()
         return subscription
 
-    def _plan_select(self, statement: Statement) -> tuple[Plan, int]:
-        planned = self.planner.plan(statement)
+    def _plan_select(self, statement: Statement, sql: str) -> tuple[Plan, int]:
+        planned = self.planner.plan(statement, sql)
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
         return plan, plan.outputs[-1].node
@@ -327,6 +340,42 @@ class Database:
             )
         return source
 
+    def _push_vertices(self, name: str) -> list[SourceVertex]:
+        return [
+            vertex
+            for vertex in self._runtime.dataflow.sources
+            if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
+        ]
+
+    def _look(self, statement: Show | Describe, sql: str) -> Result:
+        if isinstance(statement, Show):
+            return show(self.planner.catalog, statement, self.settings, self.metrics)
+        if statement.query is not None:
+            plan, position = self._plan_select(statement, sql)
+            return schema_rows(plan.nodes[position].schema)
+        return describe(self.planner.catalog, statement)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Invalid("the database is closed", code="MR1500", hint="connect again")
+
+
+def _done(text: str) -> Result:
+    return text_rows(["status"], [(text,)])
+
+
+def _title(spec: SourceInput | OperatorSpec | SinkSpec) -> str:
+    return f"source {spec.source.title}" if isinstance(spec, SourceInput) else spec.title
+
+
+def _fold(batches: list[Batch], node: Node) -> pa.Table:
+    """What a changelog amounts to: its rows after all insertions and retractions."""
+    whole = concatenate(batches, node.schema)
+    if node.changelog is Changelog.APPEND:
+        return pa.Table.from_batches([whole.data], node.schema)
+    table = Materialize(node.schema, node.key, node.changelog).build(
+        VertexContext("result", 1, wall_clock_us, VertexMetrics(), False)
+    )
+    assert isinstance(table, Materialized)
+    table.process(0, whole)
+    return table.snapshot()

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from millrace.database import Database
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
@@ -89,7 +89,7 @@ class _Display:
         self._bar: Bar | None = None
         self._last = (time.monotonic(), 0)
 
-    def __enter__(self) -> _Display:
+    def __enter__(self) -> Self:
         if self._enabled:
             from rich.console import Console
             from rich.progress import Progress as Bar

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from millrace.errors import Invalid
 from millrace.operators.connectors.files.compression import NAMES, PlainStream, codec_of, plain_name
+from millrace.operators.connectors.files.sink import FileSinkSpec
 from millrace.operators.connectors.files.source import FileSourceSpec, line_decoder
 from millrace.operators.connectors.files.storage import Storage, storage
 from millrace.operators.connectors.options import Kind, Option, Options
@@ -17,6 +18,7 @@ from millrace.operators.formats.csv_lines import CsvDecoder, header_names
 from millrace.operators.formats.inference import SAMPLE_BYTES, infer_csv, infer_json, plain_type
 from millrace.operators.formats.raw import check_raw
 from millrace.operators.formats.records import RecordError, TextLayout
+from millrace.operators.sink import Changelog
 
 _FORMATS = ("json", "csv", "parquet", "arrow", "raw", "debezium-json")
 _ENDINGS = {
@@ -278,9 +280,86 @@ def _check_header(files: Storage, name: str, schema: pa.Schema, layout: TextLayo
             raise Invalid(f"the header of '{name}' has no column '{column}'", code="MR1427", hint=hint)
 
 
+_SINK_OPTIONS = (
+    Option(
+        "path", "a folder, or one file where it ends in .csv, .json, …", required=True, aliases=_PATH.aliases
+    ),
+    _FORMAT,
+    *_CSV[:2],
+    Option("partition.by", "columns that name folders, separated by commas", aliases=("partition_by",)),
+    Option(
+        "roll.size", "size at which a file is ended", Kind.SIZE, "256MB", ("sink.rolling-policy.file-size",)
+    ),
+    Option(
+        "roll.interval",
+        "age at which a file is ended",
+        Kind.DURATION,
+        aliases=("sink.rolling-policy.rollover-interval",),
+    ),
+    Option("compression", "codec of the files", default="auto", choices=NAMES),
+    Option(
+        "changes",
+        "the column that says what a row does, where rows can be taken back",
+        choices=("__weight", "op"),
+    ),
+    Option("overwrite", "replace one file that something else wrote", Kind.FLAG, "false"),
+)
+
+
+def make_sink(
+    options: Options, schema: pa.Schema, changelog: Changelog, key: tuple[str, ...]
+) -> FileSinkSpec:
+    """The spec of a file sink. Raises Invalid MR1425, MR1428 and MR1429."""
+    path = options.required("path")
+    ending = plain_name(path).rpartition("/")[2].lower().rpartition(".")
+    one_file = bool(ending[0]) and ending[2] in _ENDINGS
+    format = read_format(options.text("format"), path if one_file else "x.json", [])
+    if format == "raw":
+        raise Invalid(
+            "files of format raw can not be written", code="MR1428", hint="use json, csv, parquet or arrow"
+        )
+    codec = codec_of(path, options.required("compression"))
+    columns = [name.strip() for name in (options.text("partition.by") or "").split(",") if name.strip()]
+    for name in columns:
+        if name not in schema.names:
+            close = difflib.get_close_matches(name, schema.names, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(schema.names)}"
+            raise Invalid(f"option 'partition.by': there is no column '{name}'", code="MR1429", hint=hint)
+    if columns and one_file:
+        raise Invalid(
+            f"'{path}' is one file, which can not be divided by columns", code="MR1429", hint="give a folder"
+        )
+    change_column = ""
+    if changelog is not Changelog.APPEND and format != "debezium-json":
+        change_column = options.text("changes") or "__weight"
+        if change_column in schema.names:
+            raise Invalid(
+                f"the rows have a column '{change_column}' already",
+                code="MR1429",
+                hint="rename it, or choose 'changes' = 'op' or '__weight'",
+            )
+    roll_size = options.integer("roll.size")
+    return FileSinkSpec(
+        path=path,
+        format=format,
+        schema=schema,
+        change_column=change_column,
+        partition_by=tuple(schema.names.index(name) for name in columns),
+        roll_size=256 << 20 if roll_size is None else roll_size,
+        roll_interval=options.integer("roll.interval"),
+        delimiter=read_layout(options).delimiter,
+        header="header" not in options.given or options.flag("header"),
+        codec=codec,
+        one_file=one_file,
+        overwrite=options.flag("overwrite"),
+    )
+
+
 CONNECTOR = Connector(
     name="file",
     doc="files on local disk and in object stores",
     source_options=_SOURCE_OPTIONS,
+    sink_options=_SINK_OPTIONS,
     source=make_source,
+    sink=make_sink,
 )

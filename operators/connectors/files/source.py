@@ -21,6 +21,8 @@ from millrace.operators.formats.records import TextLayout
 from millrace.operators.operator import Context
 from millrace.operators.source import Position, Source, SourceSpec, SplitReader
 
+_PLAIN = TextLayout()
+
 
 @dataclass(frozen=True, slots=True)
 class FileSourceSpec(SourceSpec):
@@ -34,7 +36,7 @@ class FileSourceSpec(SourceSpec):
     format: str
     schema: pa.Schema
     columns: tuple[int, ...] | None = None
-    layout: TextLayout = TextLayout()
+    layout: TextLayout = _PLAIN
     follow: bool = False
     poll_interval: int = 1_000_000
     compression: str = "auto"

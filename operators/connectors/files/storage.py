@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class LocalStorage:
 
     def open(self, name: str, offset: int = 0) -> BinaryIO:
         try:
-            stream = open(name, "rb", buffering=0)
+            stream = io.FileIO(name, "rb")
             stream.seek(offset)
         except OSError as error:
             raise missing(name, error) from error
