@@ -141,7 +141,11 @@ class Compiler:
         folded = relation.name.casefold()
         for output in reversed(self.outputs):
             fits = output.kind in (OutputKind.STREAM, OutputKind.TABLE) and output.name.casefold() == folded
-            if fits and output.node not in self._closed and self.nodes[output.node].schema.equals(relation.schema):
+            if (
+                fits
+                and output.node not in self._closed
+                and self.nodes[output.node].schema.equals(relation.schema)
+            ):
                 return output.node
         return None
 
@@ -191,7 +195,11 @@ def pruned_input(whole: SourceInput, columns: Positions) -> SourceInput:
     if len(columns) == len(whole.schema) and whole.computed is None:
         return whole
     schema = pa.schema([whole.schema.field(c) for c in columns])
-    moved = None if time is None or time.column not in columns else replace(time, column=columns.index(time.column))
+    moved = (
+        None
+        if time is None or time.column not in columns
+        else replace(time, column=columns.index(time.column))
+    )
     if whole.computed is None:
         return SourceInput(whole.source.with_columns(columns), None, schema, moved, whole.bad_rows)
     values = [whole.computed[c] for c in columns]

@@ -51,7 +51,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             kept = sorted(wanted)
             columns = tuple(node.columns[i] for i in kept)
             fixed = have.get(node.input, columns)
-            return replace(node, columns=fixed), {i: fixed.index(c) for i, c in zip(kept, columns, strict=True)}
+            return replace(node, columns=fixed), {
+                i: fixed.index(c) for i, c in zip(kept, columns, strict=True)
+            }
         case Project():
             return _project(node, wanted, have)
         case Filter():
@@ -138,7 +140,9 @@ def _move_call(call: AggregateCall, places: dict[int, int]) -> AggregateCall:
     )
 
 
-def _kept_calls(node: Aggregate | WindowedAggregate | Over | RowBuffer, first: int, wanted: set[int]) -> list[int]:
+def _kept_calls(
+    node: Aggregate | WindowedAggregate | Over | RowBuffer, first: int, wanted: set[int]
+) -> list[int]:
     """Which calls to keep. One always stays where the others would leave a mere DISTINCT behind."""
     kept = [i for i in range(len(node.calls)) if first + i in wanted]
     aggregates = isinstance(node, Aggregate | WindowedAggregate)
@@ -250,7 +254,9 @@ def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.left.schema)
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
     left, at_left = _prune(node.left, {i for i in needed if i < width} | {a for a, _ in node.equal}, have)
-    right, at_right = _prune(node.right, {i - width for i in needed if i >= width} | {b for _, b in node.equal}, have)
+    right, at_right = _prune(
+        node.right, {i - width for i in needed if i >= width} | {b for _, b in node.equal}, have
+    )
     after = len(left.schema)
     places = {**at_left, **{width + i: after + at for i, at in at_right.items()}}
     moved = replace(
