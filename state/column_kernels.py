@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from millrace.state.memory_kernels import bits_set, lowest_bit
+from millrace.state.memory_kernels import bits_set, lowest_bit, signed
 from millrace.state.words import Slots, Words
 
 _ZERO = np.uint64(0)
@@ -33,7 +33,7 @@ def highest(slots: Slots) -> int:
     """The highest slot, -1 where there is none."""
     top = -1
     for i in range(slots.shape[0]):
-        top = max(top, np.int64(slots[i]))
+        top = max(top, signed(slots[i]))
     return top
 
 

@@ -70,7 +70,7 @@ class SlotColumn:
             else pa.py_buffer(np.packbits(np.asarray(valid, np.bool_), bitorder="little"))
         )
         stored = pa.from_numpy_dtype(self.dtype) if data_type is None else data_type
-        buffer = np.packbits(picked, bitorder="little") if self.dtype == np.bool_ else picked
+        buffer = np.packbits(picked.astype(np.bool_), bitorder="little") if self.dtype == np.bool_ else picked
         return pa.Array.from_buffers(stored, len(picked), [validity, pa.py_buffer(buffer)])
 
 

@@ -21,6 +21,7 @@ from millrace.state.memory_kernels import (
     load_u32,
     load_u64,
     multiply_fold,
+    signed,
     store_u64,
     widened_f32_bits,
 )
@@ -229,9 +230,9 @@ def _stage_variable(column: Addresses, start: int, count: int, words: int, step:
     """Words and hashes of one variable-width column."""
     data, valid, offsets, bit, end = column[1], column[2], column[3], column[4], column[6]
     if column[0] == _VAR32 and valid == 0:
-        first = np.int64(load_u32(offsets + start * 4))
+        first = signed(load_u32(offsets + start * 4))
         for k in range(count):
-            last = np.int64(load_u32(offsets + (start + k) * 4 + 4))
+            last = signed(load_u32(offsets + (start + k) * 4 + 4))
             _stage_value(data + first, last - first, end, words + k * step, hashes + k * 8)
             first = last
         return
@@ -244,11 +245,11 @@ def _stage_variable(column: Addresses, start: int, count: int, words: int, step:
             store_u64(hashes + k * 8, combine(load_u64(hashes + k * 8), _NULL))
             continue
         if narrow:
-            first = np.int64(load_u32(offsets + (start + k) * 4))
-            last = np.int64(load_u32(offsets + (start + k) * 4 + 4))
+            first = signed(load_u32(offsets + (start + k) * 4))
+            last = signed(load_u32(offsets + (start + k) * 4 + 4))
         else:
-            first = np.int64(load_u64(offsets + (start + k) * 8))
-            last = np.int64(load_u64(offsets + (start + k) * 8 + 8))
+            first = signed(load_u64(offsets + (start + k) * 8))
+            last = signed(load_u64(offsets + (start + k) * 8 + 8))
         _stage_value(data + first, last - first, end, words + k * step, hashes + k * 8)
 
 

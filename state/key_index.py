@@ -22,7 +22,7 @@ from millrace.state.words import (
     Slots,
     Words,
     buffers_of,
-    cached_kind,
+    kinds_of,
 )
 
 _SLOTS_MIN = 64
@@ -46,9 +46,8 @@ class KeyIndex:
 
     def __init__(self, types: Sequence[pa.DataType], capacity: int = 1024) -> None:
         self._types = tuple(types)
-        kinds = [cached_kind(readable_type(data_type)) for data_type in self._types]
-        assert None not in kinds
-        self._kinds: tuple[Kind, ...] = tuple(kind for kind in kinds if kind is not None)
+        self._stored = tuple(readable_type(data_type) for data_type in self._types)
+        self._kinds = kinds_of([pa.nulls(0, stored) for stored in self._stored])
         self._layout = Layout.of(self._kinds, nulls=False)
         slots = max(_SLOTS_MIN, (capacity + 63) // 64 * 64)
         self._table: Words = np.zeros(_table_size(slots), np.uint64)
@@ -189,17 +188,19 @@ class KeyIndex:
         """Row count, columns as read in place, and their buffers; makes room for nulls that come first now."""
         if len(columns) != len(self._types):
             raise Bug(f"{len(columns)} key columns were given to an index of {len(self._types)}")
-        columns = [readable(column) for column in columns]
+        kinds = self._kinds
+        if any(column.type != stored for column, stored in zip(columns, self._stored, strict=True)):
+            columns = [readable(column) for column in columns]
+            kinds = kinds_of(columns)
+            for column, kind, own in zip(columns, kinds, self._kinds, strict=True):
+                if kind is not own and min(kind, own) < Kind.VAR32:
+                    raise Bug(f"a {column.type} column was given for a key of kind {own.name}")
         count = len(columns[0]) if columns else (1 if rows is None else rows)
-        nulls = False
-        for column, kind in zip(columns, self._kinds, strict=True):
-            given = cached_kind(column.type)
-            if given is not kind and (kind < Kind.VAR32 or given is None or given < Kind.VAR32):
-                raise Bug(f"a {column.type} column was given for a key of kind {kind.name}")
-            nulls |= kind < Kind.VAR32 and column.null_count > 0
-        if nulls and self._layout.null_at < 0:
+        if self._layout.null_at < 0 and any(
+            kind < Kind.VAR32 and column.null_count for column, kind in zip(columns, kinds, strict=True)
+        ):
             self._admit_nulls()
-        return count, columns, buffers_of(columns, self._layout.places)
+        return count, columns, buffers_of(columns, kinds, self._layout.places)
 
     def _admit_nulls(self) -> None:
         """Insert the null word into every record."""
@@ -238,7 +239,9 @@ class KeyIndex:
         self._live = live
         size = _table_size(slots)
         if size != len(self._table):
-            table: Words = np.zeros(size, np.uint64)
+            # Written to at once, so that a large table is backed by huge pages; `np.zeros` is not.
+            table: Words = np.empty(size, np.uint64)
+            table.fill(0)
             self._kernels.refill(table, self._table)
             self._table = table
 
@@ -269,12 +272,12 @@ class KeyIndex:
 
     def _column(self, c: int, slots: Slots) -> pa.Array:
         kind, layout = self._kinds[c], self._layout
-        stored = readable_type(self._types[c])
+        stored = self._stored[c]
         place, stride, count = layout.places[c], layout.stride, len(slots)
         if kind is Kind.NULL:
             return pa.nulls(count)
         if kind >= Kind.VAR32:
-            array = self._variable_column(stored, place, slots)
+            array = self._variable_column(c, slots)
         else:
             words = np.empty((2 if kind is Kind.W128 else 1, count), np.uint64)
             for j in range(len(words)):
@@ -293,8 +296,8 @@ class KeyIndex:
         valid = (words >> np.uint64(c)) & np.uint64(1) == 0
         return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
 
-    def _variable_column(self, stored: pa.DataType, place: int, slots: Slots) -> pa.Array:
-        count, stride = len(slots), self._layout.stride
+    def _variable_column(self, c: int, slots: Slots) -> pa.Array:
+        count, stride, place = len(slots), self._layout.stride, self._layout.places[c]
         offsets = np.empty(count + 1, np.int64)
         nulls = self._kernels.gather_offsets(slots, self._records, stride, place, offsets)
         data = np.empty(int(offsets[-1]), np.uint8)
@@ -306,12 +309,12 @@ class KeyIndex:
             words = np.empty(count, np.uint64)
             self._kernels.gather_words(slots, self._records, stride, place, words)
             validity = pa.py_buffer(np.packbits(words != np.uint64(2**64 - 1), bitorder="little"))
-        narrow = cached_kind(stored) is Kind.VAR32
+        narrow = self._kinds[c] is Kind.VAR32
         if narrow and offsets[-1] >= 2**31:
             raise Bug(f"{count} keys of {offsets[-1]} bytes were gathered at once, over 2 GiB")
         shown = offsets.astype(np.int32) if narrow else offsets
         return pa.Array.from_buffers(
-            stored, count, [validity, pa.py_buffer(shown), pa.py_buffer(data)], nulls
+            self._stored[c], count, [validity, pa.py_buffer(shown), pa.py_buffer(data)], nulls
         )
 
 

@@ -18,6 +18,7 @@ from millrace.state.memory_kernels import (
     lowest_bit,
     prefetch,
     same_bytes,
+    signed,
     store_u32,
     store_u64,
 )
@@ -37,7 +38,7 @@ _SHORT = np.uint64(16)
 
 
 @njit(inline="always")
-def _is_long(length: np.uint64) -> bool:
+def _is_long(length: np.uint64) -> np.bool_:
     """Whether a value of this length (all ones: null) has its bytes outside of its words."""
     return length + _ONE > _SHORT + _ONE
 
@@ -55,7 +56,7 @@ def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> b
             return False
         last, other = load_u64(kept + 16), load_u64(given + 16)
         if _is_long(length):
-            if not same_bytes(arena + np.int64(last) + 8, np.int64(other) + 8, np.int64(length) - 8):
+            if not same_bytes(arena + signed(last) + 8, signed(other) + 8, signed(length) - 8):
                 return False
         elif last != other:
             return False
@@ -64,18 +65,30 @@ def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> b
 
 @njit(inline="always")
 def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
-    return table + np.int64((tag & mask) << np.uint64(3))
+    return table + signed((tag & mask) << np.uint64(3))
 
 
 @njit(inline="always")
-def _warm(table: int, mask: np.uint64, records: int, record_size: int, hashes: int, count: int) -> None:
-    """Have the entries of `count` rows, then the records they point to, brought into cache."""
+def _warm(
+    table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
+) -> None:
+    """Have the entries of `count` rows brought into cache, the records they point to, and long values of those."""
+    record_size = (fixed + 3 * variable) * 8
     for k in range(count):
         prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
     for k in range(count):
         entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
         if entry != _ZERO:
-            prefetch(records + (np.int64(entry & _LOW_HALF) - 1) * record_size)
+            record = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size
+            prefetch(record)
+            prefetch(record + record_size - 8)
+    if variable > 0:
+        for k in range(count):
+            entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+            if entry != _ZERO:
+                value = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size + fixed * 8
+                if _is_long(load_u64(value)):
+                    prefetch(arena + signed(load_u64(value + 16)) + 8)
 
 
 @njit(inline="always")
@@ -97,14 +110,14 @@ def _find(
     misses = 0
     for k in range(count):
         if warm and k % _BLOCK == 0:
-            _warm(table, mask, records, record_size, hashes + k * 8, min(_BLOCK, count - k))
+            _warm(table, mask, records, hashes + k * 8, min(_BLOCK, count - k), arena, fixed, variable)
         tag = load_u64(hashes + k * 8) >> np.uint64(32)
         position = tag & mask
         slot = -1
         while True:
-            entry = load_u64(table + np.int64(position << np.uint64(3)))
+            entry = load_u64(table + signed(position << np.uint64(3)))
             if (entry >> np.uint64(32)) == tag and entry != _ZERO:
-                found = np.int64(entry & _LOW_HALF) - 1
+                found = signed(np.uint64(entry & _LOW_HALF)) - 1
                 if _same_key(records + found * record_size, words + k * record_size, fixed, variable, arena):
                     slot = found
                     break
@@ -132,7 +145,7 @@ def _finder(fixed: int, variable: int) -> Callable[..., int]:
     ) -> int:
         return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
 
-    return find  # type: ignore[no-any-return]
+    return find
 
 
 _find_number = _finder(1, 0)
@@ -172,7 +185,7 @@ def _arena_need(record: int, fixed: int, variable: int) -> int:
     for v in range(variable):
         length = load_u64(record + (fixed + 3 * v) * 8)
         if _is_long(length):
-            need += np.int64(length)
+            need += signed(length)
     return need
 
 
@@ -185,9 +198,9 @@ def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, 
         length = load_u64(row + at)
         if _is_long(length):
             offset = counts[ARENA_USED]
-            copy_bytes(arena + offset, np.int64(load_u64(row + at + 16)), np.int64(length))
+            copy_bytes(arena + offset, signed(load_u64(row + at + 16)), signed(length))
             store_u64(record + at + 16, np.uint64(offset))
-            counts[ARENA_USED] = offset + np.int64(length)
+            counts[ARENA_USED] = offset + signed(length)
 
 
 @njit(cache=True, nogil=True)
@@ -250,7 +263,7 @@ def _insert_missing(
                 counts[CREATED] += 1
                 break
             if (entry >> np.uint64(32)) == tag:
-                slot = np.int64(entry & _LOW_HALF) - 1
+                slot = signed(np.uint64(entry & _LOW_HALF)) - 1
                 if _same_key(records + slot * size, row, fixed, variable, arena):
                     break
             position = (position + _ONE) & mask
@@ -365,7 +378,7 @@ def remove(
     stride = fixed + 3 * variable
     mask = np.uint64(table.shape[0] - 1)
     for i in range(slots.shape[0]):
-        slot = np.int64(slots[i])
+        slot = signed(slots[i])
         if slot < 0 or slot >= counts[HIGH]:
             return i
         word, bit = slot >> 6, _ONE << np.uint64(slot & 63)
@@ -436,12 +449,12 @@ def compact_arena(
     stride = fixed + 3 * variable
     used = 0
     for i in range(slots.shape[0]):
-        at = np.int64(slots[i]) * stride + fixed
+        at = signed(slots[i]) * stride + fixed
         for v in range(variable):
             length = records[at + 3 * v]
             if _is_long(length):
-                size = np.int64(length)
-                copy_bytes(target + used, arena + np.int64(records[at + 3 * v + 2]), size)
+                size = signed(length)
+                copy_bytes(target + used, arena + signed(records[at + 3 * v + 2]), size)
                 records[at + 3 * v + 2] = np.uint64(used)
                 used += size
     counts[ARENA_USED] = used
@@ -452,7 +465,7 @@ def compact_arena(
 def gather_words(slots: Slots, records: Words, stride: int, at: int, out: Words) -> None:
     """Word `at` of each slot's record."""
     for i in range(slots.shape[0]):
-        out[i] = records[np.int64(slots[i]) * stride + at]
+        out[i] = records[signed(slots[i]) * stride + at]
 
 
 @njit(cache=True, nogil=True)
@@ -461,11 +474,11 @@ def gather_offsets(slots: Slots, records: Words, stride: int, at: int, offsets: 
     nulls = 0
     offsets[0] = 0
     for i in range(slots.shape[0]):
-        length = records[np.int64(slots[i]) * stride + at]
+        length = records[signed(slots[i]) * stride + at]
         if length == NULL_LENGTH:
             nulls += 1
             length = _ZERO
-        offsets[i + 1] = offsets[i] + np.int64(length)
+        offsets[i + 1] = offsets[i] + signed(length)
     return nulls
 
 
@@ -476,9 +489,9 @@ def gather_bytes(
     """Copy the values to `target`; short ones are stored in the record itself."""
     record_address = records.ctypes.data
     for i in range(slots.shape[0]):
-        place = np.int64(slots[i]) * stride + at
+        place = signed(slots[i]) * stride + at
         length = offsets[i + 1] - offsets[i]
         if length <= 16:
             copy_bytes(target + offsets[i], record_address + (place + 1) * 8, length)
         else:
-            copy_bytes(target + offsets[i], arena + np.int64(records[place + 2]), length)
+            copy_bytes(target + offsets[i], arena + signed(records[place + 2]), length)

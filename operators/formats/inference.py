@@ -25,17 +25,18 @@ def infer_json(sample: bytes, name: str) -> pa.Schema:
         data = sample if count == len(lines) else b"\n".join(_good_lines(lines, count))
         try:
             options = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
-            schema = pj.read_json(io.BytesIO(data), read_options=options).schema
+            schema = _plain(pj.read_json(io.BytesIO(data), read_options=options).schema)
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             reason = str(error)
             continue
         if len(schema):
-            return _plain(schema)
+            return schema
     raise _failed(name, reason)
 
 
 def infer_csv(sample: bytes, layout: TextLayout, name: str) -> pa.Schema:
     """Columns of CSV by its header and a sample of whole records; without a header they are f0, f1 and so on."""
+    sample = b"\n".join([line for line in sample.split(b"\n") if _is_text(line)])
     try:
         table = pc.read_csv(
             io.BytesIO(sample),
@@ -55,9 +56,17 @@ def infer_csv(sample: bytes, layout: TextLayout, name: str) -> pa.Schema:
                 null_values=[layout.null_text], strings_can_be_null=True, quoted_strings_can_be_null=False
             ),
         )
+        return _plain(table.schema)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise _failed(name, str(error)) from error
-    return _plain(table.schema)
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _good_lines(lines: list[bytes], count: int) -> list[bytes]:

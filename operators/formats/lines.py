@@ -18,6 +18,7 @@ from millrace.operators.formats.records import (
     empty_batch,
 )
 
+_BOM = b"\xef\xbb\xbf"
 SINGLE_ROWS = 32
 """A failing stretch of this many records or fewer is decoded record by record."""
 
@@ -70,13 +71,13 @@ class LineDecoder(ABC):
         """All good rows of `block` in order, and its bad records. Raises nothing about the data."""
         if not block or block.isspace():
             return Decoded(Batch(empty_batch(self.schema)))
-        data = self._try(block, None)
+        data = self.attempt(block, None)
         if data is not None:
             return Decoded(self._weighted(data))
         starts, ends = self.split(block)
         sample = [block[starts[i] : ends[i]] for i in range(min(len(starts), 16))]
         if self.adapt(sample):
-            data = self._try(block, len(starts))
+            data = self.attempt(block, len(starts))
             if data is not None:
                 return Decoded(self._weighted(data))
         data, bad = _Isolation(self, block).run(starts, ends)
@@ -86,7 +87,11 @@ class LineDecoder(ABC):
         rows, weights = self.weights(data)
         return Batch(rows, weights)
 
-    def _try(self, block: bytes, count: int | None) -> pa.RecordBatch | None:
+    def attempt(self, block: bytes, count: int | None) -> pa.RecordBatch | None:
+        """What `fast` gives where it takes the whole block and no NOT NULL column holds a NULL."""
+        if block.startswith(_BOM):
+            # Arrow's readers pass over one at the start of what they are given; within a file it is data.
+            return None
         try:
             data = self.fast(block, count)
         except (Mismatch, pa.ArrowException, UnicodeDecodeError, OverflowError):
@@ -123,7 +128,7 @@ class _Isolation:
                 continue
             data = None
             if not whole:
-                data = self._decoder._try(self._block[starts[low] : ends[high - 1]] + b"\n", high - low)
+                data = self._decoder.attempt(self._block[starts[low] : ends[high - 1]] + b"\n", high - low)
             whole = False
             if data is not None:
                 self._flush()

@@ -48,7 +48,7 @@ class Grouped:
         return rewrite(expression, change)
 
     def _stand_in(self, e: Column, node: object) -> Expression:
-        if -FIRST_OVER < e.index:
+        if e.index > -FIRST_OVER:
             return column(self.relation.schema, self.first_call - e.index - 1)
         if e.index <= -FIRST_BOUND:
             return resolve_bound(e, self.relation, self.bounds, node)
@@ -66,7 +66,9 @@ def resolve_bound(
             node, "MR1928", "a window as one value is not executed", "select window_start and window_end"
         )
     if place is None:
-        raise invalid(node, "MR1128", f"the window's {bound} is not a column here", "add it to the inner query")
+        raise invalid(
+            node, "MR1128", f"the window's {bound} is not a column here", "add it to the inner query"
+        )
     found = column(relation.schema, place)
     return window_time_of(found, relation.time_unit) if bound == "time" else found
 
@@ -88,7 +90,11 @@ def place_calls(
     """The calls over positions; `more` are further values wanted as columns, whose places come last."""
     values: list[Expression] = []
     for call in calls:
-        values += [*call.arguments, *([] if call.filter is None else [call.filter]), *(v for v, _, _ in call.order)]
+        values += [
+            *call.arguments,
+            *([] if call.filter is None else [call.filter]),
+            *(v for v, _, _ in call.order),
+        ]
     relation, places = place_values(relation, [*values, *more])
     rest = iter(places)
     placed = [
@@ -131,7 +137,10 @@ def group(
     """Aggregate `relation`. `titles` names keys as the select list does, `call_titles` the calls."""
     below, placed, key_places = place_calls(relation, calls, grouping.keys)
     names = tuple(
-        [titles.get(k) or (k.name if isinstance(k, Column) else f"_key{i}") for i, k in enumerate(grouping.keys)]
+        [
+            titles.get(k) or (k.name if isinstance(k, Column) else f"_key{i}")
+            for i, k in enumerate(grouping.keys)
+        ]
     )
     parts = [
         _part(below, tuple(key_places), grouping.keys, subset, placed, names, tuple(call_titles), emitting)
@@ -175,7 +184,8 @@ def _part(
         return aggregate
     schema = aggregate.schema
     values: list[Expression] = [
-        column(schema, subset.index(i)) if i in subset else Literal(None, key.type) for i, key in enumerate(keys)
+        column(schema, subset.index(i)) if i in subset else Literal(None, key.type)
+        for i, key in enumerate(keys)
     ]
     values += [column(schema, len(subset) + i) for i in range(len(calls))]
     return Project(aggregate, tuple(values), (*names, *call_names))
@@ -217,12 +227,15 @@ def _members(node: exp.Expr) -> tuple[exp.Expr, ...]:
     return (node.this,) if isinstance(node, exp.Paren) else (node,)
 
 
-def cross_sets(plain: Sequence[int], sets: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[int, ...]] | None:
+def cross_sets(
+    plain: Sequence[int], sets: Sequence[Sequence[tuple[int, ...]]]
+) -> list[tuple[int, ...]] | None:
     """Key places of every set that plain keys and several set lists make together; None without a list."""
     if not sets:
         return None
     combined = [
-        tuple(dict.fromkeys([*plain, *itertools.chain.from_iterable(chosen)])) for chosen in itertools.product(*sets)
+        tuple(dict.fromkeys([*plain, *itertools.chain.from_iterable(chosen)]))
+        for chosen in itertools.product(*sets)
     ]
     return [tuple(sorted(one)) for one in combined]
 

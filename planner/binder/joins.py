@@ -24,7 +24,10 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     for member in right.members:
         if member.alias and any((m.alias or "").casefold() == member.alias.casefold() for m in left.members):
             raise invalid(node, "MR1113", f"two relations are named {member.alias}", "give one an alias")
-    moved = tuple(Member(m.alias, m.start + width, m.count, frozenset(h + width for h in m.hidden)) for m in right.members)
+    moved = tuple(
+        Member(m.alias, m.start + width, m.count, frozenset(h + width for h in m.hidden))
+        for m in right.members
+    )
     both = Scope(Join(left.relation, right.relation, kind, ()), (*left.members, *moved))
     conditions: list[Expression] = []
     using = [u.name for u in node.args.get("using") or []]
@@ -33,7 +36,9 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     elif node.args.get("on") is not None:
         conditions = conjuncts(ScalarBinder(both, "ON").condition(node.args["on"]))
     elif kind != "cross":
-        raise invalid(node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant")
+        raise invalid(
+            node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant"
+        )
     equal: list[tuple[int, int]] = []
     rest: list[Expression] = []
     for condition in conditions:

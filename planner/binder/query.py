@@ -120,7 +120,9 @@ class QueryBinder:
         inner = QueryBinder(self.names, dict(self.ctes))
         for cte in clause.expressions:
             name = cte.alias
-            if any(other is not cte and other.alias.casefold() == name.casefold() for other in clause.expressions):
+            if any(
+                other is not cte and other.alias.casefold() == name.casefold() for other in clause.expressions
+            ):
                 raise invalid(cte, "MR1106", f"there are two WITH queries named {name}", "rename one")
             bound = inner.bind(cte.this)
             columns = cte.args["alias"].args.get("columns") or []
@@ -160,7 +162,9 @@ class QueryBinder:
             case exp.Unnest() | nodes.TableCall():
                 raise unsupported(node, "MR1945", "functions in FROM other than windows are not executed yet")
             case exp.Values():
-                raise unsupported(node, "MR1927", "VALUES in FROM is not executed", "CREATE TABLE and INSERT INTO it")
+                raise unsupported(
+                    node, "MR1927", "VALUES in FROM is not executed", "CREATE TABLE and INSERT INTO it"
+                )
             case _:
                 raise unsupported(node, "MR1901", f"{type(node).__name__.upper()} can not stand in FROM")
         columns = [c.name for c in alias.args.get("columns") or []] if alias is not None else []
@@ -177,7 +181,9 @@ class QueryBinder:
         binder = ScalarBinder(scope, "PARTITION BY")
         bound = [binder.bind(p) for p in node.args.get("partition_by") or []]
         if any(not isinstance(b, Column) for b in bound):
-            raise invalid(node, "MR1131", "a window is partitioned by columns", "compute the value in a subquery")
+            raise invalid(
+                node, "MR1131", "a window is partitioned by columns", "compute the value in a subquery"
+            )
         return tuple(b.index for b in bound if isinstance(b, Column))
 
     # SELECT
@@ -189,11 +195,18 @@ class QueryBinder:
             scope = apply_where(scope, where.this)
         clause = node.args.get("group")
         group_window = next(
-            (e for e in (clause.expressions if clause is not None else []) if isinstance(e, nodes.GroupWindow)), None
+            (
+                e
+                for e in (clause.expressions if clause is not None else [])
+                if isinstance(e, nodes.GroupWindow)
+            ),
+            None,
         )
         if group_window is not None:
             if scope.relation.bounds != (None, None) and isinstance(scope.relation, AssignWindow):
-                raise invalid(group_window, "MR1132", "the query has two windows", "keep the one in FROM or in GROUP BY")
+                raise invalid(
+                    group_window, "MR1132", "the query has two windows", "keep the one in FROM or in GROUP BY"
+                )
             scope = scope.over(assign_window(group_window, scope))
         calls = Calls(scope, _bound_type(scope.relation))
         binder = ScalarBinder(scope, "SELECT", calls)
@@ -228,7 +241,13 @@ class QueryBinder:
         items: list[Item] = []
         for position, expression in enumerate(node.expressions):
             inner = expression.this if isinstance(expression, exp.Alias) else expression
-            star = inner if isinstance(inner, exp.Star) else inner.this if isinstance(inner, exp.Column) else None
+            star = (
+                inner
+                if isinstance(inner, exp.Star)
+                else inner.this
+                if isinstance(inner, exp.Column)
+                else None
+            )
             if isinstance(star, exp.Star):
                 qualifier = inner.table if isinstance(inner, exp.Column) else None
                 items += _starred(star, scope.star(qualifier or None, expression), expression, binder)
@@ -253,7 +272,10 @@ class QueryBinder:
         if start is not None and end is not None:
             asked = any(isinstance(k, Column) and k.index in (start, end) for k in grouping.keys)
             if asked or _innermost_window(relation):
-                both = (grouping.add(column(relation.schema, start)), grouping.add(column(relation.schema, end)))
+                both = (
+                    grouping.add(column(relation.schema, start)),
+                    grouping.add(column(relation.schema, end)),
+                )
                 windowed = True
                 if grouping.sets is not None:
                     grouping.sets = [tuple(dict.fromkeys((*s, *both))) for s in grouping.sets]
@@ -261,7 +283,8 @@ class QueryBinder:
         emitting = emission_of(node, relation, windowed=windowed)
         titles = {item.value: item.name for item in reversed(items)}
         call_titles = [
-            titles.get(Column(-1 - i, call.type, call.title), call.title) for i, call in enumerate(calls.aggregates)
+            titles.get(Column(-1 - i, call.type, call.title), call.title)
+            for i, call in enumerate(calls.aggregates)
         ]
         grouped: Grouped = group(relation, grouping, calls.aggregates, emitting, titles, call_titles)
         return grouped.relation, grouped.resolve
@@ -290,7 +313,12 @@ class QueryBinder:
         return windowed
 
     def _finish(
-        self, node: exp.Select, relation: Relation, items: Sequence[Item], sort: Sequence[Sort], final: Resolve
+        self,
+        node: exp.Select,
+        relation: Relation,
+        items: Sequence[Item],
+        sort: Sequence[Sort],
+        final: Resolve,
     ) -> BoundQuery:
         values = [final(item.value, item.node) for item in items]
         names = [item.name for item in items]
@@ -300,18 +328,28 @@ class QueryBinder:
         shown = _project(relation, values, names)
         if distinct is not None:
             if distinct.args.get("on") is not None:
-                raise unsupported(distinct, "MR1946", "DISTINCT ON is not executed yet", "use first_value with GROUP BY")
+                raise unsupported(
+                    distinct, "MR1946", "DISTINCT ON is not executed yet", "use first_value with GROUP BY"
+                )
             if any(s.place is None for s in sort):
-                raise invalid(distinct, "MR1107", "with DISTINCT, ORDER BY takes columns of the select list only")
+                raise invalid(
+                    distinct, "MR1107", "with DISTINCT, ORDER BY takes columns of the select list only"
+                )
             shown = distinct_rows(shown)
         if extra and not (node.args.get("limit") is None and node.args.get("offset") is None):
             raise unsupported(
-                node.args["order"], "MR1942", "ORDER BY a value that is not selected is not executed", "select it too"
+                node.args["order"],
+                "MR1942",
+                "ORDER BY a value that is not selected is not executed",
+                "select it too",
             )
         keys = tuple(SortKey(s.place, s.descending, s.nulls_first) for s in sort if s.place is not None)
         if extra:
             raise unsupported(
-                node.args["order"], "MR1942", "ORDER BY a value that is not selected is not executed", "select it too"
+                node.args["order"],
+                "MR1942",
+                "ORDER BY a value that is not selected is not executed",
+                "select it too",
             )
         return BoundQuery(shown, keys, _count(node, "limit"), _count(node, "offset") or 0, key)
 
@@ -322,7 +360,10 @@ class QueryBinder:
         widths = [len(p.schema) for p in parts]
         if widths[0] != widths[1]:
             raise invalid(
-                node, "MR1108", f"the sides of UNION have {widths[0]} and {widths[1]} columns", "select equally many"
+                node,
+                "MR1108",
+                f"the sides of UNION have {widths[0]} and {widths[1]} columns",
+                "select equally many",
             )
         types = [
             sql.common_type([a.type, b.type]) for a, b in zip(parts[0].schema, parts[1].schema, strict=True)
@@ -438,7 +479,7 @@ def _starred(star: exp.Star, columns: Sequence[Column], node: object, binder: Sc
     dropped = {i.name.casefold() for i in star.args.get("except_") or []}
     unknown = dropped - {c.name.casefold() for c in columns}
     if unknown:
-        raise invalid(node, "MR1101", f"there is no column named {sorted(unknown)[0]} to leave out")
+        raise invalid(node, "MR1101", f"there is no column named {min(unknown)} to leave out")
     renames = {a.this.name.casefold(): a.alias for a in star.args.get("rename") or []}
     replaced = {a.alias.casefold(): a.this for a in star.args.get("replace") or []}
     items = []
@@ -484,9 +525,11 @@ def _key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Express
     relation = binder.scope.relation
     return rewrite(
         value,
-        lambda e: resolve_bound(e, relation, relation.bounds, node)
-        if isinstance(e, Column) and e.index <= -FIRST_BOUND
-        else None,
+        lambda e: (
+            resolve_bound(e, relation, relation.bounds, node)
+            if isinstance(e, Column) and e.index <= -FIRST_BOUND
+            else None
+        ),
     )
 
 
@@ -497,7 +540,9 @@ def _sort(nodes_: Sequence[exp.Expr], binder: ScalarBinder, items: Sequence[Item
         if isinstance(inner, exp.Literal) and not inner.is_string:
             place = int(inner.this) if inner.this.isdigit() else 0
             if not 1 <= place <= len(items):
-                raise invalid(node, "MR1133", f"ORDER BY {inner.this}: the select list has {len(items)} columns")
+                raise invalid(
+                    node, "MR1133", f"ORDER BY {inner.this}: the select list has {len(items)} columns"
+                )
             ((_, descending, first),) = bind_order([_reordered(node)], binder)
             found.append(Sort(place - 1, items[place - 1].value, descending, first, node))
             continue
@@ -563,4 +608,4 @@ def _walk(e: Expression) -> list[Expression]:
     return list(walk(e))
 
 
-__all__ = ["BoundQuery", "Names", "QueryBinder", "place_values", "replace", "Literal"]
+__all__ = ["BoundQuery", "Literal", "Names", "QueryBinder", "place_values", "replace"]

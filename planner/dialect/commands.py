@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from sqlglot import exp
 
+from millrace.planner.dialect.connections import split_options
 from millrace.planner.dialect.cursor import Cursor
 from millrace.planner.dialect.definitions import (
     Head,
     read_column_definition,
     read_create,
     read_query_end,
-    split_options,
 )
 from millrace.planner.dialect.options import read_option_name, read_option_value, read_options
 from millrace.planner.dialect.queries import CLAUSE_WORDS, read_condition, read_query
@@ -325,7 +325,8 @@ def _job(action: JobAction) -> Reader:
     def read(cursor: Cursor, head: Head) -> Statement:
         cursor.expect("JOB")
         job = cursor.name("a job")
-        version, body, strategy, options, force = None, None, None, (), False
+        version, body, strategy, force = None, None, None, False
+        options: tuple[Option, ...] = ()
         if action in (JobAction.DEPLOY, JobAction.ROLLBACK):
             to = action is JobAction.ROLLBACK and cursor.take("TO")
             if cursor.take("VERSION"):

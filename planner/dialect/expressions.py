@@ -26,7 +26,7 @@ from millrace.planner.dialect.nodes import Call, Interval, TypeName
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.types import read_type
 
-_COMPARISONS = {
+_COMPARISONS: dict[str, type[exp.Expression]] = {
     "=": exp.EQ,
     "==": exp.EQ,
     "<>": exp.NEQ,
@@ -37,7 +37,7 @@ _COMPARISONS = {
     ">=": exp.GTE,
     "<=>": exp.NullSafeEQ,
 }
-_PLAIN: dict[str, tuple[int, type[exp.Binary]]] = {
+_PLAIN: dict[str, tuple[int, type[exp.Expression]]] = {
     "OR": (OR, exp.Or),
     "AND": (AND, exp.And),
     "||": (OTHER, exp.DPipe),
@@ -159,8 +159,12 @@ def _matched(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
     else:
         if word == "SIMILAR":
             cursor.expect("TO")
-        kind = {"LIKE": exp.Like, "ILIKE": exp.ILike, "SIMILAR": exp.SimilarTo}[word]
-        node = kind(this=left, expression=read_operand(cursor, OTHER))
+        kinds: dict[str, type[exp.Expression]] = {
+            "LIKE": exp.Like,
+            "ILIKE": exp.ILike,
+            "SIMILAR": exp.SimilarTo,
+        }
+        node = kinds[word](this=left, expression=read_operand(cursor, OTHER))
         if cursor.take("ESCAPE"):
             token = cursor.here
             node = exp.Escape(

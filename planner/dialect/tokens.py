@@ -10,7 +10,8 @@ from typing import ClassVar
 from sqlglot import tokens as sqlglot_tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import TokenError
-from sqlglot.tokens import TokenType
+from sqlglot.tokenizer_core import Token as RawToken
+from sqlglot.tokenizer_core import TokenType
 
 from millrace.errors import Invalid, Position
 
@@ -168,7 +169,7 @@ def unreadable(text: Text) -> Invalid:
     )
 
 
-def _token(text: Text, raw: sqlglot_tokens.Token) -> Token:
+def _token(text: Text, raw: RawToken) -> Token:
     kind = _KINDS.get(raw.token_type, Kind.SYMBOL)
     start, stop = raw.start, raw.end + 1
     written = text.prepared[start:stop]

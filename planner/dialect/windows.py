@@ -118,7 +118,7 @@ def group_window(cursor: Cursor, call: Call) -> GroupWindow:
     for modifier in ("distinct", "order", "filter", "nulls"):
         if call.args.get(modifier):
             cursor.fail(f"{name.upper()} is a window: it takes no {modifier.upper()}", "MR1040", at=at)
-    arguments = list(call.args.get("expressions") or ())
+    arguments: list[exp.Expression] = list(call.args.get("expressions") or ())
     time: exp.Expression | None = None
     if arguments and not _is_duration(arguments[0]):
         time = _checked_time(cursor, name, arguments.pop(0))

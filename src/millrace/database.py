@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import pyarrow as pa
 
@@ -64,7 +64,7 @@ class Database:
                 stop_at_bad_rows=self.settings.bad_rows == "fail",
             )
         )
-        self._subscriptions: list[Subscription[object]] = []
+        self._subscriptions: list[Subscription[Any]] = []
         self._closed = False
 
     def execute(self, sql: str, variables: Mapping[str, str] | None = None) -> Result:
@@ -110,7 +110,7 @@ class Database:
     ) -> Subscription[Row]: ...
     def subscribe(
         self, query: str, form: str | type = "arrow", *, max_rows: int = MAX_WAITING_ROWS
-    ) -> Subscription[object]:
+    ) -> Subscription[Any]:
         """The rows of a stream, a table or a SELECT as they come: Arrow batches, dicts or dataclass instances.
 
         A table gives its present rows first. Rows of a changelog carry `_weight`: +1 inserts, −1 takes back.
@@ -237,7 +237,9 @@ class Database:
                 self._run(pending)
                 return self._select(statement, sql)
             case Explain():
-                return text_rows(["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()])
+                return text_rows(
+                    ["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()]
+                )
             case Show() | Describe():
                 return self._look(statement, sql)
             case SetVariable():
@@ -286,11 +288,11 @@ class Database:
 
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
-    ) -> Subscription[object]:
+    ) -> Subscription[Any]:
         plan, position = self._plan_select(statement, sql)
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
-        convert: Callable[[pa.RecordBatch], list[object]]
+        convert: Callable[[pa.RecordBatch], list[Any]]
         match form:
             case "arrow":
                 convert = as_batches
@@ -303,7 +305,7 @@ class Database:
                     f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass"
                 )
         stop: list[Callable[[], None]] = []
-        subscription: Subscription[object] = Subscription(
+        subscription: Subscription[Any] = Subscription(
             name,
             node.schema,
             convert,

@@ -156,6 +156,7 @@ class _ColumnarPart:
         sync(self._path)
 
     def abandon(self) -> None:
+        self._writer.close()
         self._out.close()
 
 

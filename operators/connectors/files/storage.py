@@ -71,9 +71,10 @@ def missing(name: str, error: Exception) -> Unavailable:
     )
 
 
-def _hidden(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return base.startswith((".", "_")) or base.endswith(".tmp")
+def _hidden(name: str, root: str = "") -> bool:
+    """Whether a file, or a folder between it and `root`, is not for readers: it begins with a dot or underscore."""
+    inner = name.removeprefix(root).lstrip("/").split("/") if root else [name.rpartition("/")[2]]
+    return any(part.startswith((".", "_")) for part in inner) or name.endswith(".tmp")
 
 
 class LocalStorage:
@@ -85,7 +86,7 @@ class LocalStorage:
     def list(self) -> list[str]:
         if os.path.isdir(self._path):
             found = [str(p) for p in Path(self._path).rglob("*") if p.is_file()]
-            return sorted(name for name in found if not _hidden(name))
+            return sorted(name for name in found if not _hidden(name, self._path))
         if os.path.isfile(self._path):
             return [self._path]
         matches = glob.glob(self._path, recursive=True)
@@ -130,7 +131,7 @@ class ObjectStorage:
             found = [name for name in found if fnmatch.fnmatchcase(name, fixed)]
         elif not found and fixed and self._head(fixed) is not None:
             found = [fixed]
-        return sorted(f"{self.root}/{name}" for name in found if not _hidden(name))
+        return sorted(f"{self.root}/{name}" for name in found if not _hidden(name, folder))
 
     def _key(self, name: str) -> str:
         return name.removeprefix(self.root).lstrip("/")

@@ -216,6 +216,7 @@ class TextReader(SplitReader):
     def _at_end(self) -> None:
         if not self._follow:
             self._ended = True
+            self.close()
             return
         self._waiting = True
         state = self._storage.state(self.split)
