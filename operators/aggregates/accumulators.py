@@ -74,6 +74,9 @@ class Accumulator(ABC):
 class WordAccumulator(Accumulator):
     """State of a fixed number of 64-bit words a group. A new group has the words of `initial`."""
 
+    traceable = True
+    """Whether `add` can write the words after each row."""
+
     def __init__(self, initial: Sequence[int]) -> None:
         self.initial = np.array(initial, np.int64)
         self.words: npt.NDArray[np.int64] = np.empty((0, len(initial)), np.int64)
@@ -153,6 +156,8 @@ class Part:
     arguments: tuple[int, ...]
     filter: int | None
     name: str
+    needed: tuple[int, ...]
+    """Columns that must not be null for a row to count, unless the accumulator keeps nulls."""
 
 
 class AccumulatorSet:
@@ -201,7 +206,7 @@ class AccumulatorSet:
         for part in self.parts:
             if part.filter not in filters and part.filter is not None:
                 filters[part.filter] = truth(data.column(part.filter))
-            needed = part.arguments if part.accumulator.needs_arguments else ()
+            needed = part.needed if part.accumulator.needs_arguments else ()
             mask_key = (needed, part.filter)
             if mask_key not in masks:
                 mask = filters[part.filter]
@@ -220,7 +225,7 @@ class AccumulatorSet:
         outcomes: dict[int, Outcome] = {}
         for place, (part, rows) in enumerate(taken):
             wanted = [i for i, p in enumerate(self.places) if p == place]
-            if isinstance(part.accumulator, WordAccumulator):
+            if isinstance(part.accumulator, WordAccumulator) and part.accumulator.traceable:
                 words = part.accumulator.trace(rows)
                 for i in wanted:
                     outcomes[i] = part.accumulator.finish(self.calls[i], words)
