@@ -57,6 +57,8 @@ class CsvDecoder(LineDecoder):
         if not self._columnar:
             raise Mismatch
         quoted = bool(self._quote) and self._quote in block
+        if quoted and not self._closed(block):
+            raise Mismatch
         if self._comment and self._comment in block:
             starts, ends = self.split(block)
             count = len(starts)
@@ -109,10 +111,10 @@ class CsvDecoder(LineDecoder):
                     samples.setdefault(place, text.strip())
         changed = False
         for (place, _), column in zip(self._picks, self._ways, strict=True):
-            text = samples.get(place)
-            if text is None or len(column.ways) < 2:
+            sample = samples.get(place)
+            if sample is None or len(column.ways) < 2:
                 continue
-            chosen = next((way for way in column.ways if way.suits(text)), None)
+            chosen = next((way for way in column.ways if way.suits(sample)), None)
             if chosen is not None and chosen is not column.way:
                 column.way = chosen
                 changed = True
@@ -134,6 +136,16 @@ class CsvDecoder(LineDecoder):
         data = np.frombuffer(block, np.uint8)
         ends = cuts - (data[cuts - 1] == 10)
         return without_blanks(block, starts, ends)
+
+    def _closed(self, block: bytes) -> bool:
+        """Whether the last record has no open quote; Arrow's reader would take one to the end."""
+        ends = self._ends(block)
+        tail = block[int(ends[-1]) if len(ends) else 0 :]
+        try:
+            self._fields(tail)
+        except RecordError:
+            return False
+        return True
 
     def _plain(self, block: bytes) -> bool:
         return self._escape < 0 and (not self._quote or self._quote not in block)
