@@ -249,6 +249,8 @@ def _trim(cursor: Cursor, token: Token) -> Call | None:
 
 def _overlay(cursor: Cursor, token: Token) -> Call | None:
     this = cursor.expression()
+    if cursor.take(","):
+        return _call("overlay", this, *cursor.commas(cursor.expression))
     cursor.expect("PLACING")
     new = cursor.expression()
     cursor.expect("FROM")

@@ -167,6 +167,9 @@ class Cursor:
     def ahead(self, count: int = 1) -> Token:
         return self._tokens[min(self.index + count, self._last)]
 
+    def first(self) -> Token:
+        return self._tokens[0]
+
     def previous(self) -> Token:
         return self._tokens[max(0, self.index - 1)]
 
@@ -359,7 +362,9 @@ class Cursor:
 def _close(token: Token, possible: Sequence[str]) -> str | None:
     if token.kind is not Kind.WORD or token.word in possible or token.word in RESERVED:
         return None
-    return next(iter(difflib.get_close_matches(token.word, possible, 1, 0.7)), None)
+    return next(
+        iter(difflib.get_close_matches(token.word, possible, 1, 0.5 if len(token.word) == 2 else 0.7)), None
+    )
 
 
 _STARTS = frozenset(
