@@ -87,11 +87,13 @@ class _Reading:
     """One pass over the tokens of a script."""
 
     def __init__(self, text: Text, original: str, errors: list[MillraceError]) -> None:
+        from millrace.planner.dialect.tokens import line_starts
+
         self.statements: list[Statement] = []
         self._text = text
         self._original = original
         self._errors = errors
-        starts = text.line_starts
+        starts = line_starts(original)
         places = [error.position for error in errors if error.position is not None]
         self._unfilled = [starts[place.line - 1] + place.column - 1 for place in places]
         self._set: _Set | None = None
