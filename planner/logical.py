@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyarrow as pa
 
+from millrace.errors import Position
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.operators.over.frames import BufferEmission, Frame
@@ -249,7 +250,7 @@ class AssignWindow(_Unary):
     time: int | None
     window: AnyWindow
     partition: Positions = ()
-    allowed_lateness: int = 0
+    position: Position | None = field(default=None, compare=False)
 
     @property
     def bound_type(self) -> pa.DataType:
@@ -457,6 +458,7 @@ class Ranking(_Unary):
     order: tuple[SortKey, ...]
     function: str
     name: str
+    position: Position | None = field(default=None, compare=False)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -480,6 +482,7 @@ class TopN(_Unary):
     offset: int = 0
     rank_name: str | None = None
     function: str = "row_number"
+    position: Position | None = field(default=None, compare=False)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -504,6 +507,7 @@ class Join(Relation):
     kind: str
     equal: tuple[tuple[int, int], ...]
     condition: Expression | None = None
+    position: Position | None = field(default=None, compare=False)
 
     @property
     def inputs(self) -> tuple[Relation, ...]:

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
 from sqlglot import exp
 
-from millrace.operators.aggregates.calls import AggregateCall, EmissionKind
+from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_OVER, PendingCall
 from millrace.planner.binder.errors import invalid, unsupported
@@ -167,9 +166,6 @@ def _part(
     chosen = tuple(places[i] for i in subset)
     end = below.bounds[1]
     closes = chosen.index(end) if end is not None and end in chosen else None
-    kind = emitting.emission.kind
-    if kind is EmissionKind.ON_CLOSE and closes is None:
-        closes = None
     aggregate = Aggregate(
         below,
         chosen,
@@ -193,31 +189,23 @@ def _part(
 
 def grouping_sets(node: exp.Group) -> list[list[tuple[exp.Expr, ...]]]:
     """For each GROUPING SETS, CUBE and ROLLUP of the clause, the sets of expressions it stands for."""
-    found: list[list[tuple[exp.Expr, ...]]] = []
-    for item in node.args.get("grouping_sets") or []:
-        found.append([s for e in item.expressions for s in _sets_of(e)])
-    for item in node.args.get("cube") or []:
-        units = [_members(e) for e in item.expressions]
-        found.append(
-            [
+    return [_sets_of(e) for e in node.expressions if isinstance(e, exp.Cube | exp.Rollup | exp.GroupingSets)]
+
+
+def _sets_of(node: exp.Expr) -> list[tuple[exp.Expr, ...]]:
+    match node:
+        case exp.GroupingSets():
+            return [one for item in node.expressions for one in _sets_of(item)]
+        case exp.Cube():
+            units = [_members(e) for e in node.expressions]
+            return [
                 tuple(itertools.chain.from_iterable(chosen))
                 for size in range(len(units), -1, -1)
                 for chosen in itertools.combinations(units, size)
             ]
-        )
-    for item in node.args.get("rollup") or []:
-        units = [_members(e) for e in item.expressions]
-        found.append(
-            [tuple(itertools.chain.from_iterable(units[:size])) for size in range(len(units), -1, -1)]
-        )
-    return found
-
-
-def _sets_of(node: exp.Expr) -> list[tuple[exp.Expr, ...]]:
-    if isinstance(node, exp.Cube | exp.Rollup | exp.GroupingSets):
-        group = exp.Group()
-        group.set({exp.Cube: "cube", exp.Rollup: "rollup"}.get(type(node), "grouping_sets"), [node.copy()])
-        return grouping_sets(group)[0]
+        case exp.Rollup():
+            units = [_members(e) for e in node.expressions]
+            return [tuple(itertools.chain.from_iterable(units[:size])) for size in range(len(units), -1, -1)]
     return [_members(node)]
 
 
@@ -238,8 +226,3 @@ def cross_sets(
         for chosen in itertools.product(*sets)
     ]
     return [tuple(sorted(one)) for one in combined]
-
-
-def null_type(type: pa.DataType) -> bool:
-    """Whether a column of this type can hold NULL only."""
-    return bool(pa.types.is_null(type))

@@ -8,6 +8,7 @@ from millrace.operators.expressions.tree import Call, Column, Expression
 from millrace.planner.binder.errors import invalid, unsupported
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
+from millrace.planner.dialect.nodes import position_of
 from millrace.planner.expressions import column, conjunction, conjuncts
 from millrace.planner.logical import Join
 
@@ -47,7 +48,14 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
             rest.append(condition)
         else:
             equal.append(pair)
-    joined = Join(left.relation, right.relation, kind, tuple(equal), conjunction(rest) if rest else None)
+    joined = Join(
+        left.relation,
+        right.relation,
+        kind,
+        tuple(equal),
+        conjunction(rest) if rest else None,
+        position_of(node),
+    )
     return Scope(joined, both.members)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from millrace.errors import Position
 from millrace.operators.aggregates.calls import CHANGES
-from millrace.operators.expressions.tree import Column, Expression, Literal
+from millrace.operators.expressions.tree import Column, Expression
 from millrace.operators.functions import types as sql
 from millrace.planner.binder.calls import FIRST_BOUND, FIRST_OVER, Calls, bind_order
 from millrace.planner.binder.errors import invalid, unsupported
@@ -21,7 +21,6 @@ from millrace.planner.binder.grouping import (
     cross_sets,
     group,
     grouping_sets,
-    place_values,
     resolve_bound,
 )
 from millrace.planner.binder.joins import bind_join
@@ -31,7 +30,7 @@ from millrace.planner.binder.scope import Scope
 from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
-from millrace.planner.expressions import column, rewrite
+from millrace.planner.expressions import column, rewrite, walk
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -93,7 +92,9 @@ class QueryBinder:
         bound = self.bind_outer(node)
         if bound.limit is None and not bound.offset:
             return bound.relation
-        return TopN(bound.relation, (), bound.order, bound.limit, bound.offset)
+        return TopN(
+            bound.relation, (), bound.order, bound.limit, bound.offset, position=nodes.position_of(node)
+        )
 
     def bind_outer(self, node: exp.Expr) -> BoundQuery:
         """The outermost query of a statement."""
@@ -520,7 +521,7 @@ def _key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Express
         value = items[place - 1].value
     else:
         value = binder.bind(inner)
-    if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in _walk(value)):
+    if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in walk(value)):
         raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate", "use a subquery")
     relation = binder.scope.relation
     return rewrite(
@@ -600,12 +601,3 @@ def _resolve_over(e: Expression, relation: Relation, places: Sequence[int]) -> E
         return None
 
     return rewrite(e, change)
-
-
-def _walk(e: Expression) -> list[Expression]:
-    from millrace.planner.expressions import walk
-
-    return list(walk(e))
-
-
-__all__ = ["BoundQuery", "Literal", "Names", "QueryBinder", "place_values", "replace"]

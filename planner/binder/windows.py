@@ -22,6 +22,7 @@ from millrace.operators.sink import Changelog
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Scope
+from millrace.planner.dialect import nodes
 from millrace.planner.logical import AnyWindow, AssignWindow, Filter, Project, Read, Relation, Scan, Session
 
 CLOCK_FUNCTIONS = frozenset({"proctime", "now", "current_timestamp", "localtimestamp"})
@@ -48,7 +49,9 @@ def window_of(node: exp.Expr) -> AnyWindow:
 def assign_window(node: exp.Expr, scope: Scope, partition: tuple[int, ...] = ()) -> AssignWindow:
     """The scope's rows with their windows."""
     window = window_of(node)
-    return AssignWindow(scope.relation, window_time(node, scope), window, partition)
+    return AssignWindow(
+        scope.relation, window_time(node, scope), window, partition, position=nodes.position_of(node)
+    )
 
 
 def window_time(node: exp.Expr, scope: Scope) -> int | None:
@@ -60,7 +63,10 @@ def window_time(node: exp.Expr, scope: Scope) -> int | None:
         if relation.event_time is None:
             raise invalid(node, "MR1321", "the window needs an event time, and its input has none", hint)
         return relation.event_time
-    bound = ScalarBinder(scope, "a window's time").bind(time)
+    if isinstance(time, nodes.WindowBound):  # of the inner query's window: the outer one is only being made
+        bound = scope.resolve([f"window_{time.args['bound']}"], time)
+    else:
+        bound = ScalarBinder(scope, "a window's time").bind(time)
     if isinstance(bound, Call) and bound.function in CLOCK_FUNCTIONS:
         return None
     if not isinstance(bound, Column):

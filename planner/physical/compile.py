@@ -30,6 +30,7 @@ from millrace.planner.physical.specs import spec_of
 from millrace.planner.plan import LateOutput, Node, Output, OutputKind, Plan
 from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
+from millrace.planner.rules.read_through_projects import read_through_projects
 
 
 @dataclass(slots=True)
@@ -108,7 +109,8 @@ class Compiler:
             if isinstance(node, Scan):
                 wanted = self.needs.get(node.input, set()) | set(node.columns)
                 kept[node.input] = self._columns(node, tuple(sorted(wanted)))
-        return self.compile(merge_projects(prune_columns(relation, kept)))
+        widened = merge_projects(prune_columns(relation, kept))
+        return self.compile(read_through_projects(widened))
 
     def compile(self, relation: Relation) -> int:
         """The node whose output is exactly `relation`."""

@@ -36,7 +36,16 @@ def _top(node: Relation) -> Relation:
             limit = found if limit is None else min(limit, found)
     if limit is None:
         return node
-    top = TopN(ranking.input, ranking.partition, ranking.order, limit, 0, ranking.name, ranking.function)
+    top = TopN(
+        ranking.input,
+        ranking.partition,
+        ranking.order,
+        limit,
+        0,
+        ranking.name,
+        ranking.function,
+        ranking.position,
+    )
     return Filter(top, conjunction(rest)) if rest else top
 
 
