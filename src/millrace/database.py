@@ -20,6 +20,7 @@ from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
+from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import (
@@ -42,7 +43,7 @@ MAX_WAITING_ROWS = 10_000_000
 
 def connect(**settings: str | int) -> Database:
     """An embedded database in this process. `settings` are those of `SET`, e.g. `batch_max_rows=8192`."""
-    return Database(Settings().with_values({k.replace("_", "."): str(v) for k, v in settings.items()}))
+    return Database(Settings().with_values({k: str(v) for k, v in settings.items()}))
 
 
 class Database:
@@ -335,7 +336,8 @@ class Database:
 
     def _push_source(self, name: str) -> PushSpec:
         entry = self.planner.catalog.get(name, what="push source")
-        source = entry.external.source.source if entry.external and entry.external.source else None
+        relation = entry.relation.input if isinstance(entry.relation, Read) else entry.relation
+        source = relation.input.source if isinstance(relation, Scan) else None
         if not isinstance(source, PushSpec):
             raise Invalid(
                 f"{entry.name} is no push source", code="MR1505", hint="WITH ('connector' = 'push') makes one"
