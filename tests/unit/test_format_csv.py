@@ -75,7 +75,9 @@ def test_values_of_each_type(text: str, type_: pa.DataType, expected: object, co
 
 
 def test_columns_are_found_by_name() -> None:
-    decoded = decode("x,1,2\ny,3,4\n", pa.schema([("c", pa.int64()), ("a", pa.string())]), names=["a", "b", "c"])
+    decoded = decode(
+        "x,1,2\ny,3,4\n", pa.schema([("c", pa.int64()), ("a", pa.string())]), names=["a", "b", "c"]
+    )
     assert rows(decoded) == [(2, "x"), (4, "y")]
 
 

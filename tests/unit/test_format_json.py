@@ -15,7 +15,9 @@ from millrace.operators.formats.values import parse_timestamp
 UTC = datetime.UTC
 
 
-def decode(text: str | bytes, *fields: tuple[str, pa.DataType] | pa.Field, timestamp: str = "auto") -> Decoded:
+def decode(
+    text: str | bytes, *fields: tuple[str, pa.DataType] | pa.Field, timestamp: str = "auto"
+) -> Decoded:
     data = text.encode() if isinstance(text, str) else text
     return JsonDecoder(pa.schema(list(fields)), TextLayout(timestamp=timestamp)).decode(data)
 
@@ -111,13 +113,17 @@ def test_timestamps(text: str, unit: str, format: str, expected: str, zone: str 
     assert decoded.batch.data.column(0).to_pylist() == [moment.replace(tzinfo=UTC) if zone else moment] * rows
 
 
-@pytest.mark.parametrize("text", ["", "x", "2024-1-02", "2024-01-02T24:00:00", "2024-01-02T10:61", "2024-01-02Z"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "2024-1-02", "2024-01-02T24:00:00", "2024-01-02T10:61", "2024-01-02Z"]
+)
 def test_what_is_no_timestamp(text: str) -> None:
     assert parse_timestamp(text) is None
 
 
 def test_missing_keys_are_null_and_not_null_is_held() -> None:
-    decoded = decode('{"a":1}\n{"b":2}\n{"a":null,"b":3}\n', pa.field("a", pa.int64(), nullable=False), ("b", pa.int64()))
+    decoded = decode(
+        '{"a":1}\n{"b":2}\n{"a":null,"b":3}\n', pa.field("a", pa.int64(), nullable=False), ("b", pa.int64())
+    )
     assert decoded.batch.data.to_pylist() == [{"a": 1, "b": None}]
     assert [(b.code, b.line, b.payload) for b in decoded.bad] == [
         ("MR2104", 1, b'{"b":2}'),
@@ -145,6 +151,10 @@ def test_json_columns_keep_their_text() -> None:
         (b'{"s":"\\ud800"}', "MR2106"),
         (b'{"s":"a\x01b"}', "MR2101"),
         (b"\x00\x00\x00", "MR2101"),
+        (b"null", "MR2101"),
+        (b" null", "MR2101"),
+        (b'{"a":1} \tnull', "MR2101"),
+        (b'null{"a":1}', "MR2101"),
         (b"[" * 100_000, "MR2101"),
         (b'{"a":' + b"1" * 5_000 + b"}", "MR2101"),
         ('{"a":1}'.encode("utf-16-le"), "MR2101"),
