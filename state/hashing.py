@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.state.encoding import readable
-from millrace.state.words import Int32s, Int64s, Layout, Uint16s, Words, buffers_of, cached_kind
+from millrace.state.words import Int32s, Int64s, Layout, Uint16s, Words, buffers_of, kinds_of
 
 CHUNK_ROWS = 512
 """Rows that are staged at a time, so that their words stay in the first-level cache."""
@@ -29,11 +29,10 @@ def hash_columns(columns: Sequence[pa.Array], rows: int | None = None) -> Words:
     if count == 0:
         return hashes
     columns = [readable(column) for column in columns]
-    layout = Layout.of([cached_kind(column.type) or 0 for column in columns], nulls=False)  # type: ignore[misc]
+    layout = Layout.of(kinds_of(columns), nulls=False)
     words = np.empty(CHUNK_ROWS * max(layout.stride, 1), np.uint64)
-    hash_kernels.hash_rows(
-        buffers_of(columns, layout.places), count, words, layout.stride, CHUNK_ROWS, hashes
-    )
+    buffers = buffers_of(columns, layout.kinds, layout.places)
+    hash_kernels.hash_rows(buffers, count, words.ctypes.data, layout.stride, CHUNK_ROWS, hashes.ctypes.data)
     return hashes
 
 

@@ -6,11 +6,24 @@ are the entry's home, so that entries move without their records being read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
 from millrace.state.hash_kernels import NULL_LENGTH, stage
-from millrace.state.memory_kernels import copy_bytes, lowest_bit, prefetch, same_bytes
+from millrace.state.memory_kernels import (
+    copy_bytes,
+    inlined,
+    internal,
+    load_u64,
+    lowest_bit,
+    prefetch,
+    same_bytes,
+    signed,
+    store_u32,
+    store_u64,
+)
 from millrace.state.words import Addresses, Int64s, Slots, Words
 
 LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
@@ -18,7 +31,7 @@ LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
 highest slot, bytes used in the arena, of them bytes of removed keys, slots created in this call."""
 
 _BLOCK = 64
-_PREFETCH_FROM = 1 << 14
+_PREFETCH_FROM = 1 << 15
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -26,55 +39,173 @@ _LOW_HALF = np.uint64(0xFFFFFFFF)
 _SHORT = np.uint64(16)
 
 
-@njit(inline="always")
-def _same_key(records: Words, at: int, words: Words, row: int, fixed: int, variable: int, arena: int) -> bool:
+@inlined
+def _is_long(length: np.uint64) -> np.bool_:
+    """Whether a value of this length (all ones: null) has its bytes outside of its words."""
+    return length + _ONE > _SHORT + _ONE
+
+
+@inlined
+def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
+    """Whether the record and the staged row at these addresses are one key."""
     for j in range(fixed):
-        if records[at + j] != words[row + j]:
+        if load_u64(record + j * 8) != load_u64(row + j * 8):
             return False
     for v in range(variable):
-        j = fixed + 3 * v
-        length = words[row + j]
-        if records[at + j] != length or records[at + j + 1] != words[row + j + 1]:
+        kept, given = record + (fixed + 3 * v) * 8, row + (fixed + 3 * v) * 8
+        length = load_u64(given)
+        if load_u64(kept) != length or load_u64(kept + 8) != load_u64(given + 8):
             return False
-        if length <= _SHORT or length == NULL_LENGTH:
-            if records[at + j + 2] != words[row + j + 2]:
+        last, other = load_u64(kept + 16), load_u64(given + 16)
+        if _is_long(length):
+            if not same_bytes(arena + signed(last) + 8, signed(other) + 8, signed(length) - 8):
                 return False
-        elif not same_bytes(
-            arena + np.int64(records[at + j + 2]) + 8,
-            np.int64(words[row + j + 2]) + 8,
-            np.int64(length) - 8,
-        ):
+        elif last != other:
             return False
     return True
 
 
-@njit(cache=True, nogil=True)
-def _arena_need(words: Words, row: int, fixed: int, variable: int) -> int:
+@inlined
+def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
+    return table + signed((tag & mask) << np.uint64(3))
+
+
+@inlined
+def _warm(
+    table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
+) -> None:
+    """Have the entries of `count` rows brought into cache, the records they point to, and long values of those."""
+    record_size = (fixed + 3 * variable) * 8
+    for k in range(count):
+        prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+    for k in range(count):
+        entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+        if entry != _ZERO:
+            record = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size
+            prefetch(record)
+            prefetch(record + record_size - 8)
+    if variable > 0:
+        for k in range(count):
+            entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+            if entry != _ZERO:
+                value = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size + fixed * 8
+                if _is_long(load_u64(value)):
+                    prefetch(arena + signed(load_u64(value + 16)) + 8)
+
+
+@inlined
+def _find(
+    table: int,
+    mask: np.uint64,
+    records: int,
+    words: int,
+    hashes: int,
+    slots: int,
+    count: int,
+    arena: int,
+    fixed: int,
+    variable: int,
+) -> int:
+    """Slot of each staged row, -1 where absent; returns how many are. All arrays are addresses."""
+    record_size = (fixed + 3 * variable) * 8
+    warm = mask >= np.uint64(_PREFETCH_FROM)
+    misses = 0
+    for k in range(count):
+        if warm and k % _BLOCK == 0:
+            _warm(table, mask, records, hashes + k * 8, min(_BLOCK, count - k), arena, fixed, variable)
+        tag = load_u64(hashes + k * 8) >> np.uint64(32)
+        position = tag & mask
+        slot = -1
+        while True:
+            entry = load_u64(table + signed(position << np.uint64(3)))
+            if (entry >> np.uint64(32)) == tag and entry != _ZERO:
+                found = signed(np.uint64(entry & _LOW_HALF)) - 1
+                if _same_key(records + found * record_size, words + k * record_size, fixed, variable, arena):
+                    slot = found
+                    break
+            elif entry == _ZERO:
+                misses += 1
+                break
+            position = (position + _ONE) & mask
+        store_u32(slots + k * 4, np.uint64(slot))
+    return misses
+
+
+def _finder(fixed: int, variable: int) -> Callable[..., int]:
+    """`_find` for one shape of key, so that its loops over words unroll."""
+
+    @internal
+    def find(
+        table: int,
+        mask: np.uint64,
+        records: int,
+        words: int,
+        hashes: int,
+        slots: int,
+        count: int,
+        arena: int,
+    ) -> int:
+        return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
+
+    return find
+
+
+_find_number = _finder(1, 0)
+_find_pair = _finder(2, 0)
+_find_text = _finder(0, 1)
+_find_text_and_number = _finder(1, 1)
+
+
+@internal
+def find(
+    table: int,
+    mask: np.uint64,
+    records: int,
+    words: int,
+    hashes: int,
+    slots: int,
+    count: int,
+    arena: int,
+    fixed: int,
+    variable: int,
+) -> int:
+    """As `_find`, by the finder made for the shape where there is one."""
+    if variable == 0 and fixed == 1:
+        return _find_number(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 0 and fixed == 2:
+        return _find_pair(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 1 and fixed == 0:
+        return _find_text(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 1 and fixed == 1:
+        return _find_text_and_number(table, mask, records, words, hashes, slots, count, arena)
+    return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
+
+
+@internal
+def _arena_need(record: int, fixed: int, variable: int) -> int:
     need = 0
     for v in range(variable):
-        length = words[row + fixed + 3 * v]
-        if length > _SHORT and length != NULL_LENGTH:
-            need += np.int64(length)
+        length = load_u64(record + (fixed + 3 * v) * 8)
+        if _is_long(length):
+            need += signed(length)
     return need
 
 
-@njit(cache=True, nogil=True)
-def _write_record(
-    records: Words, at: int, words: Words, row: int, fixed: int, variable: int, arena: int, counts: Int64s
-) -> None:
+@internal
+def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, counts: Int64s) -> None:
     for j in range(fixed + 3 * variable):
-        records[at + j] = words[row + j]
+        store_u64(record + j * 8, load_u64(row + j * 8))
     for v in range(variable):
-        j = fixed + 3 * v
-        length = words[row + j]
-        if length > _SHORT and length != NULL_LENGTH:
+        at = (fixed + 3 * v) * 8
+        length = load_u64(row + at)
+        if _is_long(length):
             offset = counts[ARENA_USED]
-            copy_bytes(arena + offset, np.int64(words[row + j + 2]), np.int64(length))
-            records[at + j + 2] = np.uint64(offset)
-            counts[ARENA_USED] = offset + np.int64(length)
+            copy_bytes(arena + offset, signed(load_u64(row + at + 16)), signed(length))
+            store_u64(record + at + 16, np.uint64(offset))
+            counts[ARENA_USED] = offset + signed(length)
 
 
-@njit(inline="always")
+@internal
 def _take_slot(live: Words, counts: Int64s) -> int:
     """The lowest free slot, now live."""
     word = counts[HINT]
@@ -90,23 +221,60 @@ def _take_slot(live: Words, counts: Int64s) -> int:
     return slot
 
 
-@njit(cache=True, nogil=True)
-def _warm(
-    table: Words, records: Words, stride: int, hashes: Words, base: int, count: int, mask: np.uint64
-) -> None:
-    """Have the entries of `count` rows, then the records they point to, brought into cache."""
-    table_address = table.ctypes.data
-    record_address = records.ctypes.data
+@internal
+def _insert_missing(
+    table: Words,
+    records: int,
+    slot_hashes: Words,
+    live: Words,
+    counts: Int64s,
+    arena: int,
+    arena_size: int,
+    words: int,
+    hashes: int,
+    count: int,
+    slots: Slots,
+    base: int,
+    created: Slots,
+    fixed: int,
+    variable: int,
+) -> int:
+    """Make slots for the staged rows that have none; returns the row at which something must grow, or `count`."""
+    mask = np.uint64(table.shape[0] - 1)
+    limit = min(slot_hashes.shape[0], table.shape[0] // 2)
+    size = (fixed + 3 * variable) * 8
     for k in range(count):
-        prefetch(table_address + np.int64(((hashes[base + k] >> np.uint64(32)) & mask) << np.uint64(3)))
-    for k in range(count):
-        entry = table[(hashes[base + k] >> np.uint64(32)) & mask]
-        if entry != _ZERO:
-            prefetch(record_address + (np.int64(entry & _LOW_HALF) - 1) * stride * 8)
+        if slots[base + k] >= 0:
+            continue
+        hashed = load_u64(hashes + k * 8)
+        tag = hashed >> np.uint64(32)
+        position = tag & mask
+        row = words + k * size
+        while True:
+            entry = table[position]
+            if entry == _ZERO:
+                if counts[LIVE] >= limit:
+                    return k
+                if variable and counts[ARENA_USED] + _arena_need(row, fixed, variable) > arena_size:
+                    return k
+                slot = _take_slot(live, counts)
+                table[position] = (tag << np.uint64(32)) | np.uint64(slot + 1)
+                _write_record(records + slot * size, row, fixed, variable, arena, counts)
+                slot_hashes[slot] = hashed
+                created[counts[CREATED]] = slot
+                counts[CREATED] += 1
+                break
+            if (entry >> np.uint64(32)) == tag:
+                slot = signed(np.uint64(entry & _LOW_HALF)) - 1
+                if _same_key(records + slot * size, row, fixed, variable, arena):
+                    break
+            position = (position + _ONE) & mask
+        slots[base + k] = slot
+    return count
 
 
 @njit(cache=True, nogil=True)
-def upsert(
+def find_or_create(
     columns: Addresses,
     start: int,
     rows: int,
@@ -124,90 +292,44 @@ def upsert(
     hashes: Words,
     slots: Slots,
     created: Slots,
+    create: bool,
 ) -> int:
-    """Slots of rows from `start`, made where absent; returns the row at which something must grow, or `rows`."""
-    stride = fixed + 3 * variable
+    """Slots of rows from `start`, where absent made with `create` and -1 without.
+
+    Returns the row at which something must grow, or `rows`.
+    """
     mask = np.uint64(table.shape[0] - 1)
-    capacity = slot_hashes.shape[0]
-    limit = min(capacity, table.shape[0] // 2)
-    warm = table.shape[0] >= _PREFETCH_FROM
     chunk = hashes.shape[0]
+    table_at, records_at = table.ctypes.data, records.ctypes.data
+    words_at, hashes_at, slots_at = words.ctypes.data, hashes.ctypes.data, slots.ctypes.data
     done = start
     while done < rows:
         count = min(chunk, rows - done)
-        stage(columns, done, count, words, stride, null_at, hashes, 0)
-        for k in range(count):
-            if warm and k % _BLOCK == 0:
-                _warm(table, records, stride, hashes, k, min(_BLOCK, count - k), mask)
-            tag = hashes[k] >> np.uint64(32)
-            position = tag & mask
-            while True:
-                entry = table[position]
-                if entry == _ZERO:
-                    if counts[LIVE] >= limit:
-                        return done + k
-                    if variable > 0:
-                        need = _arena_need(words, k * stride, fixed, variable)
-                        if counts[ARENA_USED] + need > arena_size:
-                            return done + k
-                    slot = _take_slot(live, counts)
-                    table[position] = (tag << np.uint64(32)) | np.uint64(slot + 1)
-                    _write_record(records, slot * stride, words, k * stride, fixed, variable, arena, counts)
-                    slot_hashes[slot] = hashes[k]
-                    created[counts[CREATED]] = slot
-                    counts[CREATED] += 1
-                    break
-                if (entry >> np.uint64(32)) == tag:
-                    slot = np.int64(entry & _LOW_HALF) - 1
-                    if _same_key(records, slot * stride, words, k * stride, fixed, variable, arena):
-                        break
-                position = (position + _ONE) & mask
-            slots[done + k] = slot
+        stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
+        out = slots_at + done * 4
+        misses = find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable)
+        if misses and create:
+            reached = _insert_missing(
+                table,
+                records_at,
+                slot_hashes,
+                live,
+                counts,
+                arena,
+                arena_size,
+                words_at,
+                hashes_at,
+                count,
+                slots,
+                done,
+                created,
+                fixed,
+                variable,
+            )
+            if reached < count:
+                return done + reached
         done += count
     return rows
-
-
-@njit(cache=True, nogil=True)
-def lookup(
-    columns: Addresses,
-    rows: int,
-    fixed: int,
-    variable: int,
-    null_at: int,
-    table: Words,
-    records: Words,
-    arena: int,
-    words: Words,
-    hashes: Words,
-    slots: Slots,
-) -> None:
-    """Slots of rows, -1 where absent."""
-    stride = fixed + 3 * variable
-    mask = np.uint64(table.shape[0] - 1)
-    warm = table.shape[0] >= _PREFETCH_FROM
-    chunk = hashes.shape[0]
-    done = 0
-    while done < rows:
-        count = min(chunk, rows - done)
-        stage(columns, done, count, words, stride, null_at, hashes, 0)
-        for k in range(count):
-            if warm and k % _BLOCK == 0:
-                _warm(table, records, stride, hashes, k, min(_BLOCK, count - k), mask)
-            tag = hashes[k] >> np.uint64(32)
-            position = tag & mask
-            slot = -1
-            while True:
-                entry = table[position]
-                if entry == _ZERO:
-                    break
-                if (entry >> np.uint64(32)) == tag:
-                    found = np.int64(entry & _LOW_HALF) - 1
-                    if _same_key(records, found * stride, words, k * stride, fixed, variable, arena):
-                        slot = found
-                        break
-                position = (position + _ONE) & mask
-            slots[done + k] = slot
-        done += count
 
 
 @njit(cache=True, nogil=True)
@@ -225,7 +347,7 @@ def remove(
     stride = fixed + 3 * variable
     mask = np.uint64(table.shape[0] - 1)
     for i in range(slots.shape[0]):
-        slot = np.int64(slots[i])
+        slot = signed(slots[i])
         if slot < 0 or slot >= counts[HIGH]:
             return i
         word, bit = slot >> 6, _ONE << np.uint64(slot & 63)
@@ -234,7 +356,7 @@ def remove(
         live[word] &= ~bit
         counts[LIVE] -= 1
         counts[HINT] = min(counts[HINT], word)
-        counts[ARENA_DEAD] += _arena_need(records, slot * stride, fixed, variable)
+        counts[ARENA_DEAD] += _arena_need(records.ctypes.data + slot * stride * 8, fixed, variable)
         position = (slot_hashes[slot] >> np.uint64(32)) & mask
         while table[position] & _LOW_HALF != np.uint64(slot + 1):
             position = (position + _ONE) & mask
@@ -246,7 +368,7 @@ def remove(
     return slots.shape[0]
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _close_gap(table: Words, gap: np.uint64, mask: np.uint64) -> None:
     """Empty `gap` and move entries behind it so that every probe still reaches its own."""
     position = gap
@@ -296,12 +418,12 @@ def compact_arena(
     stride = fixed + 3 * variable
     used = 0
     for i in range(slots.shape[0]):
-        at = np.int64(slots[i]) * stride + fixed
+        at = signed(slots[i]) * stride + fixed
         for v in range(variable):
             length = records[at + 3 * v]
-            if length > _SHORT and length != NULL_LENGTH:
-                size = np.int64(length)
-                copy_bytes(target + used, arena + np.int64(records[at + 3 * v + 2]), size)
+            if _is_long(length):
+                size = signed(length)
+                copy_bytes(target + used, arena + signed(records[at + 3 * v + 2]), size)
                 records[at + 3 * v + 2] = np.uint64(used)
                 used += size
     counts[ARENA_USED] = used
@@ -312,7 +434,7 @@ def compact_arena(
 def gather_words(slots: Slots, records: Words, stride: int, at: int, out: Words) -> None:
     """Word `at` of each slot's record."""
     for i in range(slots.shape[0]):
-        out[i] = records[np.int64(slots[i]) * stride + at]
+        out[i] = records[signed(slots[i]) * stride + at]
 
 
 @njit(cache=True, nogil=True)
@@ -321,11 +443,11 @@ def gather_offsets(slots: Slots, records: Words, stride: int, at: int, offsets: 
     nulls = 0
     offsets[0] = 0
     for i in range(slots.shape[0]):
-        length = records[np.int64(slots[i]) * stride + at]
+        length = records[signed(slots[i]) * stride + at]
         if length == NULL_LENGTH:
             nulls += 1
             length = _ZERO
-        offsets[i + 1] = offsets[i] + np.int64(length)
+        offsets[i + 1] = offsets[i] + signed(length)
     return nulls
 
 
@@ -336,9 +458,9 @@ def gather_bytes(
     """Copy the values to `target`; short ones are stored in the record itself."""
     record_address = records.ctypes.data
     for i in range(slots.shape[0]):
-        place = np.int64(slots[i]) * stride + at
+        place = signed(slots[i]) * stride + at
         length = offsets[i + 1] - offsets[i]
         if length <= 16:
             copy_bytes(target + offsets[i], record_address + (place + 1) * 8, length)
         else:
-            copy_bytes(target + offsets[i], arena + np.int64(records[place + 2]), length)
+            copy_bytes(target + offsets[i], arena + signed(records[place + 2]), length)
