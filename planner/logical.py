@@ -64,6 +64,11 @@ class Relation(ABC):
         return (None, None)
 
     @property
+    def window_last(self) -> int | None:
+        """The column that holds window_time, the last instant of that window."""
+        return None
+
+    @property
     def bounded(self) -> bool:
         """Whether its rows end by themselves."""
         return all(item.bounded for item in self.inputs)
@@ -158,6 +163,10 @@ class _Unary(Relation):
     def bounds(self) -> tuple[int | None, int | None]:
         return self.input.bounds
 
+    @property
+    def window_last(self) -> int | None:
+        return self.input.window_last
+
     def with_inputs(self, *inputs: Relation) -> Relation:
         (only,) = inputs
         return self if only is self.input else replace(self, input=only)
@@ -180,7 +189,7 @@ class Filter(_Unary):
 
 @dataclass(frozen=True)
 class Project(_Unary):
-    """Columns computed from the input's, called `names`. `shifted`: this column is window_time of the bounds."""
+    """Columns computed from the input's, called `names`. `window_time`: this column is that of the bounds."""
 
     expressions: tuple[Expression, ...]
     names: tuple[str, ...]
@@ -208,6 +217,12 @@ class Project(_Unary):
     @property
     def event_time(self) -> int | None:
         below = self.input.event_time
+        place = None if below is None else self.places.get(below)
+        return self.window_last if place is None else place
+
+    @property
+    def window_last(self) -> int | None:
+        below = self.input.window_last
         place = None if below is None else self.places.get(below)
         return self.window_time if place is None else place
 
@@ -271,6 +286,10 @@ class AssignWindow(_Unary):
         width = len(self.input.schema)
         return (width, width + 1)
 
+    @property
+    def window_last(self) -> int | None:
+        return len(self.input.schema) + 2
+
 
 @dataclass(frozen=True)
 class Aggregate(_Unary):
@@ -309,6 +328,10 @@ class Aggregate(_Unary):
     def bounds(self) -> tuple[int | None, int | None]:
         start, end = self.input.bounds
         return (_place(self.keys, start), _place(self.keys, end))
+
+    @property
+    def window_last(self) -> int | None:
+        return _place(self.keys, self.input.window_last)
 
 
 @dataclass(frozen=True)
@@ -358,6 +381,10 @@ class WindowedAggregate(_Unary):
         at = len(self.keys)
         start, end = self.with_bounds
         return (at if start else None, at + start if end else None)
+
+    @property
+    def window_last(self) -> int | None:
+        return None
 
 
 @dataclass(frozen=True)
