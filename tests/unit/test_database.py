@@ -211,6 +211,22 @@ def test_late_rows_and_dead_letters_go_to_their_tables(db: Database) -> None:
     assert row is not None and row["symbol"] == "b"
 
 
+def test_query_is_ordered_and_limited(db: Database) -> None:
+    db.execute("CREATE TABLE limits (symbol STRING, most BIGINT, PRIMARY KEY (symbol))")
+    db.execute("INSERT INTO limits VALUES ('a', 3), ('b', NULL), ('c', 1), ('d', 2)")
+    assert db.query("SELECT symbol FROM limits ORDER BY most DESC NULLS LAST LIMIT 2").tuples() == [("a",), ("d",)]
+    assert db.query("SELECT symbol FROM limits ORDER BY most NULLS FIRST LIMIT 2 OFFSET 1").tuples() == [("c",), ("d",)]
+    with pytest.raises(Unsupported):
+        db.subscribe("SELECT symbol FROM limits ORDER BY most LIMIT 1")
+
+
+def test_push_sources_with_equal_columns_are_two(db: Database) -> None:
+    db.execute(f"{TICKS}; {TICKS.replace('ticks', 'tocks')}")
+    ticks, tocks = db.subscribe("ticks", "rows"), db.subscribe("tocks", "rows")
+    db.push("tocks", {"symbol": "a", "price": 1})
+    assert ticks.poll() is None and tocks.poll() == {"symbol": "a", "price": 1}
+
+
 def test_query_over_endless_input_is_refused(db: Database) -> None:
     db.execute(TICKS)
     with pytest.raises(Invalid, match="never ends") as caught:
