@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from millrace.state.memory_kernels import bits_set, lowest_bit, signed
+from millrace.state.memory_kernels import bits_set, lowest_bit
 from millrace.state.words import Slots, Words
 
 _ZERO = np.uint64(0)
@@ -26,15 +26,6 @@ def clear(bitmap: Words, slots: Slots) -> None:
     for i in range(slots.shape[0]):
         slot = np.uint64(slots[i])
         bitmap[slot >> np.uint64(6)] &= ~(_ONE << (slot & np.uint64(63)))
-
-
-@njit(cache=True, nogil=True)
-def highest(slots: Slots) -> int:
-    """The highest slot, -1 where there is none."""
-    top = -1
-    for i in range(slots.shape[0]):
-        top = max(top, signed(slots[i]))
-    return top
 
 
 @njit(cache=True, nogil=True)

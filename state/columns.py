@@ -115,8 +115,9 @@ class DirtySlots:
 
     def mark(self, slots: Slots) -> None:
         """These live slots changed (repeats are fine)."""
-        if self.active:
+        if self.active and len(slots):
             self._room()
+            assert slots.min() >= 0 and slots.max() < 64 * len(self._dirty), "slots must be live"
             self._kernels.mark(self._dirty, slots)
 
     def create(self, slots: Slots) -> None:
