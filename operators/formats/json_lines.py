@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from millrace.operators.batch import Int64Array
 from millrace.operators.formats.lines import LineDecoder, Mismatch, line_bounds
 from millrace.operators.formats.records import (
     ENCODING,
@@ -34,7 +37,12 @@ class JsonDecoder(LineDecoder):
         ]
         self._keeps_text = any(keeps for _, _, keeps in self._converters)
         self._ways = [_Column(f, readings(f, layout)) for f in self.record_schema]
-        self._columnar = all(column.ways for column in self._ways)
+        self._texts = [f.name for f in self.record_schema if is_json(f)]
+        self._columnar = all(column.ways or is_json(column.field) for column in self._ways)
+        asked = [column for column in self._ways if column.ways]
+        self._asked = asked or [
+            _Column(pa.field("\0", pa.string()), [Reading(pa.string(), _same, frozenset())])
+        ]
 
     def fast(self, block: bytes, count: int | None) -> pa.RecordBatch:
         if not self._columnar:
@@ -47,7 +55,7 @@ class JsonDecoder(LineDecoder):
             pa.BufferReader(block),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
             parse_options=pj.ParseOptions(
-                explicit_schema=pa.schema([(c.field.name, c.way.read) for c in self._ways]),
+                explicit_schema=pa.schema([(c.field.name, c.way.read) for c in self._asked]),
                 newlines_in_values=False,
                 unexpected_field_behavior="ignore",
             ),
@@ -57,7 +65,12 @@ class JsonDecoder(LineDecoder):
             len(self.split(block)[0]) if count is None else count
         ):
             raise Mismatch
-        arrays = [c.way.convert(_one_chunk(table.column(i))) for i, c in enumerate(self._ways)]
+        columns = {
+            c.field.name: c.way.convert(_one_chunk(table.column(i))) for i, c in enumerate(self._asked)
+        }
+        if self._texts:
+            columns |= texts_of(block, self._texts, table.num_rows)
+        arrays = [columns[name] for name in self.record_schema.names]
         return pa.RecordBatch.from_arrays(arrays, schema=self.record_schema)
 
     def adapt(self, records: Sequence[bytes]) -> bool:
@@ -84,6 +97,10 @@ class JsonDecoder(LineDecoder):
 
     def slow(self, record: bytes) -> tuple[object, ...]:
         row = parse_object(record)
+        if self._texts:
+            for name, column in texts_of(record.replace(b"\n", b" "), self._texts, 1).items():
+                text = column[0].as_py()
+                row[name] = None if text is None else JsonText(text)
         return self.row_values(row)
 
     def row_values(self, row: dict[str, object]) -> tuple[object, ...]:
@@ -109,6 +126,45 @@ class _Column:
             self.way = self.ways[0]
 
 
+def _same(column: pa.Array) -> pa.Array:
+    return column
+
+
+def texts_of(block: bytes, keys: Sequence[str], rows: int) -> dict[str, pa.Array]:
+    """The values of top-level keys as the text they are written in, null as NULL; lines must be valid objects.
+
+    Raises Mismatch where there are not `rows` lines.
+    """
+    # Numba is slow to import, and only JSON columns need it.
+    from millrace.operators.formats.json_kernels import value_spans
+
+    line_starts, line_ends = line_bounds(block)
+    if len(line_starts) != rows:
+        raise Mismatch
+    data = np.frombuffer(block, np.uint8)
+    starts, ends = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    found: dict[str, pa.Array] = {}
+    for key in keys:
+        name = np.frombuffer(json.dumps(key, ensure_ascii=False)[1:-1].encode(), np.uint8)
+        value_spans(data, line_starts, line_ends, name, starts, ends)
+        array = pa.Array.from_buffers(pa.string(), rows, [None, *_gather(data, starts, ends)])
+        absent = pc.or_(pa.array(starts < 0), pc.equal(array, "null"))
+        found[key] = pc.if_else(absent, pa.scalar(None, pa.string()), array)
+    return found
+
+
+def _gather(data: npt.NDArray[np.uint8], starts: Int64Array, ends: Int64Array) -> tuple[pa.Buffer, pa.Buffer]:
+    """Offsets and bytes of the pieces from `starts` to `ends`, which follow each other."""
+    offsets = np.zeros(len(starts) + 1, np.int32)
+    np.cumsum(ends - starts, out=offsets[1:])
+    edges = np.zeros(len(data) + 1, np.int8)
+    there = starts >= 0
+    edges[starts[there]] = 1
+    edges[ends[there]] -= 1
+    body = data[np.cumsum(edges[:-1], dtype=np.int8) > 0]
+    return pa.py_buffer(offsets), pa.py_buffer(body)
+
+
 def only_objects(block: bytes) -> bool:
     """Whether every line begins as an object, and no null follows one: Arrow's reader crashes on a null by itself."""
     if b"null" in block and b"}null" in block.translate(None, b" \t\r"):
@@ -132,7 +188,7 @@ def _keeps_text(field: pa.Field) -> bool:
 
 def _as_text(value: object) -> object:
     """What stands in a JSON or VARCHAR column for a parsed value: text as it is, the rest as JSON text."""
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, str | JsonText):
         return value
     return JsonText(json_text(value)) if isinstance(value, dict | list) else value
 
