@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -214,7 +215,7 @@ def _float_remainder(left: Value, right: Value) -> Value:
     return pa.array(numbers, mask=~np.asarray(both))
 
 
-def _floats(value: Value) -> object:
+def _floats(value: Value) -> Any:
     if isinstance(value, pa.Scalar):
         return np.nan if not value.is_valid else value.as_py()
     return value.to_numpy(zero_copy_only=False)

@@ -23,7 +23,7 @@ def multiply_constant_wide(left: Int64s, right: np.int64, out: Int64s) -> bool:
         product = value * right
         out[2 * i] = product
         out[2 * i + 1] = product >> 63
-    return lowest >= -limit and highest <= limit and right != -_LARGEST - 1
+    return bool(lowest >= -limit and highest <= limit and right != -_LARGEST - 1)
 
 
 @njit(cache=True, nogil=True)
@@ -70,4 +70,4 @@ def modulo_constant(left: Int64s, right: int, out: Int64s) -> bool:
         seen |= number
         wide = np.uint64(number)
         out[i] = np.int64(wide - ((wide * factor) >> shift) * divisor)
-    return 0 <= seen < 2**31
+    return bool(0 <= seen < 2**31)

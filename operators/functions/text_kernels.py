@@ -42,7 +42,7 @@ def split_byte(
                 position += one
                 i += one
         out_offsets[row + 1] = position
-    return position
+    return int(position)
 
 
 @njit(cache=True, nogil=True)
@@ -76,7 +76,7 @@ def split_bytes(
                 out[position] = data[k]
                 position += 1
         out_offsets[row + 1] = position
-    return position
+    return int(position)
 
 
 @njit(cache=True, nogil=True)
@@ -124,4 +124,4 @@ def extract_behind(
                         break
             i += one
         out_offsets[row + 1] = position
-    return position
+    return int(position)

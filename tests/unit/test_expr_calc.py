@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.unit.function_oracle import call
 
 from millrace.operators.batch import Batch
 from millrace.operators.calc import Calc
@@ -21,7 +22,6 @@ from millrace.operators.expressions.text import to_sql
 from millrace.operators.expressions.tree import Call, Case, Cast, Column, Expression, Literal
 from millrace.operators.functions import registry
 from millrace.operators.spec import decode, encode
-from tests.unit.function_oracle import call
 
 SCHEMA = pa.schema([
     pa.field("k", pa.int64(), nullable=False, metadata={b"sql_type": b"X"}),
@@ -214,10 +214,19 @@ def test_a_constant_that_fails_fails_each_row_not_the_plan() -> None:
 
 def test_clock_is_read_once_a_batch() -> None:
     surroundings = Surroundings(clock=1_700_000_000_000_000)
-    spec = Calc(SCHEMA, None, (call("now"), call("current_date")), ("t", "d"))
+    spec = Calc(
+        SCHEMA,
+        None,
+        (call("now"), call("current_date"), call("localtimestamp"), call("current_time")),
+        ("t", "d", "l", "c"),
+    )
     [out] = spec.build(surroundings).process(0, batch())
     assert len(set(out.data.column(0).to_pylist())) == 1
-    assert str(out.data.column(1)[0]) == "2023-11-14"
+    assert [str(out.data.column(i)[0]) for i in (1, 2, 3)] == [
+        "2023-11-14",
+        "2023-11-14 22:13:20",
+        "22:13:20",
+    ]
     assert not is_deterministic(call("now")) and is_deterministic(call("upper", S))
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.unit.function_oracle import as_array, duck, same_rows
 
 from millrace.errors import Invalid
 from millrace.operators.expressions.evaluate import compile_expression
 from millrace.operators.expressions.tree import Cast, Column
 from millrace.operators.functions.row_error import RowError
-from tests.unit.function_oracle import as_array, duck, same_rows
 
 US, MS, UTC = pa.timestamp("us"), pa.timestamp("ms"), pa.timestamp("us", "UTC")
 MONEY = pa.array([D("1.25"), None, D("-3.50"), D("0.05"), D("2.50")], pa.decimal64(10, 2))
@@ -61,7 +61,7 @@ CASES: list[tuple[Any, pa.DataType, str | list[Any]]] = [
     ([True, None, False], pa.decimal64(3, 1), "a::DECIMAL(3,1)"),
     (["1", " 42 ", None, "-7", "+3"], pa.int64(), [1, 42, None, -7, 3]),
     (["1.5", "1e3", None, "nan", "-Infinity"], pa.float64(), "a::DOUBLE"),
-    (["1.255", None, "-3", "1e2", " 7 "], pa.decimal64(10, 2), [D("1.26"), None, D("-3"), D("100"), D("7")]),
+    (["1.255", None, "-3", "1e2", " 7 "], pa.decimal64(10, 2), [D("1.26"), None, D(-3), D(100), D(7)]),
     (["t", "FALSE", " yes ", "off", None, "1", "0"], pa.bool_(), [True, False, True, False, None, True, False]),
     (["2024-02-29 13:05:59.123456", "2024-02-29", None, "2024-02-29T01:02"], US, "a::TIMESTAMP"),
     (["2024-02-29T13:05:59Z", "2024-02-29 13:05:59+02", "2024-02-29 13:05:59.5", None], UTC, "a::TIMESTAMPTZ"),
