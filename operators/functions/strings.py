@@ -188,7 +188,9 @@ def _bind_bars(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding |
         bind=_bind_bars)  # fmt: skip
 def _bars(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     if sql.is_list(returns):
-        return lambda values, rows: by_row(lambda *parts: sum(parts, []), values, rows, returns, "||")
+        return lambda values, rows: by_row(
+            lambda *parts: [item for part in parts for item in part], values, rows, returns, "||"
+        )
     empty = pa.scalar(b"" if sql.is_bytes(returns) else "", returns)
     return lambda values, rows: pc.binary_join_element_wise(*values, empty)
 
@@ -247,9 +249,9 @@ def _rpad(text: str, count: int, fill: str = " ") -> str:
 
 
 def _find(text: Value, part: Value, rows: int) -> Value:
-    if isinstance(part, pa.Scalar) and part.is_valid and not isinstance(text, pa.Scalar):
-        if pc.all(pc.string_is_ascii(text)).as_py() is not False:
-            return pc.cast(pc.add(pc.find_substring(text, part.as_py()), 1), pa.int32())
+    constant = isinstance(part, pa.Scalar) and part.is_valid and not isinstance(text, pa.Scalar)
+    if constant and pc.all(pc.string_is_ascii(text)).as_py() is not False:
+        return pc.cast(pc.add(pc.find_substring(text, part.as_py()), 1), pa.int32())
     return by_row(lambda s, p: s.find(p) + 1, [text, part], rows, pa.int32(), "strpos")
 
 

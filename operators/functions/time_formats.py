@@ -314,7 +314,8 @@ def _assemble(parts: dict[str, str]) -> int:
 @lru_cache(maxsize=256)
 def compile_reader(parse: Parse, text: str) -> Reader:
     """The reader for a format. Raises ValueFault."""
-    names, pieces = [], []
+    names: list[str] = []
+    pieces: list[str] = []
     for item in parse(text):
         if isinstance(item, str):
             pieces.append(r"\s+" if item.isspace() else re.escape(item))

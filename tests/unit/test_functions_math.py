@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-
-from millrace.operators.functions.row_error import RowError
 from tests.unit.function_oracle import Constant as C
 from tests.unit.function_oracle import check, evaluate
+
+from millrace.operators.functions.row_error import RowError
 
 BIG = 2**63 - 1
 INTS = [0, 1, None, -7, 7, 12345678901, -1, 3]
@@ -26,7 +26,7 @@ RATES = pa.array(
     pa.decimal64(4, 3),
 )
 WIDE = pa.array(
-    [D("12345678901234567890.1234"), None, D("-1.0001"), D("0"), D("5"), D("2.5"), D("-2.5"), D("1")],
+    [D("12345678901234567890.1234"), None, D("-1.0001"), D(0), D(5), D("2.5"), D("-2.5"), D(1)],
     pa.decimal128(30, 4),
 )
 BOOLS = [True, False, None, True, True, False, None, False]
@@ -211,7 +211,7 @@ def test_decimal_quotient_is_rounded_half_away_from_zero() -> None:
     got = evaluate("/", [MONEY, RATES])
     assert (got.type.precision, got.type.scale) == (18, 7)
     assert got.to_pylist()[0] == D("1.3766520")
-    assert got.to_pylist()[4] == D("0")
+    assert got.to_pylist()[4] == D(0)
     assert evaluate(
         "/", [pa.array([D("2.00"), D("-2.00")], pa.decimal64(3, 2)), C(3, pa.int32())]
     ).to_pylist()[1] == D("-0.6666666666667")

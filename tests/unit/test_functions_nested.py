@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.unit.function_oracle import Constant as C
+from tests.unit.function_oracle import check, evaluate
 
 from millrace.errors import Invalid
 from millrace.operators.functions.row_error import RowError
-from tests.unit.function_oracle import Constant as C
-from tests.unit.function_oracle import check, evaluate
 
 DOCUMENTS = [
     '{"a": {"b": [1, 2.50, "x"]}, "s": "ü", "n": null, "t": true}',

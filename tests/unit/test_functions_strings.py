@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.unit.function_oracle import Constant as C
+from tests.unit.function_oracle import check, evaluate
 
 from millrace.errors import Invalid
 from millrace.operators.functions.row_error import RowError
-from tests.unit.function_oracle import Constant as C
-from tests.unit.function_oracle import check, evaluate
 
 WORDS = [
     "hello",
@@ -129,6 +129,7 @@ CASES: list[tuple[str, list[Any], str | list[Any]]] = [
     ("sha256", [WORDS], "sha256(a)"),
     ("sha224", [["a"]], ["abd37534c7d9a2efb9465de931cd7055ffdb8879563ae98078d6d6d5"]),
     ("sha384", [[None, ""]], [None, "38b060a751ac96384cd9327eb1b1e36a21fdb71114be07434c0cc7bf63f6e1da274edebfe76f65fbd51ad2f14898b95b"]),
+    ("sha512", [[""]], ["cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"]),
     ("crc32", [["abc", None]], [891568578, None]),
     ("to_hex", [[0, 255, None, 2**40]], "lower(to_hex(a))"),
     ("to_hex", [["hi", ""]], "lower(hex(a))"),

@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.unit.function_oracle import Constant as C
+from tests.unit.function_oracle import check, evaluate
 
 from millrace.errors import Invalid
 from millrace.operators.functions.row_error import RowError
-from tests.unit.function_oracle import Constant as C
-from tests.unit.function_oracle import check, evaluate
 
 TIMES = pa.array(
     [dt.datetime(2024, 2, 29, 13, 5, 59, 123456), dt.datetime(1969, 12, 31, 23, 59, 59, 999999), None, dt.datetime(1970, 1, 1),
@@ -108,6 +108,11 @@ CASES: list[tuple[str, list[Any], str | list[Any]]] = [
     ("make_timestamp", [[0, 1_000_001, None]], "make_timestamp(a)"),
     ("to_seconds", [[1, None]], [dt.timedelta(seconds=1), None]),
     ("to_days", [[1.5, None]], [dt.timedelta(days=1.5), None]),
+    ("to_microseconds", [[1, None]], [dt.timedelta(microseconds=1), None]),
+    ("to_milliseconds", [[1]], [dt.timedelta(milliseconds=1)]),
+    ("to_minutes", [[1]], [dt.timedelta(minutes=1)]),
+    ("to_hours", [[1]], [dt.timedelta(hours=1)]),
+    ("to_weeks", [[-1]], [dt.timedelta(weeks=-1)]),
     ("to_months", [[14, None]], [pa.MonthDayNano([14, 0, 0]), None]),
     ("to_years", [[2]], [pa.MonthDayNano([24, 0, 0])]),
     ("date", [TIMES], "a::DATE"),
@@ -126,7 +131,7 @@ CASES: list[tuple[str, list[Any], str | list[Any]]] = [
     ("to_timestamp", [["29.02.2024 13h"], C("dd.MM.yyyy HH'h'")], [dt.datetime(2024, 2, 29, 13)]),
     ("to_timestamp", [["05 Dec 2000"], C("DD Mon YYYY")], [dt.datetime(2000, 12, 5)]),
     ("to_timestamp", [[0, 1.5, None]], "to_timestamp(a)"),
-    ("to_timestamp_ltz", [[1500, None], C(3)], [dt.datetime(1970, 1, 1, 0, 0, 1, 500000, dt.timezone.utc), None]),
+    ("to_timestamp_ltz", [[1500, None], C(3)], [dt.datetime(1970, 1, 1, 0, 0, 1, 500000, dt.UTC), None]),
     ("to_date", [["2024-02-29", None]], [dt.date(2024, 2, 29), None]),
     ("to_date", [["29/02/2024"], C("dd/MM/yyyy")], [dt.date(2024, 2, 29)]),
     ("from_unixtime", [[0, 1_700_000_000, None]], ["1970-01-01 00:00:00", "2023-11-14 22:13:20", None]),
