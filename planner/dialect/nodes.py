@@ -50,7 +50,7 @@ Expressions
   exp.Literal, exp.Boolean, exp.Null, exp.Alias, exp.Paren, exp.Tuple (also ROW(…) is Call 'row'), exp.Ordered
                   (this, desc, nulls_first as the user said, or None)
   Interval        `INTERVAL '5' SECOND`, `INTERVAL '1 day 2 hours'`: months and µs
-  exp.Cast, exp.TryCast   this, to (TypeName); `x::t`, `DATE '2020-01-01'` and `TIMESTAMP '…'` are casts of a string
+  exp.Cast, exp.TryCast   this, to (TypeName); `x::t`, JSON_VALUE(… RETURNING t), `DATE '2020-01-01'` and `TIMESTAMP '…'` are casts of a string
   exp.Array       ARRAY[…]: expressions; exp.Map has keys and values (exp.Array each): MAP {…} and MAP['k', v, …]
   exp.Lambda      x -> e as function argument: expressions (exp.Identifier), this
   exp.And Or Not EQ NEQ GT GTE LT LTE NullSafeEQ NullSafeNEQ Is Between In Like ILike SimilarTo Escape Add Sub Mul Div
