@@ -47,6 +47,7 @@ Expressions
   exp.Dot         field of an expression that is no plain name: this, expression (exp.Identifier)
   exp.Bracket     this, expressions (one): element of array or map, index as written (SQL counts from 1)
   exp.Star        except_ (list of exp.Identifier), rename/replace lists as sqlglot has them
+  exp.HexString   x'00ff': this is the hex text
   exp.Literal, exp.Boolean, exp.Null, exp.Alias, exp.Paren, exp.Tuple (also ROW(…) is Call 'row'), exp.Ordered
                   (this, desc, nulls_first as the user said, or None)
   Interval        `INTERVAL '5' SECOND`, `INTERVAL '1 day 2 hours'`: months and µs
