@@ -23,8 +23,9 @@ _CLASSES: dict[str, type] = {}
 
 def serialisable(cls: type[T]) -> type[T]:
     """Class decorator: instances of this frozen dataclass (or enum) may stand anywhere in a spec."""
-    known = _CLASSES.setdefault(cls.__name__, cls)
-    assert known is cls or known.__module__ == cls.__module__, f"two spec classes named {cls.__name__}"
+    known = _CLASSES.get(cls.__name__, cls)
+    assert known.__module__ == cls.__module__, f"two spec classes named {cls.__name__}"
+    _CLASSES[cls.__name__] = cls  # the last wins: `slots=True` makes a class anew
     return cls
 
 

@@ -1,0 +1,466 @@
+"""Kernels of the key index: an open-addressing table over records of words. Knows no Arrow type.
+
+A table entry is 0 or `tag << 32 | slot + 1`; the tag is the high half of the hash, and its low bits
+are the entry's home, so that entries move without their records being read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from millrace.state.hash_kernels import NULL_LENGTH, stage
+from millrace.state.memory_kernels import (
+    copy_bytes,
+    inlined,
+    internal,
+    load_u64,
+    lowest_bit,
+    prefetch,
+    same_bytes,
+    signed,
+    store_u32,
+    store_u64,
+)
+from millrace.state.words import Addresses, Int64s, Slots, Words
+
+LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
+"""Places in the `counts` array: live slots, first bitmap word that may have a free slot, one past the
+highest slot, bytes used in the arena, of them bytes of removed keys, slots created in this call."""
+
+_BLOCK = 64
+_PREFETCH_FROM = 1 << 15
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_LOW_HALF = np.uint64(0xFFFFFFFF)
+_SHORT = np.uint64(16)
+
+
+@inlined
+def _is_long(length: np.uint64) -> np.bool_:
+    """Whether a value of this length (all ones: null) has its bytes outside of its words."""
+    return length + _ONE > _SHORT + _ONE
+
+
+@inlined
+def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
+    """Whether the record and the staged row at these addresses are one key."""
+    for j in range(fixed):
+        if load_u64(record + j * 8) != load_u64(row + j * 8):
+            return False
+    for v in range(variable):
+        kept, given = record + (fixed + 3 * v) * 8, row + (fixed + 3 * v) * 8
+        length = load_u64(given)
+        if load_u64(kept) != length or load_u64(kept + 8) != load_u64(given + 8):
+            return False
+        last, other = load_u64(kept + 16), load_u64(given + 16)
+        if _is_long(length):
+            if not same_bytes(arena + signed(last) + 8, signed(other) + 8, signed(length) - 8):
+                return False
+        elif last != other:
+            return False
+    return True
+
+
+@inlined
+def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
+    return table + signed((tag & mask) << np.uint64(3))
+
+
+@inlined
+def _warm(
+    table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
+) -> None:
+    """Have the entries of `count` rows brought into cache, the records they point to, and long values of those."""
+    record_size = (fixed + 3 * variable) * 8
+    for k in range(count):
+        prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+    for k in range(count):
+        entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+        if entry != _ZERO:
+            record = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size
+            prefetch(record)
+            prefetch(record + record_size - 8)
+    if variable > 0:
+        for k in range(count):
+            entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+            if entry != _ZERO:
+                value = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size + fixed * 8
+                if _is_long(load_u64(value)):
+                    prefetch(arena + signed(load_u64(value + 16)) + 8)
+
+
+@inlined
+def _find(
+    table: int,
+    mask: np.uint64,
+    records: int,
+    words: int,
+    hashes: int,
+    slots: int,
+    count: int,
+    arena: int,
+    fixed: int,
+    variable: int,
+) -> int:
+    """Slot of each staged row, -1 where absent; returns how many are. All arrays are addresses."""
+    record_size = (fixed + 3 * variable) * 8
+    warm = mask >= np.uint64(_PREFETCH_FROM)
+    misses = 0
+    for k in range(count):
+        if warm and k % _BLOCK == 0:
+            _warm(table, mask, records, hashes + k * 8, min(_BLOCK, count - k), arena, fixed, variable)
+        tag = load_u64(hashes + k * 8) >> np.uint64(32)
+        position = tag & mask
+        slot = -1
+        while True:
+            entry = load_u64(table + signed(position << np.uint64(3)))
+            if (entry >> np.uint64(32)) == tag and entry != _ZERO:
+                found = signed(np.uint64(entry & _LOW_HALF)) - 1
+                if _same_key(records + found * record_size, words + k * record_size, fixed, variable, arena):
+                    slot = found
+                    break
+            elif entry == _ZERO:
+                misses += 1
+                break
+            position = (position + _ONE) & mask
+        store_u32(slots + k * 4, np.uint64(slot))
+    return misses
+
+
+def _finder(fixed: int, variable: int) -> Callable[..., int]:
+    """`_find` for one shape of key, so that its loops over words unroll."""
+
+    @internal
+    def find(
+        table: int,
+        mask: np.uint64,
+        records: int,
+        words: int,
+        hashes: int,
+        slots: int,
+        count: int,
+        arena: int,
+    ) -> int:
+        return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
+
+    return find
+
+
+_find_number = _finder(1, 0)
+_find_pair = _finder(2, 0)
+_find_text = _finder(0, 1)
+_find_text_and_number = _finder(1, 1)
+
+
+@internal
+def find(
+    table: int,
+    mask: np.uint64,
+    records: int,
+    words: int,
+    hashes: int,
+    slots: int,
+    count: int,
+    arena: int,
+    fixed: int,
+    variable: int,
+) -> int:
+    """As `_find`, by the finder made for the shape where there is one."""
+    if variable == 0 and fixed == 1:
+        return _find_number(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 0 and fixed == 2:
+        return _find_pair(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 1 and fixed == 0:
+        return _find_text(table, mask, records, words, hashes, slots, count, arena)
+    if variable == 1 and fixed == 1:
+        return _find_text_and_number(table, mask, records, words, hashes, slots, count, arena)
+    return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
+
+
+@internal
+def _arena_need(record: int, fixed: int, variable: int) -> int:
+    need = 0
+    for v in range(variable):
+        length = load_u64(record + (fixed + 3 * v) * 8)
+        if _is_long(length):
+            need += signed(length)
+    return need
+
+
+@internal
+def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, counts: Int64s) -> None:
+    for j in range(fixed + 3 * variable):
+        store_u64(record + j * 8, load_u64(row + j * 8))
+    for v in range(variable):
+        at = (fixed + 3 * v) * 8
+        length = load_u64(row + at)
+        if _is_long(length):
+            offset = counts[ARENA_USED]
+            copy_bytes(arena + offset, signed(load_u64(row + at + 16)), signed(length))
+            store_u64(record + at + 16, np.uint64(offset))
+            counts[ARENA_USED] = offset + signed(length)
+
+
+@internal
+def _take_slot(live: Words, counts: Int64s) -> int:
+    """The lowest free slot, now live."""
+    word = counts[HINT]
+    while live[word] == _FULL:
+        word += 1
+    bit = lowest_bit(~live[word])
+    live[word] |= _ONE << np.uint64(bit)
+    counts[HINT] = word
+    counts[LIVE] += 1
+    slot = word * 64 + bit
+    if slot >= counts[HIGH]:
+        counts[HIGH] = slot + 1
+    return slot
+
+
+@internal
+def _insert_missing(
+    table: Words,
+    records: int,
+    slot_hashes: Words,
+    live: Words,
+    counts: Int64s,
+    arena: int,
+    arena_size: int,
+    words: int,
+    hashes: int,
+    count: int,
+    slots: Slots,
+    base: int,
+    created: Slots,
+    fixed: int,
+    variable: int,
+) -> int:
+    """Make slots for the staged rows that have none; returns the row at which something must grow, or `count`."""
+    mask = np.uint64(table.shape[0] - 1)
+    limit = min(slot_hashes.shape[0], table.shape[0] // 2)
+    size = (fixed + 3 * variable) * 8
+    for k in range(count):
+        if slots[base + k] >= 0:
+            continue
+        hashed = load_u64(hashes + k * 8)
+        tag = hashed >> np.uint64(32)
+        position = tag & mask
+        row = words + k * size
+        while True:
+            entry = table[position]
+            if entry == _ZERO:
+                if counts[LIVE] >= limit:
+                    return k
+                if variable and counts[ARENA_USED] + _arena_need(row, fixed, variable) > arena_size:
+                    return k
+                slot = _take_slot(live, counts)
+                table[position] = (tag << np.uint64(32)) | np.uint64(slot + 1)
+                _write_record(records + slot * size, row, fixed, variable, arena, counts)
+                slot_hashes[slot] = hashed
+                created[counts[CREATED]] = slot
+                counts[CREATED] += 1
+                break
+            if (entry >> np.uint64(32)) == tag:
+                slot = signed(np.uint64(entry & _LOW_HALF)) - 1
+                if _same_key(records + slot * size, row, fixed, variable, arena):
+                    break
+            position = (position + _ONE) & mask
+        slots[base + k] = slot
+    return count
+
+
+@njit(cache=True, nogil=True)
+def find_or_create(
+    columns: Addresses,
+    start: int,
+    rows: int,
+    fixed: int,
+    variable: int,
+    null_at: int,
+    table: Words,
+    records: Words,
+    slot_hashes: Words,
+    live: Words,
+    arena: int,
+    arena_size: int,
+    counts: Int64s,
+    words: Words,
+    hashes: Words,
+    slots: Slots,
+    created: Slots,
+    create: bool,
+) -> int:
+    """Slots of rows from `start`, where absent made with `create` and -1 without.
+
+    Returns the row at which something must grow, or `rows`.
+    """
+    mask = np.uint64(table.shape[0] - 1)
+    chunk = hashes.shape[0]
+    table_at, records_at = table.ctypes.data, records.ctypes.data
+    words_at, hashes_at, slots_at = words.ctypes.data, hashes.ctypes.data, slots.ctypes.data
+    done = start
+    while done < rows:
+        count = min(chunk, rows - done)
+        stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
+        out = slots_at + done * 4
+        misses = find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable)
+        if misses and create:
+            reached = _insert_missing(
+                table,
+                records_at,
+                slot_hashes,
+                live,
+                counts,
+                arena,
+                arena_size,
+                words_at,
+                hashes_at,
+                count,
+                slots,
+                done,
+                created,
+                fixed,
+                variable,
+            )
+            if reached < count:
+                return done + reached
+        done += count
+    return rows
+
+
+@njit(cache=True, nogil=True)
+def remove(
+    slots: Slots,
+    fixed: int,
+    variable: int,
+    table: Words,
+    records: Words,
+    slot_hashes: Words,
+    live: Words,
+    counts: Int64s,
+) -> int:
+    """Free slots; returns how many were freed before one that is not live, or all."""
+    stride = fixed + 3 * variable
+    mask = np.uint64(table.shape[0] - 1)
+    for i in range(slots.shape[0]):
+        slot = signed(slots[i])
+        if slot < 0 or slot >= counts[HIGH]:
+            return i
+        word, bit = slot >> 6, _ONE << np.uint64(slot & 63)
+        if live[word] & bit == _ZERO:
+            return i
+        live[word] &= ~bit
+        counts[LIVE] -= 1
+        counts[HINT] = min(counts[HINT], word)
+        counts[ARENA_DEAD] += _arena_need(records.ctypes.data + slot * stride * 8, fixed, variable)
+        position = (slot_hashes[slot] >> np.uint64(32)) & mask
+        while table[position] & _LOW_HALF != np.uint64(slot + 1):
+            position = (position + _ONE) & mask
+        _close_gap(table, position, mask)
+    high = counts[HIGH]
+    while high > 0 and (live[(high - 1) >> 6] >> np.uint64((high - 1) & 63)) & _ONE == _ZERO:
+        high = ((high - 1) >> 6) << 6 if live[(high - 1) >> 6] == _ZERO else high - 1
+    counts[HIGH] = high
+    return slots.shape[0]
+
+
+@internal
+def _close_gap(table: Words, gap: np.uint64, mask: np.uint64) -> None:
+    """Empty `gap` and move entries behind it so that every probe still reaches its own."""
+    position = gap
+    while True:
+        position = (position + _ONE) & mask
+        entry = table[position]
+        if entry == _ZERO:
+            break
+        home = (entry >> np.uint64(32)) & mask
+        if ((position - home) & mask) >= ((position - gap) & mask):
+            table[gap] = entry
+            gap = position
+    table[gap] = _ZERO
+
+
+@njit(cache=True, nogil=True)
+def refill(table: Words, old: Words) -> None:
+    """Enter all of `old` into the empty `table` of another size."""
+    mask = np.uint64(table.shape[0] - 1)
+    for i in range(old.shape[0]):
+        entry = old[i]
+        if entry != _ZERO:
+            position = (entry >> np.uint64(32)) & mask
+            while table[position] != _ZERO:
+                position = (position + _ONE) & mask
+            table[position] = entry
+
+
+@njit(cache=True, nogil=True)
+def live_slots(live: Words, high: int, out: Slots) -> int:
+    """Live slots in ascending order; returns how many."""
+    n = 0
+    for word in range((high + 63) >> 6):
+        bits = live[word]
+        while bits != _ZERO:
+            out[n] = word * 64 + lowest_bit(bits)
+            n += 1
+            bits &= bits - _ONE
+    return n
+
+
+@njit(cache=True, nogil=True)
+def compact_arena(
+    slots: Slots, records: Words, fixed: int, variable: int, arena: int, target: int, counts: Int64s
+) -> None:
+    """Copy the bytes of these slots from one arena to another, densely."""
+    stride = fixed + 3 * variable
+    used = 0
+    for i in range(slots.shape[0]):
+        at = signed(slots[i]) * stride + fixed
+        for v in range(variable):
+            length = records[at + 3 * v]
+            if _is_long(length):
+                size = signed(length)
+                copy_bytes(target + used, arena + signed(records[at + 3 * v + 2]), size)
+                records[at + 3 * v + 2] = np.uint64(used)
+                used += size
+    counts[ARENA_USED] = used
+    counts[ARENA_DEAD] = 0
+
+
+@njit(cache=True, nogil=True)
+def gather_words(slots: Slots, records: Words, stride: int, at: int, out: Words) -> None:
+    """Word `at` of each slot's record."""
+    for i in range(slots.shape[0]):
+        out[i] = records[signed(slots[i]) * stride + at]
+
+
+@njit(cache=True, nogil=True)
+def gather_offsets(slots: Slots, records: Words, stride: int, at: int, offsets: Int64s) -> int:
+    """Offsets (n + 1) of the variable-width values whose words start at `at`; returns the null count."""
+    nulls = 0
+    offsets[0] = 0
+    for i in range(slots.shape[0]):
+        length = records[signed(slots[i]) * stride + at]
+        if length == NULL_LENGTH:
+            nulls += 1
+            length = _ZERO
+        offsets[i + 1] = offsets[i] + signed(length)
+    return nulls
+
+
+@njit(cache=True, nogil=True)
+def gather_bytes(
+    slots: Slots, records: Words, stride: int, at: int, arena: int, offsets: Int64s, target: int
+) -> None:
+    """Copy the values to `target`; short ones are stored in the record itself."""
+    record_address = records.ctypes.data
+    for i in range(slots.shape[0]):
+        place = signed(slots[i]) * stride + at
+        length = offsets[i + 1] - offsets[i]
+        if length <= 16:
+            copy_bytes(target + offsets[i], record_address + (place + 1) * 8, length)
+        else:
+            copy_bytes(target + offsets[i], arena + signed(records[place + 2]), length)
