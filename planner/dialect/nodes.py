@@ -31,7 +31,7 @@ exp.Join          this, side ('LEFT'|'RIGHT'|'FULL'|None), kind ('INNER'|'CROSS'
                   method ('ASOF' or None), asof (AsofMatch), within (Within). A comma in FROM is kind 'CROSS'.
 
 Expressions
-  Call            every function call, aggregate or not, whatever syntax it had:
+  Call            every function call, aggregate or not, whatever syntax it had (f(a => 1) has a NamedArgument):
                   EXTRACT(x FROM y) is date_part('x', y); POSITION(a IN b) is strpos(b, a); SUBSTRING(a FROM b FOR c) is
                   substring(a, b, c); TRIM([LEADING|TRAILING|BOTH] c FROM a) is ltrim/rtrim/btrim(a, c);
                   OVERLAY(a PLACING b FROM c FOR d) is overlay(a, b, c, d); CURRENT_TIMESTAMP is current_timestamp();
