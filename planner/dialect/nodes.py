@@ -169,7 +169,8 @@ class WindowBound(exp.Expression):
 
 
 class Emit(exp.Expression):
-    """`mode` is 'final', 'changes', 'every_record' (WINDOW clause with EMIT CHANGES) or 'interval' (with `us`)."""
+    """`mode` is 'final', 'changes', 'every_record' (EMIT CHANGES with a WINDOW clause, or
+    with the option 'changes' = 'every_record') or 'interval' (with `us`)."""
 
     arg_types: ClassVar[dict[str, bool]] = {"mode": True, "us": False}
 
