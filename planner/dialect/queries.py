@@ -41,6 +41,10 @@ CLAUSE_WORDS = (
 """Every word that may begin a clause of a query: what a misspelt one is compared with."""
 
 
+OPERANDS_MAX = 100
+"""Queries that set operations put together in one."""
+
+
 class QueryGrammar:
     """Ties the modules of the grammar together; see `cursor.Grammar`."""
 
@@ -121,6 +125,10 @@ def _common_table(cursor: Cursor) -> exp.CTE:
 def _set_operation(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     left = _intersection(cursor, selects, may_store)
     while cursor.at_any(("UNION", "EXCEPT", "MINUS")):
+        if len(selects.pending) >= OPERANDS_MAX:
+            cursor.fail(
+                f"more than {OPERANDS_MAX} queries in one", "MR1012", hint="name parts with CREATE VIEW"
+            )
         token = cursor.advance()
         distinct = _distinct(cursor)
         kind = exp.Union if token.word == "UNION" else exp.Except
@@ -129,9 +137,15 @@ def _set_operation(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     return left
 
 
+def _check_count(cursor: Cursor, selects: _Selects) -> None:
+    if len(selects.pending) >= OPERANDS_MAX:
+        cursor.fail(f"more than {OPERANDS_MAX} queries in one", "MR1012", hint="name parts with CREATE VIEW")
+
+
 def _intersection(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     left = _select_or_parenthesis(cursor, selects, may_store)
     while cursor.at("INTERSECT"):
+        _check_count(cursor, selects)
         token = cursor.advance()
         distinct = _distinct(cursor)
         right = _select_or_parenthesis(cursor, selects, False)

@@ -486,5 +486,20 @@ def test_deep_nesting_is_refused_and_long_chains_are_not() -> None:
         parse_statement("SELECT " + "- " * 5000 + "1")
     with pytest.raises(Invalid):
         parse_statement("SELECT * FROM " + "(SELECT * FROM " * 500 + "t" + ")" * 500)
-    parse_statement("SELECT 1 WHERE " + " AND ".join(["a = 1"] * 3000))
+    for chain in (
+        " + ".join(["a"] * 1000),
+        " || ".join(["a"] * 1000),
+        "a" + "::int" * 1000,
+        "a" + "[1]" * 1000,
+    ):
+        with pytest.raises(Invalid) as caught:
+            parse_statement(f"SELECT {chain}")
+        assert caught.value.code == "MR1012"
+    for word in (" UNION ALL ", " INTERSECT "):
+        with pytest.raises(Invalid):
+            parse_statement(word.join(["SELECT 1"] * 1000))
+    for word in ("AND", "OR"):
+        long = condition(f" {word} ".join(["a = 1"] * 3000))
+        assert max(node.depth for node in long.walk()) < 20
+        assert len(list(long.find_all(exp.EQ))) == 3000
     parse_statement("SELECT " + "(" * 40 + "1" + ")" * 40)
