@@ -17,7 +17,7 @@ from millrace.planner.dialect.definitions import (
     read_query_end,
 )
 from millrace.planner.dialect.options import read_option_name, read_option_value, read_options
-from millrace.planner.dialect.queries import CLAUSE_WORDS, read_condition, read_query
+from millrace.planner.dialect.queries import CLAUSE_WORDS, apply_changes, read_condition, read_query
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.statements import (
     Alter,
@@ -84,7 +84,7 @@ def _inner(cursor: Cursor) -> Statement:
 def _select(cursor: Cursor, head: Head) -> Statement:
     found = read_query(cursor, may_store=True)
     options, into = read_query_end(cursor, (), found.into)
-    rest, connectors = split_options(cursor, options)
+    rest, connectors = split_options(cursor, apply_changes(cursor, found.query, options))
     if into is not None:
         return InsertQuery(target=into, query=found.query, options=rest, connectors=connectors, **head)
     return SelectStatement(query=found.query, options=rest, connectors=connectors, **head)
@@ -105,7 +105,7 @@ def _insert(cursor: Cursor, head: Head) -> Statement:
         cursor.unexpected("VALUES", "SELECT")
     query = read_query(cursor).query
     options, _ = read_query_end(cursor, (), target)
-    rest, connectors = split_options(cursor, options)
+    rest, connectors = split_options(cursor, apply_changes(cursor, query, options))
     return InsertQuery(
         target=target, query=query, columns=columns, options=rest, connectors=connectors, **head
     )

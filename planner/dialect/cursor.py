@@ -179,14 +179,15 @@ class Cursor:
                     hint = "take out the comma before it"
                 self.fail(f"expected {what}, found the reserved word {token.word}", "MR1011", hint=hint)
             self.unexpected(what)
-        self.advance()
-        return self.placed(exp.Identifier(this=token.text, quoted=token.kind is Kind.QUOTED), token)
+        return self.label(what)
 
     def label(self, what: str = "a name") -> exp.Identifier:
         """A name after AS or a dot, where reserved words are clear enough."""
         token = self.here
         if token.kind not in (Kind.QUOTED, Kind.WORD):
             self.unexpected(what)
+        if not token.text:
+            self.fail("a name can not be empty", "MR1009")
         self.advance()
         return self.placed(exp.Identifier(this=token.text, quoted=token.kind is Kind.QUOTED), token)
 

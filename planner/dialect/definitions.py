@@ -13,7 +13,7 @@ from millrace.planner.dialect.connections import connected, read_clauses, split_
 from millrace.planner.dialect.cursor import Cursor
 from millrace.planner.dialect.nodes import Interval, position_of
 from millrace.planner.dialect.options import read_option_name, read_options
-from millrace.planner.dialect.queries import CLAUSE_WORDS, read_query
+from millrace.planner.dialect.queries import CLAUSE_WORDS, apply_changes, read_query
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.types import at_type, read_type
 from millrace.planner.dialect.windows import read_table_name
@@ -324,7 +324,7 @@ def _query_rest(
     found = read_query(cursor, may_store=True)
     into = found.into
     options, into = read_query_end(cursor, options, into)
-    rest, connectors = split_options(cursor, options)
+    rest, connectors = split_options(cursor, apply_changes(cursor, found.query, options))
     return CreateQuery(
         kind=kind,
         name=name,

@@ -247,9 +247,10 @@ def _inline(cursor: Cursor) -> InlineSource:
 
 
 def _table_call(cursor: Cursor, lateral: bool) -> TableCall:
+    token = cursor.here
     call = read_call(cursor)
     if not isinstance(call, Call):
-        cursor.fail("a window function can not stand in FROM", "MR1044", at=cursor.previous())
+        cursor.fail(f"{token.text} can not stand in FROM", "MR1044", at=token)
     node = TableCall(this=call, lateral=lateral or None)
     if cursor.take("WITH", "ORDINALITY"):
         node.set("ordinality", True)
