@@ -20,7 +20,7 @@ class Clock(enum.Enum):
     PROCESSING = "processing"
     """The clock of the machine."""
     WATERMARK = "watermark"
-    """The watermark: the same answer in every run, and at the end of bounded input the end of time."""
+    """The watermark: the same answer in every run. When bounded input has ended, its last time."""
 
 
 @serialisable

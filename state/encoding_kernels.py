@@ -10,14 +10,14 @@ import numpy as np
 from numba import njit
 
 from millrace.state.hash_kernels import NULL_LENGTH, stage
-from millrace.state.memory_kernels import copy_bytes, signed, store_u8, store_u64
+from millrace.state.memory_kernels import copy_bytes, internal, signed, store_u8, store_u64
 from millrace.state.words import Addresses, Int64s, Kind, Words
 
 _W128 = int(Kind.W128)
 _FIRST_VARIABLE = int(Kind.VAR32)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _cell_size(kind: int, words: Words, at: int, place: int, null: bool) -> int:
     if null:
         return 1
@@ -26,7 +26,7 @@ def _cell_size(kind: int, words: Words, at: int, place: int, null: bool) -> int:
     return 9 + signed(words[at + place])
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _write_cell(kind: int, words: Words, at: int, place: int, null: bool, target: int) -> None:
     if null:
         store_u8(target, np.uint64(0))

@@ -89,14 +89,28 @@ class KeyIndex:
         """The slot of each row, made where its key is new. `rows` is needed where there is no column."""
         given = columns
         count, columns, buffers = self._open(columns, rows)
-        slots: Slots = np.empty(count, np.int32)
         created: Slots = np.empty(count, np.int32)
-        counts = self._counts
-        counts[5] = 0
+        slots = self._slots(columns, count, buffers, created)
+        made = created[: self._counts[5]]
+        if self._held is not None and len(made):
+            self._held.keep(given, slots, made)
+        return Upserted(slots, made.copy() if len(made) * 2 < count else made)
+
+    def lookup(self, columns: Sequence[pa.Array], rows: int | None = None) -> Slots:
+        """The slot of each row, -1 where its key is absent."""
+        count, columns, buffers = self._open(columns, rows)
+        return self._slots(columns, count, buffers, None)
+
+    def _slots(
+        self, columns: Sequence[pa.Array], count: int, buffers: Addresses, created: Slots | None
+    ) -> Slots:
+        """The slot of each row; what is new is made and listed in `created`, or is -1 where that is None."""
+        slots: Slots = np.empty(count, np.int32)
+        layout = self._layout
+        self._counts[5] = 0
         done = 0
-        while count:
-            layout = self._layout
-            done = self._kernels.upsert(
+        while done < count:
+            done = self._kernels.find_or_create(
                 buffers,
                 done,
                 count,
@@ -109,39 +123,15 @@ class KeyIndex:
                 self._live,
                 self._arena.ctypes.data,
                 len(self._arena),
-                counts,
+                self._counts,
                 self._chunk_words,
                 self._chunk_hashes,
                 slots,
-                created,
+                slots if created is None else created,
+                created is not None,
             )
-            if done == count:
-                break
-            self._grow(columns, done)
-        made = created[: counts[5]]
-        if self._held is not None and len(made):
-            self._held.keep(given, slots, made)
-        return Upserted(slots, made.copy() if len(made) * 2 < count else made)
-
-    def lookup(self, columns: Sequence[pa.Array], rows: int | None = None) -> Slots:
-        """The slot of each row, -1 where its key is absent."""
-        count, columns, buffers = self._open(columns, rows)
-        slots: Slots = np.empty(count, np.int32)
-        if count:
-            layout = self._layout
-            self._kernels.lookup(
-                buffers,
-                count,
-                layout.fixed,
-                layout.variable,
-                layout.null_at,
-                self._table,
-                self._records,
-                self._arena.ctypes.data,
-                self._chunk_words,
-                self._chunk_hashes,
-                slots,
-            )
+            if done < count:
+                self._grow(columns, done)
         return slots
 
     def remove(self, slots: npt.NDArray[np.integer]) -> None:

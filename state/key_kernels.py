@@ -14,6 +14,8 @@ from numba import njit
 from millrace.state.hash_kernels import NULL_LENGTH, stage
 from millrace.state.memory_kernels import (
     copy_bytes,
+    inlined,
+    internal,
     load_u64,
     lowest_bit,
     prefetch,
@@ -37,13 +39,13 @@ _LOW_HALF = np.uint64(0xFFFFFFFF)
 _SHORT = np.uint64(16)
 
 
-@njit(inline="always")
+@inlined
 def _is_long(length: np.uint64) -> np.bool_:
     """Whether a value of this length (all ones: null) has its bytes outside of its words."""
     return length + _ONE > _SHORT + _ONE
 
 
-@njit(inline="always")
+@inlined
 def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
     """Whether the record and the staged row at these addresses are one key."""
     for j in range(fixed):
@@ -63,12 +65,12 @@ def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> b
     return True
 
 
-@njit(inline="always")
+@inlined
 def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
     return table + signed((tag & mask) << np.uint64(3))
 
 
-@njit(inline="always")
+@inlined
 def _warm(
     table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
 ) -> None:
@@ -91,7 +93,7 @@ def _warm(
                     prefetch(arena + signed(load_u64(value + 16)) + 8)
 
 
-@njit(inline="always")
+@inlined
 def _find(
     table: int,
     mask: np.uint64,
@@ -132,7 +134,7 @@ def _find(
 def _finder(fixed: int, variable: int) -> Callable[..., int]:
     """`_find` for one shape of key, so that its loops over words unroll."""
 
-    @njit(nogil=True)
+    @internal
     def find(
         table: int,
         mask: np.uint64,
@@ -154,7 +156,7 @@ _find_text = _finder(0, 1)
 _find_text_and_number = _finder(1, 1)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def find(
     table: int,
     mask: np.uint64,
@@ -179,7 +181,7 @@ def find(
     return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _arena_need(record: int, fixed: int, variable: int) -> int:
     need = 0
     for v in range(variable):
@@ -189,7 +191,7 @@ def _arena_need(record: int, fixed: int, variable: int) -> int:
     return need
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, counts: Int64s) -> None:
     for j in range(fixed + 3 * variable):
         store_u64(record + j * 8, load_u64(row + j * 8))
@@ -203,7 +205,7 @@ def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, 
             counts[ARENA_USED] = offset + signed(length)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _take_slot(live: Words, counts: Int64s) -> int:
     """The lowest free slot, now live."""
     word = counts[HINT]
@@ -219,7 +221,7 @@ def _take_slot(live: Words, counts: Int64s) -> int:
     return slot
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _insert_missing(
     table: Words,
     records: int,
@@ -272,7 +274,7 @@ def _insert_missing(
 
 
 @njit(cache=True, nogil=True)
-def upsert(
+def find_or_create(
     columns: Addresses,
     start: int,
     rows: int,
@@ -290,8 +292,12 @@ def upsert(
     hashes: Words,
     slots: Slots,
     created: Slots,
+    create: bool,
 ) -> int:
-    """Slots of rows from `start`, made where absent; returns the row at which something must grow, or `rows`."""
+    """Slots of rows from `start`, where absent made with `create` and -1 without.
+
+    Returns the row at which something must grow, or `rows`.
+    """
     mask = np.uint64(table.shape[0] - 1)
     chunk = hashes.shape[0]
     table_at, records_at = table.ctypes.data, records.ctypes.data
@@ -301,7 +307,8 @@ def upsert(
         count = min(chunk, rows - done)
         stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
         out = slots_at + done * 4
-        if find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable):
+        misses = find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable)
+        if misses and create:
             reached = _insert_missing(
                 table,
                 records_at,
@@ -323,44 +330,6 @@ def upsert(
                 return done + reached
         done += count
     return rows
-
-
-@njit(cache=True, nogil=True)
-def lookup(
-    columns: Addresses,
-    rows: int,
-    fixed: int,
-    variable: int,
-    null_at: int,
-    table: Words,
-    records: Words,
-    arena: int,
-    words: Words,
-    hashes: Words,
-    slots: Slots,
-) -> None:
-    """Slots of rows, -1 where absent."""
-    mask = np.uint64(table.shape[0] - 1)
-    chunk = hashes.shape[0]
-    words_at, hashes_at = words.ctypes.data, hashes.ctypes.data
-    done = 0
-    while done < rows:
-        count = min(chunk, rows - done)
-        stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
-        out = slots.ctypes.data + done * 4
-        find(
-            table.ctypes.data,
-            mask,
-            records.ctypes.data,
-            words_at,
-            hashes_at,
-            out,
-            count,
-            arena,
-            fixed,
-            variable,
-        )
-        done += count
 
 
 @njit(cache=True, nogil=True)
@@ -399,7 +368,7 @@ def remove(
     return slots.shape[0]
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _close_gap(table: Words, gap: np.uint64, mask: np.uint64) -> None:
     """Empty `gap` and move entries behind it so that every probe still reaches its own."""
     position = gap

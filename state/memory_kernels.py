@@ -18,6 +18,13 @@ def _operation(typed: Callable[..., Any]) -> Callable[..., Any]:
     return intrinsic(typed)
 
 
+inlined = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # pyright: ignore[reportCallIssue]
+"""Marks a small function that only kernels call: nothing is compiled to call it from Python."""
+
+internal = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # pyright: ignore[reportCallIssue]
+"""Marks a function that only kernels call."""
+
+
 def _load(bits: int, signed: bool) -> Callable[..., Any]:
     """An intrinsic `address -> value`: an unaligned little-endian load, widened to 64 bits."""
     result = types.int64 if signed else types.uint64
@@ -128,19 +135,19 @@ def prefetch(typing_context: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-@njit(inline="always")
+@inlined
 def signed(word: np.integer[Any] | int) -> int:
     """A word as int64: Numba makes a float of a sum of int64 and uint64."""
     return np.int64(word)  # type: ignore[return-value]
 
 
-@njit(inline="always")
+@inlined
 def is_set(bitmap: int, position: int) -> bool:
     """Whether bit `position` of the Arrow bitmap at address `bitmap` is set."""
     return (load_u8(bitmap + (position >> 3)) >> (position & 7)) & 1 != 0
 
 
-@njit(cache=True, nogil=True)
+@internal
 def copy_bytes(target: int, source: int, length: int) -> None:
     """Copy `length` bytes between addresses that do not overlap."""
     if length >= 8:
@@ -154,7 +161,7 @@ def copy_bytes(target: int, source: int, length: int) -> None:
         store_u8(target + i, load_u8(source + i))
 
 
-@njit(cache=True, nogil=True)
+@internal
 def same_bytes(left: int, right: int, length: int) -> bool:
     """Whether `length` bytes at both addresses agree."""
     if length >= 8:

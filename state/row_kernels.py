@@ -7,6 +7,7 @@ from numba import njit
 
 from millrace.state.memory_kernels import (
     copy_bytes,
+    internal,
     is_set,
     load_i64,
     load_u8,
@@ -29,7 +30,7 @@ DATA, VALID, OFFSETS, BIT = range(4)
 """Columns of the table of one Arrow column: addresses (0: absent) and the bit offset."""
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _position(chunk: Addresses, row: int) -> int:
     """Where a row is in its chunk, -1 where it is not."""
     numbers = chunk[NUMBERS]

@@ -62,6 +62,10 @@ class Accumulator(ABC):
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
         """The value of `call` for each of these groups."""
 
+    def results(self, calls: Sequence[AggregateCall], slots: Slots) -> list[Outcome]:
+        """The values of several calls for each of these groups."""
+        return [self.result(call, slots) for call in calls]
+
     @abstractmethod
     def capture(self, slots: Slots) -> pa.Array:
         """The state of these groups, one value a group, as a copy."""
@@ -116,7 +120,13 @@ class WordAccumulator(Accumulator):
         """The value of `call` for each row of words."""
 
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
-        return self.finish(call, self.words[slots])
+        return self.finish(call, self.words.take(slots, axis=0))
+
+    def results(self, calls: Sequence[AggregateCall], slots: Slots) -> list[Outcome]:
+        if not self.traceable:
+            return [self.result(call, slots) for call in calls]
+        words = self.words.take(slots, axis=0)
+        return [self.finish(call, words) for call in calls]
 
     def capture(self, slots: Slots) -> pa.Array:
         words = self.words[slots]
@@ -168,6 +178,7 @@ class AccumulatorSet:
         self.places = list(places)
         """The part that answers each call."""
         self.calls = list(calls)
+        self._wanted = [[i for i, p in enumerate(places) if p == part] for part in range(len(parts))]
         self.capacity = 0
         self._seen = np.zeros(0, np.int64)
 
@@ -224,7 +235,7 @@ class AccumulatorSet:
         taken = self._rows(slots, data, weights, sequence)
         outcomes: dict[int, Outcome] = {}
         for place, (part, rows) in enumerate(taken):
-            wanted = [i for i, p in enumerate(self.places) if p == place]
+            wanted = self._wanted[place]
             if isinstance(part.accumulator, WordAccumulator) and part.accumulator.traceable:
                 words = part.accumulator.trace(rows)
                 for i in wanted:
@@ -269,10 +280,12 @@ class AccumulatorSet:
 
     def results(self, slots: Slots) -> list[Outcome]:
         """The value of each call for these groups."""
-        return [
-            self.parts[place].accumulator.result(call, slots)
-            for place, call in zip(self.places, self.calls, strict=True)
-        ]
+        outcomes: list[Outcome | None] = [None] * len(self.calls)
+        for part, wanted in zip(self.parts, self._wanted, strict=True):
+            found = part.accumulator.results([self.calls[i] for i in wanted], slots)
+            for i, outcome in zip(wanted, found, strict=True):
+                outcomes[i] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def merge(self, slots: Slots, other: AccumulatorSet, other_slots: Slots) -> None:
         """Add the groups `other_slots` of a set with the same calls; a slot may come several times."""

@@ -170,7 +170,7 @@ class DistinctFeed(Accumulator):
         return self.values.capture(slots)
 
     def restore(self, slots: Slots, state: pa.Array) -> None:
-        entries, groups = self.values.restore(slots, state)
+        entries, _ = self.values.restore(slots, state)
         present = entries[self.values.counts[entries, 0] > 0]
         order = np.argsort(self.values.arrival[present], kind="stable")
         present = present[order]

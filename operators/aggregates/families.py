@@ -38,8 +38,18 @@ _EXTREMES = frozenset(("min", "max"))
 _PICKS = frozenset(("first_value", "last_value", "any_value", "arg_min", "arg_max"))
 _MOMENTS = frozenset(("var_samp", "var_pop", "stddev_samp", "stddev_pop"))
 _SETTLED = frozenset(
-    ("min", "max", "any_value", "bool_and", "bool_or", "bit_and", "bit_or", "approx_count_distinct")
-    + ("arg_min", "arg_max")
+    [
+        "min",
+        "max",
+        "any_value",
+        "bool_and",
+        "bool_or",
+        "bit_and",
+        "bit_or",
+        "approx_count_distinct",
+        "arg_min",
+        "arg_max",
+    ]
 )
 """Where DISTINCT makes no difference."""
 
@@ -116,8 +126,7 @@ def _part(
         return Part(counts, columns, None, name, needed=call.arguments)
     columns = call.arguments + tuple(key[0] for key in call.order_by)
     if call.distinct:
-        columns = tuple(dict.fromkeys(columns))
-        if columns != call.arguments:
+        if set(columns) != set(call.arguments):
             raise Unsupported(
                 f"{call.function}(DISTINCT …) ordered by something else than its argument",
                 code="MR1911",
@@ -125,6 +134,7 @@ def _part(
             )
         fed = replace(call, distinct=False)
         inner = _build(fed, [replace(o, distinct=False) for o in sharing], schema, retracting)
+        types = [schema.field(i).type for i in columns]
         return Part(DistinctFeed(types, inner, retracting=retracting), columns, call.filter, name, columns)
     needed = columns if registered(call.function) is None else ()
     if call.function in _ORDERED:
@@ -159,9 +169,9 @@ def _build(
         return Bits(retracting=retracting)
     if name == "approx_count_distinct":
         return DistinctSketch()
-    if name in _PICKS and not retracting and len(call.order_by) < 2 and all(is_word(t) for t in ordering):
-        if name not in ("arg_min", "arg_max") or is_word(types[1]):
-            return _pick(call, types[0])
+    keys = types[1:] + ordering
+    if name in _PICKS and not retracting and len(call.order_by) < 2 and all(is_word(t) for t in keys):
+        return _pick(call, types[0])
     return Values([*types, *ordering], each=not retracting and name in _ORDERED, nulls=keeps_nulls(name))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -255,7 +256,7 @@ class PythonState(Accumulator):
         picked = pa.array(order)
         arguments = [argument.take(picked) for argument in rows.arguments]
         firsts = [0, *(np.flatnonzero(np.diff(slots)) + 1), len(slots)]
-        for first, last in zip(firsts, firsts[1:], strict=False):
+        for first, last in pairwise(firsts):
             if first == last:
                 continue
             state = self._state(int(slots[first]))

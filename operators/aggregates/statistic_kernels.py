@@ -29,6 +29,8 @@ def add_moments(
                 mean = floats[slot, 1] + weight * delta / count
                 floats[slot, 1] = mean
                 floats[slot, 2] += weight * delta * (values[i] - mean)
+                if count == 1:  # exactly, whatever was taken back before
+                    floats[slot, 2] = 0.0
         if trace is not None:
             trace[i, :] = words[slot, :]
 
@@ -72,6 +74,8 @@ def add_pairs(
                 floats[slot, 3] += weight * dy * (ys[i] - floats[slot, 1])
                 floats[slot, 4] += weight * dx * (xs[i] - floats[slot, 2])
                 floats[slot, 5] += weight * dy * (xs[i] - floats[slot, 2])
+                if count == 1:
+                    floats[slot, 3:] = 0.0
         if trace is not None:
             trace[i, :] = words[slot, :]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TextIO
+from typing import ClassVar, Literal, TextIO
 
 import pyarrow as pa
 
@@ -17,11 +17,9 @@ from millrace.operators.batch import Batch
 from millrace.operators.connectors.options import Kind, Option, Options
 from millrace.operators.connectors.registry import Connector
 from millrace.operators.connectors.result_table import ResultTable, Texts
+from millrace.operators.connectors.screen import screen
 from millrace.operators.operator import Context
 from millrace.operators.sink import Changelog, Commit, Sink, SinkSpec
-
-if TYPE_CHECKING:
-    from rich.live import Live
 
 REFRESH_US = 100_000
 _WIDEST = 40
@@ -72,6 +70,10 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+
+
 def _columns(batch: Batch) -> list[list[str]]:
     """The columns' values as text; line breaks and control characters are escaped."""
     made = []
@@ -90,10 +92,7 @@ class LineSink(Sink):
         self._spec = spec
         self._stream = stream
         self._widths: list[int] = []
-        self._right = [
-            pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_decimal(f.type)
-            for f in spec.schema
-        ]
+        self._right = [_is_number(field.type) for field in spec.schema]
 
     def write(self, batch: Batch) -> None:
         if not batch.num_rows:
@@ -147,7 +146,6 @@ class TableSink(Sink):
         self._table = ResultTable(
             [names.index(name) for name in spec.key], spec.changelog is Changelog.UPSERT
         )
-        self._live: Live | None = None
         self._drawn_at = -REFRESH_US
         self._stale = False
 
@@ -166,34 +164,30 @@ class TableSink(Sink):
     def close(self) -> None:
         if self._stale:
             self._draw()
-        if self._live is not None:
-            self._live.stop()
+        screen(self._stream).release(self)
 
     def _draw(self) -> None:
         # Deferred: rich is needed by this sink alone and takes a tenth of a second to import.
         from rich.console import Console
-        from rich.live import Live
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=self._spec.label or None, caption=self._caption(), title_justify="left")
+        console = Console(file=self._stream)
+        shown = min(self._spec.rows, max(console.height - 8, 1))
+        table = Table(title=self._spec.label or None, caption=self._caption(shown), title_justify="left")
         for field in self._spec.schema:
-            number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-            decimal = pa.types.is_decimal(field.type)
-            table.add_column(
-                field.name, justify="right" if number or decimal else "left", overflow="ellipsis"
-            )
-        for row in self._table.latest(self._spec.rows):
+            justify: Literal["left", "right"] = "right" if _is_number(field.type) else "left"
+            table.add_column(field.name, justify=justify, overflow="ellipsis", no_wrap=True)
+        for row in self._table.latest(shown):
             table.add_row(*(Text(text) for text in row))
-        if self._live is None:
-            self._live = Live(console=Console(file=self._stream), auto_refresh=False)
-            self._live.start()
-        self._live.update(table, refresh=True)
+        with console.capture() as captured:
+            console.print(table)
+        screen(self._stream).draw(self, captured.get())
         self._drawn_at = self._context.now()
         self._stale = False
 
-    def _caption(self) -> str | None:
-        hidden = self._table.count - self._spec.rows
+    def _caption(self, shown: int) -> str | None:
+        hidden = self._table.count - shown
         return f"and {hidden:,} rows that changed before these" if hidden > 0 else None
 
 

@@ -60,9 +60,8 @@ def column(
 
 def _with_nulls(made: Column, rate: float, key: int) -> Column:
     def nullable(rows: Int64Array) -> pa.Array:
-        mask = pa.array(randomness.uniform(rows, key) < rate)
-        values = made(rows)
-        return pc.if_else(mask, pa.scalar(None, values.type), values)
+        mask = randomness.uniform(rows, key) < rate
+        return made(rows).take(pa.array(np.arange(len(rows)), mask=mask))
 
     return nullable
 

@@ -7,7 +7,9 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def record_ends(data, delimiter, quote, escape, limit, ends):  # type: ignore[no-untyped-def]
-    """Write the end (after the newline) of every whole record of `data` to `ends`; returns how many.
+    """Write the end (after the newline) of every whole record of `data` to `ends`; returns how many, and a flag.
+
+    The flag says that somewhere text follows a closing quote, or that the last record has an open quote.
 
     A quote opens a quoted field only at its start. A quoted field still open `limit` bytes after its record began
     is taken for a stray quote: the record ends at its first newline. `escape` is -1 where there is none.
@@ -16,6 +18,7 @@ def record_ends(data, delimiter, quote, escape, limit, ends):  # type: ignore[no
     i = start = count = 0
     at_start = True
     quoted = False
+    stray = False
     while i < size:
         c = data[i]
         if quoted:
@@ -37,6 +40,8 @@ def record_ends(data, delimiter, quote, escape, limit, ends):  # type: ignore[no
                 else:
                     quoted = False
                     i += 1
+                    if i < size and data[i] != delimiter and data[i] != 10 and data[i] != 13:
+                        stray = True
             else:
                 i += 1
             continue
@@ -55,4 +60,4 @@ def record_ends(data, delimiter, quote, escape, limit, ends):  # type: ignore[no
                 i += 1
             at_start = False
         i += 1
-    return count
+    return count, stray or quoted

@@ -57,6 +57,8 @@ class CsvDecoder(LineDecoder):
         if not self._columnar:
             raise Mismatch
         quoted = bool(self._quote) and self._quote in block
+        if quoted and self._ends(block)[1]:
+            raise Mismatch
         if self._comment and self._comment in block:
             starts, ends = self.split(block)
             count = len(starts)
@@ -109,10 +111,10 @@ class CsvDecoder(LineDecoder):
                     samples.setdefault(place, text.strip())
         changed = False
         for (place, _), column in zip(self._picks, self._ways, strict=True):
-            text = samples.get(place)
-            if text is None or len(column.ways) < 2:
+            sample = samples.get(place)
+            if sample is None or len(column.ways) < 2:
                 continue
-            chosen = next((way for way in column.ways if way.suits(text)), None)
+            chosen = next((way for way in column.ways if way.suits(sample)), None)
             if chosen is not None and chosen is not column.way:
                 column.way = chosen
                 changed = True
@@ -127,7 +129,7 @@ class CsvDecoder(LineDecoder):
         return starts, ends
 
     def _quoted_bounds(self, block: bytes) -> tuple[Int64Array, Int64Array]:
-        cuts = self._ends(block)
+        cuts, _ = self._ends(block)
         if len(cuts) == 0 or cuts[-1] != len(block):
             cuts = np.append(cuts, len(block))
         starts = np.concatenate([np.zeros(1, np.int64), cuts[:-1]])
@@ -138,20 +140,21 @@ class CsvDecoder(LineDecoder):
     def _plain(self, block: bytes) -> bool:
         return self._escape < 0 and (not self._quote or self._quote not in block)
 
-    def _ends(self, block: bytes) -> Int64Array:
+    def _ends(self, block: bytes) -> tuple[Int64Array, bool]:
+        """Ends of the whole records, and whether a quote is where it should not be."""
         # Numba takes a quarter of a second to import, and only quoted text needs it.
         from millrace.operators.formats.csv_kernels import record_ends
 
         data = np.frombuffer(block, np.uint8)
         ends = np.empty(block.count(b"\n") + 1, np.int64)
         quote = self._quote[0] if self._quote else -1
-        count = record_ends(data, self._delimiter, quote, self._escape, QUOTED_RECORD_BYTES_MAX, ends)
-        return ends[:count]
+        count, stray = record_ends(data, self._delimiter, quote, self._escape, QUOTED_RECORD_BYTES_MAX, ends)
+        return ends[:count], bool(stray)
 
     def complete(self, block: bytes) -> int:
         if self._plain(block):
             return block.rfind(b"\n") + 1
-        ends = self._ends(block)
+        ends, _ = self._ends(block)
         return int(ends[-1]) if len(ends) else 0
 
     def slow(self, record: bytes) -> tuple[object, ...]:
@@ -186,7 +189,7 @@ class CsvDecoder(LineDecoder):
 
 
 def split_fields(text: str, layout: TextLayout) -> list[tuple[str, bool]]:
-    """The fields of one record and whether each began with a quote. Raises RecordError where a quote stays open."""
+    """The fields of one record and whether each began with a quote. Raises RecordError where a quote is stray."""
     quote, escape, delimiter = layout.quote, layout.escape, layout.delimiter
     if not (quote and quote in text) and not (escape and escape in text):
         return [(part, False) for part in text.split(delimiter)]
@@ -209,6 +212,8 @@ def split_fields(text: str, layout: TextLayout) -> list[tuple[str, bool]]:
                 i += 1
             else:
                 opened = False
+                if text[i + 1 : i + 2] not in ("", delimiter, "\r", "\n"):
+                    raise RecordError(SYNTAX, "text follows the quote that closes a field")
         elif c == delimiter:
             fields.append(("".join(parts), quoted))
             parts, quoted, at_start = [], False, True

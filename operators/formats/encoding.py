@@ -7,6 +7,7 @@ import datetime
 import decimal
 import json
 import math
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -192,7 +193,7 @@ def _plain(value: object, type_: pa.DataType) -> object:
 class _Number(float):
     """A number that is written with the digits it was given."""
 
-    def __new__(cls, text: str) -> _Number:
+    def __new__(cls, text: str) -> Self:
         number = super().__new__(cls, text)
         number.text = text
         return number

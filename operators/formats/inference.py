@@ -9,6 +9,7 @@ import pyarrow.csv as pc
 import pyarrow.json as pj
 
 from millrace.errors import Invalid
+from millrace.operators.formats.json_lines import only_objects
 from millrace.operators.formats.records import TextLayout
 
 SAMPLE_BYTES = 1 << 20
@@ -20,9 +21,9 @@ def infer_json(sample: bytes, name: str) -> pa.Schema:
     Where lines disagree or are bad, the first ones that agree decide.
     """
     reason = "no line is a JSON object"
-    lines = sample.splitlines()
+    lines = [line for line in sample.splitlines() if line and only_objects(line)]
     for count in (len(lines), 1_000, 100, 10, 1):
-        data = sample if count == len(lines) else b"\n".join(_good_lines(lines, count))
+        data = b"\n".join(lines if count == len(lines) else _good_lines(lines, count))
         try:
             options = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
             schema = _plain(pj.read_json(io.BytesIO(data), read_options=options).schema)

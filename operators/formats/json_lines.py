@@ -7,10 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from millrace.operators.formats.lines import LineDecoder, Mismatch
+from millrace.operators.formats.lines import LineDecoder, Mismatch, line_bounds
 from millrace.operators.formats.records import (
     ENCODING,
     SYNTAX,
@@ -40,6 +41,8 @@ class JsonDecoder(LineDecoder):
             raise Mismatch
         if not block.isascii():
             block.decode()
+        if not only_objects(block):
+            raise Mismatch
         table = pj.read_json(
             pa.BufferReader(block),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
@@ -104,6 +107,19 @@ class _Column:
     def __post_init__(self) -> None:
         if self.ways:
             self.way = self.ways[0]
+
+
+def only_objects(block: bytes) -> bool:
+    """Whether every line begins as an object, and no null follows one: Arrow's reader crashes on a null by itself."""
+    if b"null" in block and b"}null" in block.translate(None, b" \t\r"):
+        return False
+    newlines = block.count(b"\n") - block.endswith(b"\n")
+    if block.startswith(b"{") and block.count(b"\n{") == newlines:
+        return True
+    starts, _ = line_bounds(block)
+    first = np.frombuffer(block, np.uint8)[starts]
+    others = starts[first != ord("{")].tolist()
+    return all(block[at : at + 1].isspace() and block[at : at + 200].lstrip()[:1] == b"{" for at in others)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

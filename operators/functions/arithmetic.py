@@ -109,7 +109,7 @@ def _subtract(types: Types, returns: pa.DataType, literals: Literals) -> Body:
         return intervals.negate(returns)
     if sql.is_decimal(returns):
         return decimals.add(returns, subtract=True)
-    if sql.is_integer(returns):
+    if sql.is_integer(returns) and sql.is_integer(types[0]):
         return _binary(pc.subtract_checked)
     if sql.is_float(returns):
         return _binary(pc.subtract)

@@ -159,7 +159,13 @@ def _concat_ws(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     def body(values: Sequence[Value], rows: int) -> Value:
         if len(values) == 1:
             return pa.scalar("")
-        joined = pc.binary_join_element_wise(*values[1:], pc.fill_null(values[0], ""), null_handling="skip")
+        parts = list(values[1:])
+        nothing = pc.is_null(parts[0])
+        for part in parts[1:]:
+            nothing = pc.and_(nothing, pc.is_null(part))
+        # Arrow leaves a row out altogether where all of its parts are skipped.
+        parts[0] = pc.if_else(nothing, pa.scalar(""), parts[0])
+        joined = pc.binary_join_element_wise(*parts, pc.fill_null(values[0], ""), null_handling="skip")
         return pc.if_else(pc.is_valid(values[0]), joined, pa.scalar(None, pa.string()))
 
     return body

@@ -417,7 +417,7 @@ def _from_unixtime(types: Types, returns: pa.DataType, literals: Literals) -> Bo
 
 @define(
     "unix_timestamp(TIMESTAMP) -> BIGINT",
-    "unix_timestamp(STRING, STRING) -> BIGINT",
+    "unix_timestamp(STRING[, STRING]) -> BIGINT",
     description="seconds since 1970",
     can_fail=True,
 )
@@ -431,7 +431,8 @@ def _unix_timestamp(types: Types, returns: pa.DataType, literals: Literals) -> B
             returns,
             "unix_timestamp",
         )
-    return lambda values, rows: extract("epoch", values[0], rows)
+    read = build_cast(types[0], sql.TIMESTAMP) if sql.is_string(types[0]) else None
+    return lambda values, rows: extract("epoch", values[0] if read is None else read(values, rows), rows)
 
 
 def _define_name(name: str, letters: str, description: str) -> None:

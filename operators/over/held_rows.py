@@ -44,6 +44,11 @@ class HeldRows:
         """The least tick held; END_OF_TIME where no row is."""
         return min((int(run.ticks[run.start]) for run in self._runs), default=END_OF_TIME)
 
+    @property
+    def latest(self) -> int:
+        """The greatest tick held; far in the past where no row is."""
+        return max((int(run.ticks[-1]) for run in self._runs), default=-(2**62))
+
     def add(self, data: pa.RecordBatch, ticks: Int64Array) -> None:
         """Hold rows until their ticks."""
         if not len(ticks):

@@ -49,6 +49,7 @@ class OverOperator(Operator):
 
     def __init__(self, spec: OverAggregate | RowBufferAggregate, context: Context) -> None:
         self._spec = spec
+        self._schema = spec.output_schema
         self._context = context
         over = isinstance(spec, OverAggregate)
         self._order = spec.order if isinstance(spec, OverAggregate) else None
@@ -257,8 +258,7 @@ class OverOperator(Operator):
     ) -> list[Batch]:
         """Input columns and calls as one batch; rows whose call has no value go to the dead letters."""
         calls = [outcomes[place].values for place in range(len(self._spec.calls))]
-        schema = self._spec.output_schema
-        rows = pa.RecordBatch.from_arrays([*data.columns, *calls], schema=schema)
+        rows = pa.RecordBatch.from_arrays([*data.columns, *calls], schema=self._schema)
         found = _wrong(outcomes, data.num_rows)
         if wrong is not None or found is not None:
             wrong = found if wrong is None else wrong if found is None else wrong | found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from millrace.planner.dialect.cursor import OTHER, RESERVED, Cursor
+from millrace.planner.dialect.cursor import OTHER, RESERVED, Cursor, words
 from millrace.planner.dialect.durations import read_duration, unit_named
 from millrace.planner.dialect.nodes import Call, NamedArgument, RowsWindow
 from millrace.planner.dialect.tokens import Kind, Token
@@ -16,33 +16,10 @@ CONSTANTS = frozenset(("CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME", "LOC
 
 _RESERVED_FUNCTIONS = ("LEFT", "RIGHT")
 _UNIT_FIRST = ("TIMESTAMPADD", "TIMESTAMPDIFF", "DATEDIFF", "DATE_DIFF", "DATEADD")
-_UNITS = [
-    "MICROSECOND",
-    "MILLISECOND",
-    "SECOND",
-    "MINUTE",
-    "HOUR",
-    "DAY",
-    "WEEK",
-    "MONTH",
-    "QUARTER",
-    "YEAR",
-    "DECADE",
-    "CENTURY",
-    "MILLENNIUM",
-    "EPOCH",
-    "DOW",
-    "DOY",
-    "ISODOW",
-    "ISOYEAR",
-    "JULIAN",
-    "NANOSECOND",
-    "TIMEZONE",
-    "TIMEZONE_HOUR",
-    "TIMEZONE_MINUTE",
-    "MICROSECONDS",
-    "MILLISECONDS",
-]
+_UNITS = words(
+    """MICROSECOND MILLISECOND SECOND MINUTE HOUR DAY WEEK MONTH QUARTER YEAR DECADE CENTURY MILLENNIUM EPOCH DOW DOY
+    ISODOW ISOYEAR JULIAN NANOSECOND TIMEZONE TIMEZONE_HOUR TIMEZONE_MINUTE MICROSECONDS MILLISECONDS"""
+)
 
 
 def at_call(cursor: Cursor) -> bool:
@@ -249,6 +226,8 @@ def _trim(cursor: Cursor, token: Token) -> Call | None:
 
 def _overlay(cursor: Cursor, token: Token) -> Call | None:
     this = cursor.expression()
+    if cursor.take(","):
+        return _call("overlay", this, *cursor.commas(cursor.expression))
     cursor.expect("PLACING")
     new = cursor.expression()
     cursor.expect("FROM")

@@ -100,7 +100,12 @@ def connected(cursor: Cursor, found: Clauses, needed: str | None) -> Connector |
             connector = _without_format(cursor, connector_name(words[0].value), words[0].position, rest)
         elif found.options_at is not None or needed:
             hint = "add 'connector' = 'kafka', or another one"
-            cursor.fail(f"{needed or 'WITH'} names no connector", "MR1061", hint=hint, at=found.options_at)
+            cursor.fail(
+                f"{needed or 'WITH'} names no connector",
+                "MR1061",
+                hint=hint,
+                at=found.options_at or cursor.first(),
+            )
     if connector is None:
         if found.format is not None:
             cursor.fail("FORMAT needs a connector", "MR1061")

@@ -1,7 +1,6 @@
 """The tree that the parser hands out: sqlglot nodes in normal form, and our own where sqlglot has none.
 
 Only the nodes named here occur, with only the arguments named here; the parser refuses the rest with a code.
-`ALLOWED` holds the same catalogue for the machine. "list" is a Python list of nodes, "µs" a plain int.
 `position_of(node)` gives line and column for every node.
 
 Queries

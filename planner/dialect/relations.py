@@ -340,12 +340,15 @@ def _skip(cursor: Cursor) -> str:
 
 
 def _pattern(cursor: Cursor) -> str:
-    """The text between the parentheses of PATTERN, as written."""
-    start = cursor.expect("(").stop
-    depth = 1
-    while depth:
+    """The text between the parentheses of PATTERN, with one space for each gap."""
+    previous = cursor.expect("(")
+    depth, text = 1, ""
+    while True:
         if cursor.at_end():
             cursor.unexpected(")")
-        word = cursor.advance().word
-        depth += {"(": 1, ")": -1}.get(word, 0)
-    return cursor.text.prepared[start : cursor.previous().start].strip()
+        token = cursor.advance()
+        depth += {"(": 1, ")": -1}.get(token.word, 0)
+        if not depth:
+            return text.strip()
+        text += (" " if token.start > previous.stop else "") + cursor.text.prepared[token.start : token.stop]
+        previous = token

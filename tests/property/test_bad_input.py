@@ -38,7 +38,7 @@ GARBAGE = [
 ]  # fmt: skip
 
 
-def json_file(rows: int = 60) -> bytes:
+def json_file(rows: int = 24) -> bytes:
     return "".join(
         f'{{"id":{i},"name":"name {i} é","price":{i}.25,"ratio":{i / 7},"ok":{"true" if i % 2 else "false"},'
         f'"at":"2024-01-{i % 28 + 1:02d}T10:00:00.{i:03d}Z"}}\n'
@@ -46,7 +46,7 @@ def json_file(rows: int = 60) -> bytes:
     ).encode()
 
 
-def csv_file(rows: int = 60) -> bytes:
+def csv_file(rows: int = 24) -> bytes:
     return "".join(
         f"{i},{chr(34) + chr(97) + str(i) + ', ' + chr(34) if i % 3 == 0 else chr(98) + chr(233)},{i}.25,{i / 7},"
         f"{'true' if i % 2 else 'false'},2024-01-{i % 28 + 1:02d} 10:00:00.{i:03d}\n"
@@ -54,7 +54,7 @@ def csv_file(rows: int = 60) -> bytes:
     ).encode()
 
 
-def debezium_file(rows: int = 40) -> bytes:
+def debezium_file(rows: int = 16) -> bytes:
     changes = []
     for i, row in enumerate(json_file(rows).decode().splitlines()):
         op = "cudr"[i % 4]

@@ -20,6 +20,7 @@ from millrace.operators.connectors import registry
 from millrace.operators.connectors.blackhole import BlackholeSink
 from millrace.operators.connectors.console import ConsoleSpec, LineSink, TableSink, shown
 from millrace.operators.connectors.result_table import KEYS_KEPT, ResultTable
+from millrace.operators.connectors.screen import Screen
 from millrace.operators.connectors.subscription import BatchQueue, Full, SubscriptionSpec, forget, queue
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import decode, encode
@@ -88,6 +89,22 @@ def test_changelog_on_a_terminal_is_a_table_that_ends_with_what_holds() -> None:
     sink.close()
     last = out.getvalue().rsplit("counts", 1)[1]
     assert "[a]" in last and "7" in last and "c" in last and "b" not in last.replace("\x1b[", "")
+
+
+def test_tables_on_one_screen_stay_in_their_places() -> None:
+    out = Terminal()
+    shared = Screen(out)
+    one, other = object(), object()
+    shared.draw(one, "a1\n")
+    shared.draw(other, "b1\nb2\n")
+    shared.draw(one, "a2\n")
+    assert out.getvalue().endswith("\r\x1b[3A\x1b[Ja2\nb1\nb2\n")
+    shared.release(one)
+    shared.draw(other, "b3\n")
+    shared.release(other)
+    assert out.getvalue().endswith("\x1b[Ja2\nb3\n")
+    shared.draw(object(), "c\n")
+    assert out.getvalue().endswith("b3\n\r\x1b[Kc\n")
 
 
 def test_table_is_drawn_at_most_ten_times_a_second() -> None:

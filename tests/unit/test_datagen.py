@@ -246,6 +246,12 @@ def test_text_length_prefix_and_nulls() -> None:
     assert values(pa.list_(pa.int64()), 500, null_rate=0.5).count(None) > 200
 
 
+@pytest.mark.parametrize("field", [f for f in EVERY if not pa.types.is_struct(f.type)], ids=lambda f: f.name)
+def test_every_type_may_be_null(field: pa.Field) -> None:
+    nulls = values(field.type, 400, null_rate=0.5).count(None)
+    assert 150 < nulls < 250
+
+
 def test_members_of_a_row_have_their_own_rules() -> None:
     schema = pa.schema([("r", pa.struct([("x", pa.int64()), ("y", pa.string())]))])
     rows = read(spec_of(schema, rows=20, fields__r__x__kind="sequence", fields__r__y__values="a"))[

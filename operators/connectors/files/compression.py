@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
 import pyarrow as pa
+
+from millrace.operators.connectors.files.storage import ByteStream
 
 _CODECS = {
     ".gz": "gzip",
@@ -36,12 +36,12 @@ def plain_name(name: str) -> str:
 class PlainStream:
     """Reads what a compressed stream holds. `read` raises OSError where it is corrupt or ends too early."""
 
-    def __init__(self, stream: BinaryIO, codec: str, offset: int) -> None:
+    def __init__(self, stream: ByteStream, codec: str, offset: int) -> None:
         self._raw = pa.PythonFile(stream, mode="r")
         self._stream = pa.CompressedInputStream(self._raw, codec)
         self._skip = offset
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int = -1, /) -> bytes:
         while self._skip > 0:
             passed = len(self._stream.read(min(self._skip, 1 << 20)))
             if passed == 0:

@@ -11,7 +11,7 @@ from millrace.errors import Invalid
 from millrace.operators.connectors.files.compression import NAMES, PlainStream, codec_of, plain_name
 from millrace.operators.connectors.files.sink import FileSinkSpec
 from millrace.operators.connectors.files.source import FileSourceSpec, line_decoder
-from millrace.operators.connectors.files.storage import Storage, storage
+from millrace.operators.connectors.files.storage import ByteStream, Storage, storage
 from millrace.operators.connectors.options import Kind, Option, Options
 from millrace.operators.connectors.registry import Connector
 from millrace.operators.formats.csv_lines import CsvDecoder, header_names
@@ -187,18 +187,20 @@ def make_source(options: Options, schema: pa.Schema | None, format: str | None) 
             raise Invalid(
                 f"there is no file '{path}' to find columns in", code="MR1426", hint="declare the columns"
             )
-        schema = infer(files, names[0], chosen, layout, compression)
-    elif chosen == "csv" and layout.header and names:
-        _check_header(files, names[0], schema, layout, compression)
+        columns = infer(files, names[0], chosen, layout, compression)
+    else:
+        columns = schema
+    if schema is not None and chosen == "csv" and layout.header and names:
+        _check_header(files, names[0], columns, layout, compression)
     if chosen == "raw":
-        check_raw(schema)
+        check_raw(columns)
     elif chosen not in ("parquet", "arrow"):
-        line_decoder(chosen, schema, layout, None, list(schema.names))
+        line_decoder(chosen, columns, layout, None, list(columns.names))
     interval = options.integer("poll.interval")
     return FileSourceSpec(
         path=path,
         format=chosen,
-        schema=schema,
+        schema=columns,
         layout=layout,
         follow=follow,
         poll_interval=1_000_000 if interval is None else interval,
@@ -246,7 +248,7 @@ def _typed_schema(files: Storage, name: str, format: str) -> pa.Schema:
 def _sample(files: Storage, name: str, compression: str) -> bytes:
     codec = codec_of(name, compression)
     raw = files.open(name)
-    stream = raw if codec is None else PlainStream(raw, codec, 0)
+    stream: ByteStream = raw if codec is None else PlainStream(raw, codec, 0)
     data = b""
     try:
         while len(data) < SAMPLE_BYTES:

@@ -223,6 +223,7 @@ class OneFilePlace:
         text = json.dumps(after)
         parquet = self._columnar == "parquet"
         writer: Any = None
+        schema: Any = None
         with pa.OSFile(str(temporary), "wb") as out:
             for source in sources:
                 for batch in _batches(source, parquet):

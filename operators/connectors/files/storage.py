@@ -8,7 +8,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -31,6 +31,18 @@ class FileState:
     identity: str
 
 
+class ByteStream(Protocol):
+    """Bytes read in order."""
+
+    def read(self, count: int = -1, /) -> bytes:
+        """Up to `count` bytes, none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
 class Storage(Protocol):
     """Files by name."""
 
@@ -38,7 +50,7 @@ class Storage(Protocol):
         """Names of all files that match, sorted."""
         ...
 
-    def open(self, name: str, offset: int = 0) -> BinaryIO:
+    def open(self, name: str, offset: int = 0) -> ByteStream:
         """A binary stream from byte `offset`. Raises Unavailable MR3010."""
         ...
 
@@ -92,13 +104,13 @@ class LocalStorage:
         matches = glob.glob(self._path, recursive=True)
         return sorted(name for name in matches if os.path.isfile(name) and not _hidden(name))
 
-    def open(self, name: str, offset: int = 0) -> BinaryIO:
+    def open(self, name: str, offset: int = 0) -> ByteStream:
         try:
             stream = io.FileIO(name, "rb")
             stream.seek(offset)
         except OSError as error:
             raise missing(name, error) from error
-        return stream  # type: ignore[return-value]
+        return stream
 
     def state(self, name: str) -> FileState | None:
         try:
@@ -142,8 +154,8 @@ class ObjectStorage:
         except FileNotFoundError:
             return None
 
-    def open(self, name: str, offset: int = 0) -> BinaryIO:
-        return _ObjectStream(self.store, self._key(name), name, offset)  # type: ignore[return-value]
+    def open(self, name: str, offset: int = 0) -> ByteStream:
+        return _ObjectStream(self.store, self._key(name), name, offset)
 
     def state(self, name: str) -> FileState | None:
         meta = self._head(self._key(name))
@@ -171,7 +183,7 @@ class _ObjectStream:
         except Exception as error:
             raise missing(self._name, error) from error
 
-    def read(self, count: int = -1) -> bytes:
+    def read(self, count: int = -1, /) -> bytes:
         if self._at >= self._size:
             self._size = self._length()
         left = self._size - self._at

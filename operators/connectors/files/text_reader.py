@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from millrace.operators.batch import Batch
 from millrace.operators.connectors.files.compression import PlainStream
-from millrace.operators.connectors.files.storage import Storage
+from millrace.operators.connectors.files.storage import ByteStream, Storage
 from millrace.operators.formats.csv_lines import header_names
 from millrace.operators.formats.lines import LineDecoder
 from millrace.operators.formats.records import (
@@ -29,12 +28,6 @@ _BOM = b"\xef\xbb\xbf"
 
 DecoderFactory = Callable[["list[str] | None"], LineDecoder]
 """Makes the decoder of a file; takes the names in its header, or None."""
-
-
-class _Stream(Protocol):
-    def read(self, count: int, /) -> bytes: ...
-
-    def close(self) -> None: ...
 
 
 class TextReader(SplitReader):
@@ -71,7 +64,7 @@ class TextReader(SplitReader):
         self._skip_bad = int(at.get("bad", 0))
         self._identity = str(at.get("identity", ""))
         self._decoder: LineDecoder | None = None
-        self._stream: _Stream | None = None
+        self._stream: ByteStream | None = None
         self._buffer = b""
         self._block: Decoded | None = None
         self._block_bytes = self._block_lines = 0
@@ -307,7 +300,7 @@ class TextReader(SplitReader):
                 )
             return [], begin, lines
 
-    def _open(self, offset: int) -> _Stream:
+    def _open(self, offset: int) -> ByteStream:
         if self._codec is None:
             return self._storage.open(self.split, offset)
         return PlainStream(self._storage.open(self.split), self._codec, offset)
@@ -333,7 +326,7 @@ class TextReader(SplitReader):
 class _Nothing:
     """A stream at its end."""
 
-    def read(self, _count: int, /) -> bytes:
+    def read(self, _count: int = -1, /) -> bytes:
         return b""
 
     def close(self) -> None:
