@@ -35,8 +35,8 @@ CASES = [
     ("SELECT channel, count(*) FROM bid GROUP BY channel EMIT ON WINDOW CLOSE", "MR1322", None, "EMIT CHANGES"),
     ("SELECT * FROM bid EMIT ON WINDOW CLOSE", "MR1323", None, "leave it out"),
     ("SELECT channel, count(*) FROM bid GROUP BY channel ALLOW LATENESS INTERVAL '1' HOUR", "MR1324", None, None),
-    ("SELECT lag(price) OVER (ORDER BY dateTime) FROM (SELECT max(price) AS price, max(dateTime) AS dateTime "
-     "FROM bid GROUP BY auction)", "MR1941", None, None),
+    (("SELECT lag(price) OVER (ORDER BY dateTime) FROM (SELECT max(price) AS price, max(dateTime) AS dateTime "
+     "FROM bid GROUP BY auction)"), "MR1941", None, None),
     ("SELECT sum(price) OVER () FROM bid", "MR1341", None, "CURRENT ROW"),
     ("SELECT b.price FROM bid b JOIN plain p ON b.auction = p.id", "MR1943", None, None),
     ("SELECT * FROM (SELECT * FROM bid ORDER BY price LIMIT 3)", "MR1940", None, None),
@@ -90,6 +90,9 @@ def test_validate_finds_every_error_once_and_blames_no_reader_of_what_failed() -
     )
     planner = Planner()
     errors = planner.validate(text)
-    assert [(e.code, e.position.line - LINES) for e in errors if e.position][:2] == [("MR1101", 1), ("MR1211", 3)]
+    assert [(e.code, e.position.line - LINES) for e in errors if e.position][:2] == [
+        ("MR1101", 1),
+        ("MR1211", 3),
+    ]
     assert {e.position.line - LINES for e in errors if e.position} == {1, 3, 4, 5}
     assert list(planner.catalog) == []

@@ -46,7 +46,9 @@ def test_queries_of_one_source_share_a_node_with_the_columns_of_all() -> None:
 
 def test_extension_keeps_positions_and_reuses_what_fits() -> None:
     planner = Planner()
-    first = extend(planner, Plan(), BID + "CREATE STREAM s AS SELECT auction, price FROM bid WHERE price > 1;")
+    first = extend(
+        planner, Plan(), BID + "CREATE STREAM s AS SELECT auction, price FROM bid WHERE price > 1;"
+    )
     second = extend(planner, first, "SELECT max(price) FROM s; SELECT auction FROM bid;")
     assert second.nodes[: len(first.nodes)] == first.nodes
     added = second.nodes[len(first.nodes) :]
@@ -89,10 +91,14 @@ def test_a_table_is_kept_by_its_key() -> None:
 
 def test_a_table_of_ours_takes_rows_by_primary_key() -> None:
     planner = Planner()
-    plan, _ = planner.compile("CREATE TABLE t (id INT NOT NULL, name STRING, at TIMESTAMP(3), PRIMARY KEY (id));")
+    plan, _ = planner.compile(
+        "CREATE TABLE t (id INT NOT NULL, name STRING, at TIMESTAMP(3), PRIMARY KEY (id));"
+    )
     (kept,) = [n.spec for n in plan.nodes if isinstance(n.spec, Materialize)]
     assert (kept.key, kept.changelog) == ((0,), Changelog.UPSERT)
-    (insert,) = planner.parse("INSERT INTO t (name, id, at) VALUES ('x', 1 + 1, '2024-01-01'), (NULL, 3, NULL)")
+    (insert,) = planner.parse(
+        "INSERT INTO t (name, id, at) VALUES ('x', 1 + 1, '2024-01-01'), (NULL, 3, NULL)"
+    )
     command = planner.plan(insert).command
     assert command is not None
     assert command.rows is not None

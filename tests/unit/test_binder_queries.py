@@ -54,8 +54,10 @@ CASES = [
         "retract",
     ),
     (
-        "SELECT window_start, window_end, max(price) AS p FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(dateTime), "
-        "INTERVAL '10' SECOND)) GROUP BY window_start, window_end",
+        (
+            "SELECT window_start, window_end, max(price) AS p FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(dateTime), "
+            "INTERVAL '10' SECOND)) GROUP BY window_start, window_end"
+        ),
         ["Source", "WindowAggregate"],
         "append",
     ),
@@ -65,14 +67,18 @@ CASES = [
         "append",
     ),
     (
-        "SELECT channel, window_start, window_end, count(*) AS n FROM bid "
-        "GROUP BY channel, HOP(dateTime, INTERVAL '2' SECOND, INTERVAL '10' SECOND) EMIT CHANGES",
+        (
+            "SELECT channel, window_start, window_end, count(*) AS n FROM bid "
+            "GROUP BY channel, HOP(dateTime, INTERVAL '2' SECOND, INTERVAL '10' SECOND) EMIT CHANGES"
+        ),
         ["Source", "WindowAggregate"],
         "retract",
     ),
     (
-        "SELECT bidder, window_start, window_end, count(*) AS n FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, "
-        "DESCRIPTOR(dateTime), INTERVAL '10' SECOND)) GROUP BY bidder, window_start, window_end",
+        (
+            "SELECT bidder, window_start, window_end, count(*) AS n FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, "
+            "DESCRIPTOR(dateTime), INTERVAL '10' SECOND)) GROUP BY bidder, window_start, window_end"
+        ),
         ["Source", "SessionAggregate"],
         "append",
     ),
@@ -152,7 +158,9 @@ def test_grouping_sets_are_a_union_of_aggregates() -> None:
 
 
 def test_cube_of_two_makes_four_sets_and_crosses_plain_keys() -> None:
-    plan = plan_of("SELECT channel, bidder, auction, count(*) FROM bid GROUP BY auction, CUBE (channel, bidder)")
+    plan = plan_of(
+        "SELECT channel, bidder, auction, count(*) FROM bid GROUP BY auction, CUBE (channel, bidder)"
+    )
     keys = [len(n.spec.keys) for n in plan.nodes if isinstance(n.spec, GroupAggregate)]
     assert sorted(keys) == [1, 2, 2, 3]
 
@@ -204,7 +212,9 @@ def test_calls_over_the_same_window_share_an_operator() -> None:
 
 
 def test_equal_aggregates_are_computed_once() -> None:
-    plan = plan_of("SELECT channel, count(*) AS a, count(*) + 1 AS b FROM bid GROUP BY channel HAVING count(*) > 2")
+    plan = plan_of(
+        "SELECT channel, count(*) AS a, count(*) + 1 AS b FROM bid GROUP BY channel HAVING count(*) > 2"
+    )
     (group,) = [n.spec for n in plan.nodes if isinstance(n.spec, GroupAggregate)]
     assert len(group.calls) == 1
 

@@ -59,7 +59,9 @@ def test_explain_leaves_the_catalog_alone_and_takes_an_explain_statement() -> No
     planner = Planner()
     assert planner.explain(SCRIPT)
     assert list(planner.catalog) == []
-    assert "GroupAggregate" in planner.explain(BID + "EXPLAIN SELECT channel, count(*) FROM bid GROUP BY channel")
+    assert "GroupAggregate" in planner.explain(
+        BID + "EXPLAIN SELECT channel, count(*) FROM bid GROUP BY channel"
+    )
 
 
 def test_json_has_the_same_facts() -> None:
