@@ -90,9 +90,9 @@ def _time_order(relation: Relation, order: Order, places: Sequence[int]) -> tupl
     """Whether the order is one of time, and by which column (None: by arrival)."""
     if not order:
         return True, None
-    if len(order) > 1 or order[0][1]:
+    (value, descending, _), *others = order
+    if others or descending:
         return False, None
-    value = order[0][0]
     if isinstance(value, Call) and value.function in CLOCK_FUNCTIONS:
         return True, None
     if isinstance(value, Column) and is_processing_time(relation, value.index):
