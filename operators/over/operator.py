@@ -51,10 +51,9 @@ class OverOperator(Operator):
         self._spec = spec
         self._schema = spec.output_schema
         self._context = context
-        over = isinstance(spec, OverAggregate)
         self._order = spec.order if isinstance(spec, OverAggregate) else None
         self._whole = isinstance(spec, OverAggregate) and spec.needs_whole_partition
-        self._buffer = None if over else spec
+        self._buffer = spec if isinstance(spec, RowBufferAggregate) else None
         clock = spec.order if isinstance(spec, OverAggregate) else spec.time
         kind = PROCESSING_TIME if clock is None else spec.input.field(clock).type
         self._clock = clock
@@ -116,7 +115,8 @@ class OverOperator(Operator):
             self._early = [place for engine in self._engines for place in engine.places]
             extra = [pa.field("", calls[place].type) for place in self._early] + [pa.field("", pa.bool_())]
             some = [calls[place] for place in self._log_places]
-            self._log = RowLog(some, self._spec.input, frame, per_us, extra, self._vnodes)
+            only = self._buffer is not None
+            self._log = RowLog(some, self._spec.input, frame, per_us, extra, self._vnodes, only_frame=only)
         # Whether a partition's state is nothing once its frame has passed.
         self._forgets = frame.unit is FrameUnit.RANGE and all(isinstance(e, Sliding) for e in self._engines)
         if self._log is not None:

@@ -145,6 +145,7 @@ class SessionOperator(Operator):
         columns["first"] = pa.array(self._times[sessions, 0])
         columns["last"] = pa.array(self._times[sessions, 1])
         columns["flags"] = pa.array(flags)
+        columns["sequence"] = pa.array(np.full(len(sessions), self._sequence))
         self._set.grow(int(sessions.max(initial=-1)) + 1)
         columns |= self._set.capture(sessions)
         columns[VNODE] = pa.array(self._vnodes(slots))
@@ -187,6 +188,7 @@ class SessionOperator(Operator):
             self._times[session, 0] = first
             self._counts[0] = kernels.push(self._heap, int(self._counts[0]), int(ends[place]), session)
         self._set.grow(int(sessions.max()) + 1)
+        self._sequence = int(rows.column("sequence").to_numpy().max())
         self._set.restore(sessions, {name: rows.column(name) for name in rows.schema.names})
         dirty = sessions[flags & kernels.DIRTY != 0]
         if len(dirty):
