@@ -218,7 +218,7 @@ class EmbeddedRuntime:
                 except MillraceError as error:
                     self._fail(error)
                     return
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever broke must reach who waits, not this thread's end
                     bug = Bug(f"the dataflow broke: {type(error).__name__}: {error}", code="MR9001")
                     bug.__cause__ = error
                     self._fail(bug)

@@ -14,6 +14,7 @@ from millrace.errors import Invalid
 from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.calc import Calc
 from millrace.operators.connectors.push import SPLIT as PUSHED
+from millrace.operators.connectors.push import PushSpec
 from millrace.operators.operator import Operator
 from millrace.operators.source import BadRecord, Position, SourceInput, SplitReader
 from millrace.operators.watermarks import SplitWatermark, WatermarkTracker
@@ -67,7 +68,7 @@ class SourceVertex(Vertex):
         return moved
 
     def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
-        """Take rows that somebody hands over, as the split `push`."""
+        """Take rows of the source's whole schema that somebody hands over."""
         now = self.context.now()
         if self.ended:
             raise Invalid(
@@ -75,8 +76,10 @@ class SourceVertex(Vertex):
             )
         if PUSHED not in self._readers:
             self._discover(now)
+        source = self.spec.source
+        assert isinstance(source, PushSpec)
         for batch in batches:
-            self._take(PUSHED, Batch(batch), [], now)
+            self._take(PUSHED, Batch(source.project(batch)), [], now)
         if bad:
             self._take(PUSHED, None, bad, now)
         self._advance()

@@ -20,7 +20,7 @@ class Clock(enum.Enum):
     PROCESSING = "processing"
     """The clock of the machine."""
     WATERMARK = "watermark"
-    """The watermark: the same answer in every run, and at the end of bounded input the end of time."""
+    """The watermark: the same answer in every run. When bounded input has ended, its last time."""
 
 
 @serialisable
@@ -68,7 +68,7 @@ class TemporalFilter(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.over.temporal import TemporalOperator  # deferred: kernels import numba
 
-        return TemporalOperator(self, context)
+        return TemporalOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {"time": self.input.field(self.time).name, "now": self.clock.value}

@@ -111,7 +111,9 @@ class Catalog:
         """The entry called `name`, or None."""
         return self._entries.get(_slot(name, function))
 
-    def get(self, name: str, *, position: Position | None = None, what: str = "source, stream or table") -> Entry:
+    def get(
+        self, name: str, *, position: Position | None = None, what: str = "source, stream or table"
+    ) -> Entry:
         """The entry called `name`. Raises Invalid (MR1201) with the nearest name there is."""
         entry = self.find(name)
         if entry is None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyarrow as pa
 
+from millrace.errors import Position
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.operators.over.frames import BufferEmission, Frame
@@ -61,6 +62,11 @@ class Relation(ABC):
     def bounds(self) -> tuple[int | None, int | None]:
         """Columns that hold the start and the end of the window a row belongs to."""
         return (None, None)
+
+    @property
+    def window_last(self) -> int | None:
+        """The column that holds window_time, the last instant of that window."""
+        return None
 
     @property
     def bounded(self) -> bool:
@@ -157,6 +163,10 @@ class _Unary(Relation):
     def bounds(self) -> tuple[int | None, int | None]:
         return self.input.bounds
 
+    @property
+    def window_last(self) -> int | None:
+        return self.input.window_last
+
     def with_inputs(self, *inputs: Relation) -> Relation:
         (only,) = inputs
         return self if only is self.input else replace(self, input=only)
@@ -179,7 +189,7 @@ class Filter(_Unary):
 
 @dataclass(frozen=True)
 class Project(_Unary):
-    """Columns computed from the input's, called `names`. `shifted`: this column is window_time of the bounds."""
+    """Columns computed from the input's, called `names`. `window_time`: this column is that of the bounds."""
 
     expressions: tuple[Expression, ...]
     names: tuple[str, ...]
@@ -207,6 +217,12 @@ class Project(_Unary):
     @property
     def event_time(self) -> int | None:
         below = self.input.event_time
+        place = None if below is None else self.places.get(below)
+        return self.window_last if place is None else place
+
+    @property
+    def window_last(self) -> int | None:
+        below = self.input.window_last
         place = None if below is None else self.places.get(below)
         return self.window_time if place is None else place
 
@@ -249,7 +265,7 @@ class AssignWindow(_Unary):
     time: int | None
     window: AnyWindow
     partition: Positions = ()
-    allowed_lateness: int = 0
+    position: Position | None = field(default=None, compare=False)
 
     @property
     def bound_type(self) -> pa.DataType:
@@ -269,6 +285,10 @@ class AssignWindow(_Unary):
     def bounds(self) -> tuple[int | None, int | None]:
         width = len(self.input.schema)
         return (width, width + 1)
+
+    @property
+    def window_last(self) -> int | None:
+        return len(self.input.schema) + 2
 
 
 @dataclass(frozen=True)
@@ -308,6 +328,10 @@ class Aggregate(_Unary):
     def bounds(self) -> tuple[int | None, int | None]:
         start, end = self.input.bounds
         return (_place(self.keys, start), _place(self.keys, end))
+
+    @property
+    def window_last(self) -> int | None:
+        return _place(self.keys, self.input.window_last)
 
 
 @dataclass(frozen=True)
@@ -357,6 +381,10 @@ class WindowedAggregate(_Unary):
         at = len(self.keys)
         start, end = self.with_bounds
         return (at if start else None, at + start if end else None)
+
+    @property
+    def window_last(self) -> int | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -457,6 +485,7 @@ class Ranking(_Unary):
     order: tuple[SortKey, ...]
     function: str
     name: str
+    position: Position | None = field(default=None, compare=False)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -480,6 +509,7 @@ class TopN(_Unary):
     offset: int = 0
     rank_name: str | None = None
     function: str = "row_number"
+    position: Position | None = field(default=None, compare=False)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -504,6 +534,7 @@ class Join(Relation):
     kind: str
     equal: tuple[tuple[int, int], ...]
     condition: Expression | None = None
+    position: Position | None = field(default=None, compare=False)
 
     @property
     def inputs(self) -> tuple[Relation, ...]:

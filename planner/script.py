@@ -87,11 +87,15 @@ class _Reading:
     """One pass over the tokens of a script."""
 
     def __init__(self, text: Text, original: str, errors: list[MillraceError]) -> None:
+        from millrace.planner.dialect.tokens import line_starts
+
         self.statements: list[Statement] = []
         self._text = text
         self._original = original
         self._errors = errors
-        self._unfilled = [_place(error) for error in errors]
+        starts = line_starts(original)
+        places = [error.position for error in errors if error.position is not None]
+        self._unfilled = [starts[place.line - 1] + place.column - 1 for place in places]
         self._set: _Set | None = None
         self._seen = 0
 
@@ -112,12 +116,11 @@ class _Reading:
         annotations = self._annotations(part[0].start) if part else ()
         part = self._without_set(part)
         # A statement with a variable that could not be filled in has its error already.
-        if part and not any(self._holds(part, place) for place in self._unfilled):
+        if part and not any(self._holds(part, offset) for offset in self._unfilled):
             self._parse(part, annotations)
 
-    @staticmethod
-    def _holds(part: list[Token], place: tuple[int, int]) -> bool:
-        return (part[0].line, part[0].column) <= place <= (part[-1].line, part[-1].column)
+    def _holds(self, part: list[Token], offset: int) -> bool:
+        return self._text.origin(part[0].start) <= offset <= self._text.origin(part[-1].stop - 1)
 
     def _without_set(self, part: list[Token]) -> list[Token]:
         """`part` without the words around a STATEMENT SET, which are no statement."""

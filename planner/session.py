@@ -31,10 +31,11 @@ from dataclasses import dataclass, field
 from millrace.errors import MillraceError, Position
 from millrace.planner.binder.statements import Binder, Command, PlannedOutput, PlannedStatement
 from millrace.planner.catalog import Catalog
-from millrace.planner.script import parse_script
+from millrace.planner.explain import explain_json, explain_text
 from millrace.planner.physical.compile import Compiler
 from millrace.planner.plan import OutputKind, Plan
-from millrace.planner.statements import Script, Statement
+from millrace.planner.script import parse_script
+from millrace.planner.statements import Explain, Script, Statement
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class Planner:
         compiler = Compiler.over(plan, share)
         outputs = [output for one in planned for output in one.outputs]
         for output in outputs:
-            compiler.announce(output.relation)
+            compiler.announce(output.relation, kept=output.kind in (OutputKind.STREAM, OutputKind.TABLE))
         for output in outputs:
             try:
                 _compile(compiler, output)
@@ -89,7 +90,7 @@ class Planner:
 
     def compile(self, text: str, plan: Plan | None = None) -> tuple[Plan, tuple[PlannedStatement, ...]]:
         """A whole script as one job."""
-        planned = tuple(self.plan(statement, text) for statement in self.parse(text))
+        planned = tuple(self.plan(_explained(statement), text) for statement in self.parse(text))
         try:
             return self.extend(plan or Plan(), *planned), planned
         except MillraceError as error:
@@ -97,14 +98,26 @@ class Planner:
                 error.source_text = text
             raise
 
-    def validate(self, text: str) -> tuple[MillraceError, ...]:
+    def explain(self, text: str, variables: Mapping[str, str] | None = None) -> str:
+        """The plan of a script as trees, one an output. The catalog stays as it is."""
+        return explain_text(self._trial(text, variables))
+
+    def explain_json(self, text: str, variables: Mapping[str, str] | None = None) -> str:
+        """The plan of a script as one JSON object."""
+        return explain_json(self._trial(text, variables))
+
+    def _trial(self, text: str, variables: Mapping[str, str] | None) -> Plan:
+        trial = Planner(self.catalog.copy(), self.variables if variables is None else variables)
+        return trial.compile(text)[0]
+
+    def validate(self, text: str, variables: Mapping[str, str] | None = None) -> tuple[MillraceError, ...]:
         """Every error of a script, by place. The catalog stays as it is.
 
         What a failed statement would have declared is taken as unknown: statements that read it are not
         blamed for that.
         """
-        script = self.script(text)
-        trial = Planner(self.catalog.copy(), self.variables)
+        trial = Planner(self.catalog.copy(), self.variables if variables is None else variables)
+        script = trial.script(text)
         errors = list(script.errors)
         missing: set[str] = set()
         for statement in script.statements:
@@ -115,7 +128,9 @@ class Planner:
                 name = getattr(statement, "name", None)
                 if name is not None:
                     missing.add(str(name).casefold())
-                if not (error.code == "MR1201" and any(m in error.message.casefold().split() for m in missing)):
+                if not (
+                    error.code == "MR1201" and any(m in error.message.casefold().split() for m in missing)
+                ):
                     errors.append(error)
         return tuple(sorted(errors, key=_place))
 
@@ -130,6 +145,10 @@ def _compile(compiler: Compiler, output: PlannedOutput) -> None:
             compiler.add_table(output.name, relation)
         case _:
             compiler.add_stream(output.name, relation, output.kind)
+
+
+def _explained(statement: Statement) -> Statement:
+    return statement.statement if isinstance(statement, Explain) else statement
 
 
 def _place(error: MillraceError) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millrace.errors import Bug
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots, Words
 
@@ -70,7 +71,7 @@ class SlotColumn:
             else pa.py_buffer(np.packbits(np.asarray(valid, np.bool_), bitorder="little"))
         )
         stored = pa.from_numpy_dtype(self.dtype) if data_type is None else data_type
-        buffer = np.packbits(picked, bitorder="little") if self.dtype == np.bool_ else picked
+        buffer = np.packbits(picked.astype(np.bool_), bitorder="little") if self.dtype == np.bool_ else picked
         return pa.Array.from_buffers(stored, len(picked), [validity, pa.py_buffer(buffer)])
 
 
@@ -116,9 +117,10 @@ class DirtySlots:
 
     def mark(self, slots: Slots) -> None:
         """These live slots changed (repeats are fine)."""
-        if self.active:
+        if self.active and len(slots):
             self._room()
-            self._kernels.mark(self._dirty, slots)
+            if not self._kernels.mark(self._dirty, slots):
+                raise Bug("a slot was marked as changed, and it is not live")
 
     def create(self, slots: Slots) -> None:
         """These slots were created: `Upserted.created`. Marks them too."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millrace.errors import Unsupported
-from millrace.state.words import Int64s, Layout, buffers_of, cached_kind
+from millrace.state.words import Int64s, Layout, buffers_of, cached_kind, kinds_of
 
 _CHUNK_ROWS = 512
 
@@ -91,9 +91,8 @@ def _encoded(columns: Sequence[pa.Array], rows: int) -> tuple[Int64s, pa.Buffer]
         return offsets, pa.py_buffer(b"")
     from millrace.state import encoding_kernels  # deferred: Numba is slow to import
 
-    kinds = [kind for kind in (cached_kind(column.type) for column in plain) if kind is not None]
-    layout = Layout.of(kinds, nulls=True)
-    buffers = buffers_of(plain, layout.places)
+    layout = Layout.of(kinds_of(plain), nulls=True)
+    buffers = buffers_of(plain, layout.kinds, layout.places)
     words = np.empty(_CHUNK_ROWS * layout.stride, np.uint64)
     hashes = np.empty(_CHUNK_ROWS, np.uint64)
     scratch = (buffers, rows, layout.stride, layout.null_at, words, hashes, offsets)

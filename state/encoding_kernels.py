@@ -10,23 +10,23 @@ import numpy as np
 from numba import njit
 
 from millrace.state.hash_kernels import NULL_LENGTH, stage
-from millrace.state.memory_kernels import copy_bytes, store_u8, store_u64
+from millrace.state.memory_kernels import copy_bytes, internal, signed, store_u8, store_u64
 from millrace.state.words import Addresses, Int64s, Kind, Words
 
 _W128 = int(Kind.W128)
 _FIRST_VARIABLE = int(Kind.VAR32)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _cell_size(kind: int, words: Words, at: int, place: int, null: bool) -> int:
     if null:
         return 1
     if kind < _FIRST_VARIABLE:
         return 17 if kind == _W128 else 9
-    return 9 + np.int64(words[at + place])
+    return 9 + signed(words[at + place])
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _write_cell(kind: int, words: Words, at: int, place: int, null: bool, target: int) -> None:
     if null:
         store_u8(target, np.uint64(0))
@@ -36,9 +36,9 @@ def _write_cell(kind: int, words: Words, at: int, place: int, null: bool, target
     if kind == _W128:
         store_u64(target + 9, words[at + place + 1])
     elif kind >= _FIRST_VARIABLE:
-        length = np.int64(words[at + place])
+        length = signed(words[at + place])
         if length > 16:
-            copy_bytes(target + 9, np.int64(words[at + place + 2]), length)
+            copy_bytes(target + 9, signed(words[at + place + 2]), length)
         else:
             copy_bytes(target + 9, words.ctypes.data + (at + place + 1) * 8, length)
 

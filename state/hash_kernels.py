@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 
 from millrace.state.memory_kernels import (
+    inlined,
+    internal,
     is_set,
     load_i8,
     load_i16,
@@ -21,6 +23,7 @@ from millrace.state.memory_kernels import (
     load_u32,
     load_u64,
     multiply_fold,
+    signed,
     store_u64,
     widened_f32_bits,
 )
@@ -51,7 +54,7 @@ _W128, _VAR32 = int(Kind.W128), int(Kind.VAR32)
 _FIRST_VARIABLE = int(Kind.VAR32)
 
 
-@njit(inline="always")
+@inlined
 def combine(before: np.uint64, value: np.uint64) -> np.uint64:
     """Fold one more value into a hash; a bijection of `value`."""
     x = before * _STEP + value
@@ -60,7 +63,7 @@ def combine(before: np.uint64, value: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@njit(inline="always")
+@inlined
 def _canonical(bits: np.uint64) -> np.uint64:
     """One bit pattern for all NaN, and 0.0 for -0.0."""
     if (bits & _MAGNITUDE) > _INFINITE:
@@ -70,7 +73,7 @@ def _canonical(bits: np.uint64) -> np.uint64:
     return bits
 
 
-@njit(inline="always")
+@inlined
 def _first_bytes(address: int, length: int) -> np.uint64:
     """Up to 8 bytes as one word, zero-padded, without reading beyond them."""
     if length >= 8:
@@ -88,7 +91,7 @@ def _first_bytes(address: int, length: int) -> np.uint64:
     return word
 
 
-@njit(inline="always")
+@inlined
 def _next_bytes(address: int, length: int) -> np.uint64:
     """Bytes 8 to 16 as one word, zero-padded; `length` is at most 16."""
     if length <= 8:
@@ -96,7 +99,7 @@ def _next_bytes(address: int, length: int) -> np.uint64:
     return load_u64(address + length - 8) >> np.uint64(8 * (16 - length))
 
 
-@njit(inline="always")
+@inlined
 def _lowest_bytes(count: int) -> np.uint64:
     """A mask of the lowest `count` bytes: none below 0, all from 8 on."""
     if count >= 8:
@@ -104,12 +107,12 @@ def _lowest_bytes(count: int) -> np.uint64:
     return (_ONE << np.uint64(8 * max(count, 0))) - _ONE
 
 
-@njit(inline="always")
+@inlined
 def _hash_short(low: np.uint64, high: np.uint64, length: np.uint64) -> np.uint64:
     return multiply_fold(low ^ _LOW, high ^ _HIGH) ^ (high * _SPREAD + length)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _hash_long(address: int, length: int) -> np.uint64:
     """Hash of more than 16 bytes: blocks of 16, the last one overlapping."""
     acc = np.uint64(length) * _SPREAD
@@ -123,7 +126,7 @@ def _hash_long(address: int, length: int) -> np.uint64:
     return folded ^ ((acc << np.uint64(27)) | (acc >> np.uint64(37)))
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _load_words(kind: int, data: int, bit: int, start: int, count: int, words: int, step: int) -> None:
     """Widen `count` values of a fixed-width column from row `start` to words `step` bytes apart."""
     if kind == _I32:
@@ -159,7 +162,7 @@ def _load_words(kind: int, data: int, bit: int, start: int, count: int, words: i
             store_u64(words + k * step + 8, load_u64(data + (start + k) * 16 + 8))
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _stage_fixed(
     column: Addresses, place: int, start: int, count: int, words: int, step: int, null_word: int, hashes: int
 ) -> None:
@@ -203,7 +206,7 @@ def _stage_fixed(
         store_u64(hashes + k * 8, mixed)
 
 
-@njit(inline="always")
+@inlined
 def _stage_value(address: int, length: int, end: int, words: int, hashes: int) -> None:
     """Words and hash of one variable-width value; bytes up to `end` may be read."""
     if length <= 16:
@@ -224,14 +227,14 @@ def _stage_value(address: int, length: int, end: int, words: int, hashes: int) -
     store_u64(hashes, combine(load_u64(hashes), value))
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _stage_variable(column: Addresses, start: int, count: int, words: int, step: int, hashes: int) -> None:
     """Words and hashes of one variable-width column."""
     data, valid, offsets, bit, end = column[1], column[2], column[3], column[4], column[6]
     if column[0] == _VAR32 and valid == 0:
-        first = np.int64(load_u32(offsets + start * 4))
+        first = signed(load_u32(offsets + start * 4))
         for k in range(count):
-            last = np.int64(load_u32(offsets + (start + k) * 4 + 4))
+            last = signed(load_u32(offsets + (start + k) * 4 + 4))
             _stage_value(data + first, last - first, end, words + k * step, hashes + k * 8)
             first = last
         return
@@ -244,15 +247,15 @@ def _stage_variable(column: Addresses, start: int, count: int, words: int, step:
             store_u64(hashes + k * 8, combine(load_u64(hashes + k * 8), _NULL))
             continue
         if narrow:
-            first = np.int64(load_u32(offsets + (start + k) * 4))
-            last = np.int64(load_u32(offsets + (start + k) * 4 + 4))
+            first = signed(load_u32(offsets + (start + k) * 4))
+            last = signed(load_u32(offsets + (start + k) * 4 + 4))
         else:
-            first = np.int64(load_u64(offsets + (start + k) * 8))
-            last = np.int64(load_u64(offsets + (start + k) * 8 + 8))
+            first = signed(load_u64(offsets + (start + k) * 8))
+            last = signed(load_u64(offsets + (start + k) * 8 + 8))
         _stage_value(data + first, last - first, end, words + k * step, hashes + k * 8)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def stage(
     columns: Addresses, start: int, count: int, words: int, stride: int, null_at: int, hashes: int
 ) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.state.encoding import readable
-from millrace.state.words import Int32s, Int64s, Layout, Uint16s, Words, buffers_of, cached_kind
+from millrace.state.words import Int32s, Int64s, Layout, Uint16s, Words, buffers_of, kinds_of
 
 CHUNK_ROWS = 512
 """Rows that are staged at a time, so that their words stay in the first-level cache."""
@@ -29,9 +29,9 @@ def hash_columns(columns: Sequence[pa.Array], rows: int | None = None) -> Words:
     if count == 0:
         return hashes
     columns = [readable(column) for column in columns]
-    layout = Layout.of([cached_kind(column.type) or 0 for column in columns], nulls=False)  # type: ignore[misc]
+    layout = Layout.of(kinds_of(columns), nulls=False)
     words = np.empty(CHUNK_ROWS * max(layout.stride, 1), np.uint64)
-    buffers = buffers_of(columns, layout.places)
+    buffers = buffers_of(columns, layout.kinds, layout.places)
     hash_kernels.hash_rows(buffers, count, words.ctypes.data, layout.stride, CHUNK_ROWS, hashes.ctypes.data)
     return hashes
 
@@ -55,7 +55,9 @@ def partition_rows(
     from millrace.state import hash_kernels  # deferred: Numba is slow to import
 
     table = np.ascontiguousarray(owner_of_vnode, np.int16)
+    assert table.min() >= 0, "rows whose owner is unknown are held back, not partitioned"
     count = int(table.max()) + 1 if owners is None else owners
+    assert count > table.max() and (not len(vnodes) or vnodes.max() < len(table))
     order = np.empty(len(vnodes), np.int32)
     bounds = np.empty(count + 1, np.int64)
     hash_kernels.partition_rows(vnodes, table, order, bounds)

@@ -22,7 +22,7 @@ from millrace.state.words import (
     Slots,
     Words,
     buffers_of,
-    cached_kind,
+    kinds_of,
 )
 
 _SLOTS_MIN = 64
@@ -46,9 +46,8 @@ class KeyIndex:
 
     def __init__(self, types: Sequence[pa.DataType], capacity: int = 1024) -> None:
         self._types = tuple(types)
-        kinds = [cached_kind(readable_type(data_type)) for data_type in self._types]
-        assert None not in kinds
-        self._kinds: tuple[Kind, ...] = tuple(kind for kind in kinds if kind is not None)
+        self._stored = tuple(readable_type(data_type) for data_type in self._types)
+        self._kinds = kinds_of([pa.nulls(0, stored) for stored in self._stored])
         self._layout = Layout.of(self._kinds, nulls=False)
         slots = max(_SLOTS_MIN, (capacity + 63) // 64 * 64)
         self._table: Words = np.zeros(_table_size(slots), np.uint64)
@@ -90,14 +89,28 @@ class KeyIndex:
         """The slot of each row, made where its key is new. `rows` is needed where there is no column."""
         given = columns
         count, columns, buffers = self._open(columns, rows)
-        slots: Slots = np.empty(count, np.int32)
         created: Slots = np.empty(count, np.int32)
-        counts = self._counts
-        counts[5] = 0
+        slots = self._slots(columns, count, buffers, created)
+        made = created[: self._counts[5]]
+        if self._held is not None and len(made):
+            self._held.keep(given, slots, made)
+        return Upserted(slots, made.copy() if len(made) * 2 < count else made)
+
+    def lookup(self, columns: Sequence[pa.Array], rows: int | None = None) -> Slots:
+        """The slot of each row, -1 where its key is absent."""
+        count, columns, buffers = self._open(columns, rows)
+        return self._slots(columns, count, buffers, None)
+
+    def _slots(
+        self, columns: Sequence[pa.Array], count: int, buffers: Addresses, created: Slots | None
+    ) -> Slots:
+        """The slot of each row; what is new is made and listed in `created`, or is -1 where that is None."""
+        slots: Slots = np.empty(count, np.int32)
+        layout = self._layout
+        self._counts[5] = 0
         done = 0
-        while count:
-            layout = self._layout
-            done = self._kernels.upsert(
+        while done < count:
+            done = self._kernels.find_or_create(
                 buffers,
                 done,
                 count,
@@ -110,39 +123,15 @@ class KeyIndex:
                 self._live,
                 self._arena.ctypes.data,
                 len(self._arena),
-                counts,
+                self._counts,
                 self._chunk_words,
                 self._chunk_hashes,
                 slots,
-                created,
+                slots if created is None else created,
+                created is not None,
             )
-            if done == count:
-                break
-            self._grow(columns, done)
-        made = created[: counts[5]]
-        if self._held is not None and len(made):
-            self._held.keep(given, slots, made)
-        return Upserted(slots, made.copy() if len(made) * 2 < count else made)
-
-    def lookup(self, columns: Sequence[pa.Array], rows: int | None = None) -> Slots:
-        """The slot of each row, -1 where its key is absent."""
-        count, columns, buffers = self._open(columns, rows)
-        slots: Slots = np.empty(count, np.int32)
-        if count:
-            layout = self._layout
-            self._kernels.lookup(
-                buffers,
-                count,
-                layout.fixed,
-                layout.variable,
-                layout.null_at,
-                self._table,
-                self._records,
-                self._arena.ctypes.data,
-                self._chunk_words,
-                self._chunk_hashes,
-                slots,
-            )
+            if done < count:
+                self._grow(columns, done)
         return slots
 
     def remove(self, slots: npt.NDArray[np.integer]) -> None:
@@ -180,6 +169,7 @@ class KeyIndex:
     def keys(self, slots: npt.NDArray[np.integer]) -> list[pa.Array]:
         """The key values of these live slots, one array a key column, of exactly the column's type."""
         given = np.ascontiguousarray(slots, np.int32)
+        assert not len(given) or (given.min() >= 0 and given.max() < self.high), "slots must be live"
         held = {} if self._held is None else self._held.columns(given)
         return [held[c] if c in held else self._column(c, given) for c in range(len(self._types))]
 
@@ -189,17 +179,19 @@ class KeyIndex:
         """Row count, columns as read in place, and their buffers; makes room for nulls that come first now."""
         if len(columns) != len(self._types):
             raise Bug(f"{len(columns)} key columns were given to an index of {len(self._types)}")
-        columns = [readable(column) for column in columns]
+        kinds = self._kinds
+        if any(column.type != stored for column, stored in zip(columns, self._stored, strict=True)):
+            columns = [readable(column) for column in columns]
+            kinds = kinds_of(columns)
+            for column, kind, own in zip(columns, kinds, self._kinds, strict=True):
+                if kind is not own and min(kind, own) < Kind.VAR32:
+                    raise Bug(f"a {column.type} column was given for a key of kind {own.name}")
         count = len(columns[0]) if columns else (1 if rows is None else rows)
-        nulls = False
-        for column, kind in zip(columns, self._kinds, strict=True):
-            given = cached_kind(column.type)
-            if given is not kind and (kind < Kind.VAR32 or given is None or given < Kind.VAR32):
-                raise Bug(f"a {column.type} column was given for a key of kind {kind.name}")
-            nulls |= kind < Kind.VAR32 and column.null_count > 0
-        if nulls and self._layout.null_at < 0:
+        if self._layout.null_at < 0 and any(
+            kind < Kind.VAR32 and column.null_count for column, kind in zip(columns, kinds, strict=True)
+        ):
             self._admit_nulls()
-        return count, columns, buffers_of(columns, self._layout.places)
+        return count, columns, buffers_of(columns, kinds, self._layout.places)
 
     def _admit_nulls(self) -> None:
         """Insert the null word into every record."""
@@ -238,7 +230,9 @@ class KeyIndex:
         self._live = live
         size = _table_size(slots)
         if size != len(self._table):
-            table: Words = np.zeros(size, np.uint64)
+            # Written to at once, so that a large table is backed by huge pages; `np.zeros` is not.
+            table: Words = np.empty(size, np.uint64)
+            table.fill(0)
             self._kernels.refill(table, self._table)
             self._table = table
 
@@ -269,12 +263,12 @@ class KeyIndex:
 
     def _column(self, c: int, slots: Slots) -> pa.Array:
         kind, layout = self._kinds[c], self._layout
-        stored = readable_type(self._types[c])
+        stored = self._stored[c]
         place, stride, count = layout.places[c], layout.stride, len(slots)
         if kind is Kind.NULL:
             return pa.nulls(count)
         if kind >= Kind.VAR32:
-            array = self._variable_column(stored, place, slots)
+            array = self._variable_column(c, slots)
         else:
             words = np.empty((2 if kind is Kind.W128 else 1, count), np.uint64)
             for j in range(len(words)):
@@ -293,8 +287,8 @@ class KeyIndex:
         valid = (words >> np.uint64(c)) & np.uint64(1) == 0
         return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
 
-    def _variable_column(self, stored: pa.DataType, place: int, slots: Slots) -> pa.Array:
-        count, stride = len(slots), self._layout.stride
+    def _variable_column(self, c: int, slots: Slots) -> pa.Array:
+        count, stride, place = len(slots), self._layout.stride, self._layout.places[c]
         offsets = np.empty(count + 1, np.int64)
         nulls = self._kernels.gather_offsets(slots, self._records, stride, place, offsets)
         data = np.empty(int(offsets[-1]), np.uint8)
@@ -306,12 +300,12 @@ class KeyIndex:
             words = np.empty(count, np.uint64)
             self._kernels.gather_words(slots, self._records, stride, place, words)
             validity = pa.py_buffer(np.packbits(words != np.uint64(2**64 - 1), bitorder="little"))
-        narrow = cached_kind(stored) is Kind.VAR32
+        narrow = self._kinds[c] is Kind.VAR32
         if narrow and offsets[-1] >= 2**31:
             raise Bug(f"{count} keys of {offsets[-1]} bytes were gathered at once, over 2 GiB")
         shown = offsets.astype(np.int32) if narrow else offsets
         return pa.Array.from_buffers(
-            stored, count, [validity, pa.py_buffer(shown), pa.py_buffer(data)], nulls
+            self._stored[c], count, [validity, pa.py_buffer(shown), pa.py_buffer(data)], nulls
         )
 
 

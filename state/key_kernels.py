@@ -14,10 +14,13 @@ from numba import njit
 from millrace.state.hash_kernels import NULL_LENGTH, stage
 from millrace.state.memory_kernels import (
     copy_bytes,
+    inlined,
+    internal,
     load_u64,
     lowest_bit,
     prefetch,
     same_bytes,
+    signed,
     store_u32,
     store_u64,
 )
@@ -28,7 +31,7 @@ LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
 highest slot, bytes used in the arena, of them bytes of removed keys, slots created in this call."""
 
 _BLOCK = 64
-_PREFETCH_FROM = 1 << 15
+_PREFETCH_FROM = 1 << 16
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -36,13 +39,13 @@ _LOW_HALF = np.uint64(0xFFFFFFFF)
 _SHORT = np.uint64(16)
 
 
-@njit(inline="always")
-def _is_long(length: np.uint64) -> bool:
+@inlined
+def _is_long(length: np.uint64) -> np.bool_:
     """Whether a value of this length (all ones: null) has its bytes outside of its words."""
     return length + _ONE > _SHORT + _ONE
 
 
-@njit(inline="always")
+@inlined
 def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
     """Whether the record and the staged row at these addresses are one key."""
     for j in range(fixed):
@@ -55,30 +58,42 @@ def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> b
             return False
         last, other = load_u64(kept + 16), load_u64(given + 16)
         if _is_long(length):
-            if not same_bytes(arena + np.int64(last) + 8, np.int64(other) + 8, np.int64(length) - 8):
+            if not same_bytes(arena + signed(last) + 8, signed(other) + 8, signed(length) - 8):
                 return False
         elif last != other:
             return False
     return True
 
 
-@njit(inline="always")
+@inlined
 def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
-    return table + np.int64((tag & mask) << np.uint64(3))
+    return table + signed((tag & mask) << np.uint64(3))
 
 
-@njit(inline="always")
-def _warm(table: int, mask: np.uint64, records: int, record_size: int, hashes: int, count: int) -> None:
-    """Have the entries of `count` rows, then the records they point to, brought into cache."""
+@inlined
+def _warm(
+    table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
+) -> None:
+    """Have the entries of `count` rows brought into cache, the records they point to, and long values of those."""
+    record_size = (fixed + 3 * variable) * 8
     for k in range(count):
         prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
     for k in range(count):
         entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
         if entry != _ZERO:
-            prefetch(records + (np.int64(entry & _LOW_HALF) - 1) * record_size)
+            record = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size
+            prefetch(record)
+            prefetch(record + record_size - 8)
+    if variable > 0:
+        for k in range(count):
+            entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
+            if entry != _ZERO:
+                value = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size + fixed * 8
+                if _is_long(load_u64(value)):
+                    prefetch(arena + signed(load_u64(value + 16)) + 8)
 
 
-@njit(inline="always")
+@inlined
 def _find(
     table: int,
     mask: np.uint64,
@@ -97,14 +112,14 @@ def _find(
     misses = 0
     for k in range(count):
         if warm and k % _BLOCK == 0:
-            _warm(table, mask, records, record_size, hashes + k * 8, min(_BLOCK, count - k))
+            _warm(table, mask, records, hashes + k * 8, min(_BLOCK, count - k), arena, fixed, variable)
         tag = load_u64(hashes + k * 8) >> np.uint64(32)
         position = tag & mask
         slot = -1
         while True:
-            entry = load_u64(table + np.int64(position << np.uint64(3)))
+            entry = load_u64(table + signed(position << np.uint64(3)))
             if (entry >> np.uint64(32)) == tag and entry != _ZERO:
-                found = np.int64(entry & _LOW_HALF) - 1
+                found = signed(np.uint64(entry & _LOW_HALF)) - 1
                 if _same_key(records + found * record_size, words + k * record_size, fixed, variable, arena):
                     slot = found
                     break
@@ -119,7 +134,7 @@ def _find(
 def _finder(fixed: int, variable: int) -> Callable[..., int]:
     """`_find` for one shape of key, so that its loops over words unroll."""
 
-    @njit(nogil=True)
+    @internal
     def find(
         table: int,
         mask: np.uint64,
@@ -132,7 +147,7 @@ def _finder(fixed: int, variable: int) -> Callable[..., int]:
     ) -> int:
         return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
 
-    return find  # type: ignore[no-any-return]
+    return find
 
 
 _find_number = _finder(1, 0)
@@ -141,7 +156,7 @@ _find_text = _finder(0, 1)
 _find_text_and_number = _finder(1, 1)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def find(
     table: int,
     mask: np.uint64,
@@ -166,17 +181,17 @@ def find(
     return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _arena_need(record: int, fixed: int, variable: int) -> int:
     need = 0
     for v in range(variable):
         length = load_u64(record + (fixed + 3 * v) * 8)
         if _is_long(length):
-            need += np.int64(length)
+            need += signed(length)
     return need
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, counts: Int64s) -> None:
     for j in range(fixed + 3 * variable):
         store_u64(record + j * 8, load_u64(row + j * 8))
@@ -185,12 +200,12 @@ def _write_record(record: int, row: int, fixed: int, variable: int, arena: int, 
         length = load_u64(row + at)
         if _is_long(length):
             offset = counts[ARENA_USED]
-            copy_bytes(arena + offset, np.int64(load_u64(row + at + 16)), np.int64(length))
+            copy_bytes(arena + offset, signed(load_u64(row + at + 16)), signed(length))
             store_u64(record + at + 16, np.uint64(offset))
-            counts[ARENA_USED] = offset + np.int64(length)
+            counts[ARENA_USED] = offset + signed(length)
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _take_slot(live: Words, counts: Int64s) -> int:
     """The lowest free slot, now live."""
     word = counts[HINT]
@@ -206,7 +221,7 @@ def _take_slot(live: Words, counts: Int64s) -> int:
     return slot
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _insert_missing(
     table: Words,
     records: int,
@@ -250,7 +265,7 @@ def _insert_missing(
                 counts[CREATED] += 1
                 break
             if (entry >> np.uint64(32)) == tag:
-                slot = np.int64(entry & _LOW_HALF) - 1
+                slot = signed(np.uint64(entry & _LOW_HALF)) - 1
                 if _same_key(records + slot * size, row, fixed, variable, arena):
                     break
             position = (position + _ONE) & mask
@@ -259,7 +274,7 @@ def _insert_missing(
 
 
 @njit(cache=True, nogil=True)
-def upsert(
+def find_or_create(
     columns: Addresses,
     start: int,
     rows: int,
@@ -277,8 +292,12 @@ def upsert(
     hashes: Words,
     slots: Slots,
     created: Slots,
+    create: bool,
 ) -> int:
-    """Slots of rows from `start`, made where absent; returns the row at which something must grow, or `rows`."""
+    """Slots of rows from `start`, where absent made with `create` and -1 without.
+
+    Returns the row at which something must grow, or `rows`.
+    """
     mask = np.uint64(table.shape[0] - 1)
     chunk = hashes.shape[0]
     table_at, records_at = table.ctypes.data, records.ctypes.data
@@ -288,7 +307,8 @@ def upsert(
         count = min(chunk, rows - done)
         stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
         out = slots_at + done * 4
-        if find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable):
+        misses = find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable)
+        if misses and create:
             reached = _insert_missing(
                 table,
                 records_at,
@@ -313,44 +333,6 @@ def upsert(
 
 
 @njit(cache=True, nogil=True)
-def lookup(
-    columns: Addresses,
-    rows: int,
-    fixed: int,
-    variable: int,
-    null_at: int,
-    table: Words,
-    records: Words,
-    arena: int,
-    words: Words,
-    hashes: Words,
-    slots: Slots,
-) -> None:
-    """Slots of rows, -1 where absent."""
-    mask = np.uint64(table.shape[0] - 1)
-    chunk = hashes.shape[0]
-    words_at, hashes_at = words.ctypes.data, hashes.ctypes.data
-    done = 0
-    while done < rows:
-        count = min(chunk, rows - done)
-        stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
-        out = slots.ctypes.data + done * 4
-        find(
-            table.ctypes.data,
-            mask,
-            records.ctypes.data,
-            words_at,
-            hashes_at,
-            out,
-            count,
-            arena,
-            fixed,
-            variable,
-        )
-        done += count
-
-
-@njit(cache=True, nogil=True)
 def remove(
     slots: Slots,
     fixed: int,
@@ -365,7 +347,7 @@ def remove(
     stride = fixed + 3 * variable
     mask = np.uint64(table.shape[0] - 1)
     for i in range(slots.shape[0]):
-        slot = np.int64(slots[i])
+        slot = signed(slots[i])
         if slot < 0 or slot >= counts[HIGH]:
             return i
         word, bit = slot >> 6, _ONE << np.uint64(slot & 63)
@@ -386,7 +368,7 @@ def remove(
     return slots.shape[0]
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _close_gap(table: Words, gap: np.uint64, mask: np.uint64) -> None:
     """Empty `gap` and move entries behind it so that every probe still reaches its own."""
     position = gap
@@ -436,12 +418,12 @@ def compact_arena(
     stride = fixed + 3 * variable
     used = 0
     for i in range(slots.shape[0]):
-        at = np.int64(slots[i]) * stride + fixed
+        at = signed(slots[i]) * stride + fixed
         for v in range(variable):
             length = records[at + 3 * v]
             if _is_long(length):
-                size = np.int64(length)
-                copy_bytes(target + used, arena + np.int64(records[at + 3 * v + 2]), size)
+                size = signed(length)
+                copy_bytes(target + used, arena + signed(records[at + 3 * v + 2]), size)
                 records[at + 3 * v + 2] = np.uint64(used)
                 used += size
     counts[ARENA_USED] = used
@@ -452,7 +434,7 @@ def compact_arena(
 def gather_words(slots: Slots, records: Words, stride: int, at: int, out: Words) -> None:
     """Word `at` of each slot's record."""
     for i in range(slots.shape[0]):
-        out[i] = records[np.int64(slots[i]) * stride + at]
+        out[i] = records[signed(slots[i]) * stride + at]
 
 
 @njit(cache=True, nogil=True)
@@ -461,11 +443,11 @@ def gather_offsets(slots: Slots, records: Words, stride: int, at: int, offsets: 
     nulls = 0
     offsets[0] = 0
     for i in range(slots.shape[0]):
-        length = records[np.int64(slots[i]) * stride + at]
+        length = records[signed(slots[i]) * stride + at]
         if length == NULL_LENGTH:
             nulls += 1
             length = _ZERO
-        offsets[i + 1] = offsets[i] + np.int64(length)
+        offsets[i + 1] = offsets[i] + signed(length)
     return nulls
 
 
@@ -476,9 +458,9 @@ def gather_bytes(
     """Copy the values to `target`; short ones are stored in the record itself."""
     record_address = records.ctypes.data
     for i in range(slots.shape[0]):
-        place = np.int64(slots[i]) * stride + at
+        place = signed(slots[i]) * stride + at
         length = offsets[i + 1] - offsets[i]
         if length <= 16:
             copy_bytes(target + offsets[i], record_address + (place + 1) * 8, length)
         else:
-            copy_bytes(target + offsets[i], arena + np.int64(records[place + 2]), length)
+            copy_bytes(target + offsets[i], arena + signed(records[place + 2]), length)

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
 _I64 = ir.IntType(64)
+
+
+def _operation(typed: Callable[..., Any]) -> Callable[..., Any]:
+    """Numba's `intrinsic`, with the type that its users see."""
+    return intrinsic(typed)
+
+
+inlined = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # pyright: ignore[reportCallIssue]
+"""Marks a small function that only kernels call: nothing is compiled to call it from Python."""
+
+internal = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # pyright: ignore[reportCallIssue]
+"""Marks a function that only kernels call."""
 
 
 def _load(bits: int, signed: bool) -> Callable[..., Any]:
@@ -27,7 +40,7 @@ def _load(bits: int, signed: bool) -> Callable[..., Any]:
 
         return result(types.int64), generate
 
-    return intrinsic(typed)
+    return _operation(typed)
 
 
 load_i8 = _load(8, True)
@@ -53,7 +66,7 @@ def _store(bits: int) -> Callable[..., Any]:
 
         return types.void(types.int64, types.uint64), generate
 
-    return intrinsic(typed)
+    return _operation(typed)
 
 
 store_u8 = _store(8)
@@ -62,7 +75,7 @@ store_u32 = _store(32)
 store_u64 = _store(64)
 
 
-@intrinsic
+@_operation
 def widened_f32_bits(typing_context: Any, address: Any) -> Any:
     """The bits of the float64 that equals the float32 at `address`."""
 
@@ -74,7 +87,7 @@ def widened_f32_bits(typing_context: Any, address: Any) -> Any:
     return types.uint64(types.int64), generate
 
 
-@intrinsic
+@_operation
 def multiply_fold(typing_context: Any, left: Any, right: Any) -> Any:
     """The two halves of the 128-bit product, xored."""
 
@@ -87,7 +100,7 @@ def multiply_fold(typing_context: Any, left: Any, right: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), generate
 
 
-@intrinsic
+@_operation
 def lowest_bit(typing_context: Any, word: Any) -> Any:
     """The position of the lowest bit set in `word`, which must not be 0."""
 
@@ -97,7 +110,7 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@intrinsic
+@_operation
 def bits_set(typing_context: Any, word: Any) -> Any:
     """How many bits of `word` are set."""
 
@@ -107,7 +120,7 @@ def bits_set(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@intrinsic
+@_operation
 def prefetch(typing_context: Any, address: Any) -> Any:
     """Ask for the cache line at `address`; harmless where nothing is mapped."""
 
@@ -122,13 +135,19 @@ def prefetch(typing_context: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-@njit(inline="always")
+@inlined
+def signed(word: np.integer[Any] | int) -> int:
+    """A word as int64: Numba makes a float of a sum of int64 and uint64."""
+    return np.int64(word)  # type: ignore[return-value]
+
+
+@inlined
 def is_set(bitmap: int, position: int) -> bool:
     """Whether bit `position` of the Arrow bitmap at address `bitmap` is set."""
     return (load_u8(bitmap + (position >> 3)) >> (position & 7)) & 1 != 0
 
 
-@njit(cache=True, nogil=True)
+@internal
 def copy_bytes(target: int, source: int, length: int) -> None:
     """Copy `length` bytes between addresses that do not overlap."""
     if length >= 8:
@@ -142,7 +161,7 @@ def copy_bytes(target: int, source: int, length: int) -> None:
         store_u8(target + i, load_u8(source + i))
 
 
-@njit(cache=True, nogil=True)
+@internal
 def same_bytes(left: int, right: int, length: int) -> bool:
     """Whether `length` bytes at both addresses agree."""
     if length >= 8:

@@ -6,9 +6,9 @@ and its `following` is the next free one.
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
+from millrace.state.memory_kernels import signed
 from millrace.state.words import Int32s, Int64s, Slots
 
 LIVE, FREE, USED = range(3)
@@ -89,9 +89,9 @@ def matches(slots: Slots, sizes: Int32s) -> int:
     """How many entries the slots have in all; a slot below 0 or beyond the arrays has none."""
     total = 0
     for i in range(slots.shape[0]):
-        slot = np.int64(slots[i])
+        slot = signed(slots[i])
         if slot >= 0 and slot < sizes.shape[0]:
-            total += np.int64(sizes[slot])
+            total += signed(sizes[slot])
     return total
 
 
@@ -102,7 +102,7 @@ def probe(
     """Expand each row into one pair for each entry of its slot, in order of insertion."""
     n = 0
     for i in range(slots.shape[0]):
-        slot = np.int64(slots[i])
+        slot = signed(slots[i])
         if slot < 0 or slot >= sizes.shape[0]:
             continue
         entry = heads[slot]

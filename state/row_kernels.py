@@ -7,12 +7,14 @@ from numba import njit
 
 from millrace.state.memory_kernels import (
     copy_bytes,
+    internal,
     is_set,
     load_i64,
     load_u8,
     load_u16,
     load_u32,
     load_u64,
+    signed,
     store_u8,
     store_u16,
     store_u32,
@@ -28,7 +30,7 @@ DATA, VALID, OFFSETS, BIT = range(4)
 """Columns of the table of one Arrow column: addresses (0: absent) and the bit offset."""
 
 
-@njit(cache=True, nogil=True)
+@internal
 def _position(chunk: Addresses, row: int) -> int:
     """Where a row is in its chunk, -1 where it is not."""
     numbers = chunk[NUMBERS]
@@ -96,19 +98,19 @@ def gather_fixed(width: int, table: Addresses, chunks: Int32s, places: Int32s, t
     rows = chunks.shape[0]
     if width == 8:
         for i in range(rows):
-            store_u64(target + i * 8, load_u64(table[chunks[i], DATA] + np.int64(places[i]) * 8))
+            store_u64(target + i * 8, load_u64(table[chunks[i], DATA] + signed(places[i]) * 8))
     elif width == 4:
         for i in range(rows):
-            store_u32(target + i * 4, load_u32(table[chunks[i], DATA] + np.int64(places[i]) * 4))
+            store_u32(target + i * 4, load_u32(table[chunks[i], DATA] + signed(places[i]) * 4))
     elif width == 2:
         for i in range(rows):
-            store_u16(target + i * 2, load_u16(table[chunks[i], DATA] + np.int64(places[i]) * 2))
+            store_u16(target + i * 2, load_u16(table[chunks[i], DATA] + signed(places[i]) * 2))
     elif width == 1:
         for i in range(rows):
-            store_u8(target + i, load_u8(table[chunks[i], DATA] + np.int64(places[i])))
+            store_u8(target + i, load_u8(table[chunks[i], DATA] + signed(places[i])))
     else:
         for i in range(rows):
-            copy_bytes(target + i * width, table[chunks[i], DATA] + np.int64(places[i]) * width, width)
+            copy_bytes(target + i * width, table[chunks[i], DATA] + signed(places[i]) * width, width)
 
 
 @njit(cache=True, nogil=True)
@@ -120,7 +122,7 @@ def gather_bits(which: int, table: Addresses, chunks: Int32s, places: Int32s, ou
     for i in range(rows):
         chunk = chunks[i]
         address = table[chunk, which]
-        if address == 0 or is_set(address, table[chunk, BIT] + np.int64(places[i])):
+        if address == 0 or is_set(address, table[chunk, BIT] + signed(places[i])):
             byte |= np.uint64(1) << np.uint64(i & 7)
         else:
             zeros += 1
@@ -142,10 +144,10 @@ def gather_offsets(
         chunk = chunks[i]
         at = table[chunk, OFFSETS]
         if narrow:
-            at += np.int64(places[i]) * 4
-            first, end = np.int64(load_u32(at)), np.int64(load_u32(at + 4))
+            at += signed(places[i]) * 4
+            first, end = signed(load_u32(at)), signed(load_u32(at + 4))
         else:
-            at += np.int64(places[i]) * 8
+            at += signed(places[i]) * 8
             first, end = load_i64(at), load_i64(at + 8)
         sources[i] = table[chunk, DATA] + first
         offsets[i + 1] = offsets[i] + end - first

@@ -72,7 +72,7 @@ def write_table(rows: pa.RecordBatch, block_rows: int = BLOCK_ROWS) -> bytes:
         blocks.append((place, len(data), end - start, first, last, _checksum(data)))
         parts.append(data)
         place += len(data)
-    index = msgpack.packb({"schema": rows.schema.serialize().to_pybytes(), "blocks": blocks})
+    index = msgpack.packb({"schema": rows.schema.serialize().to_pybytes(), "blocks": blocks}) or b""
     parts += [index, _TAIL.pack(len(index), _checksum(index), _MAGIC)]
     return b"".join(parts)
 

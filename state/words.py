@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from millrace.errors import Bug, Unsupported
+from millrace.errors import Unsupported
 
 Words = npt.NDArray[np.uint64]
 Addresses = npt.NDArray[np.int64]
@@ -122,15 +122,21 @@ class Layout:
         return cls(tuple(kinds), tuple(places), compared, variable, null_at, compared + 3 * variable)
 
 
-def buffers_of(columns: Sequence[pa.Array], places: Sequence[int]) -> Addresses:
+def buffers_of(columns: Sequence[pa.Array], kinds: Sequence[Kind], places: Sequence[int]) -> Addresses:
     """One row a column for `stage`: kind, data, validity, offsets, bit offset, place, end of data.
 
-    The columns must be of kinds that are read in place, and must outlive the addresses.
+    The columns must be of these kinds, and must outlive the addresses.
     """
-    out = np.zeros((len(columns), 7), np.int64)
-    for c, column in enumerate(columns):
-        out[c] = _buffer_row(column, places[c])
-    return out
+    return np.array(
+        [_buffer_row(*given) for given in zip(columns, kinds, places, strict=True)], np.int64
+    ).reshape(-1, 7)
+
+
+def kinds_of(columns: Sequence[pa.Array]) -> tuple[Kind, ...]:
+    """The kinds of columns that are all read in place."""
+    kinds = tuple(kind for kind in (cached_kind(column.type) for column in columns) if kind is not None)
+    assert len(kinds) == len(columns), "a column was not made readable"
+    return kinds
 
 
 _KIND_CACHE: dict[pa.DataType, Kind | None] = {}
@@ -159,22 +165,15 @@ _WIDTHS = {
 }
 
 
-def _address(buffer: pa.Buffer | None) -> int:
-    return 0 if buffer is None else int(buffer.address)
-
-
-def _buffer_row(column: pa.Array, place: int) -> tuple[int, int, int, int, int, int, int]:
-    kind = cached_kind(column.type)
-    if kind is None:
-        raise Bug(f"a {column.type} column was not encoded before it was hashed")
+def _buffer_row(column: pa.Array, kind: Kind, place: int) -> tuple[int, int, int, int, int, int, int]:
     if kind is Kind.NULL:
         return (kind, 0, 0, 0, 0, place, 0)
     offset = column.offset
     buffers = column.buffers()
-    valid = _address(buffers[0]) if column.null_count else 0
-    data = _address(buffers[-1])
-    if kind >= Kind.VAR32:
-        width = 4 if kind is Kind.VAR32 else 8
-        end = data + (buffers[2].size if data else 0)
-        return (kind, data, valid, _address(buffers[1]) + width * offset, offset, place, end)
-    return (kind, data + offset * _WIDTHS.get(kind, 0), valid, 0, offset, place, 0)
+    valid = buffers[0].address if buffers[0] is not None and column.null_count else 0
+    data = 0 if buffers[-1] is None else buffers[-1].address
+    if kind < Kind.VAR32:
+        return (kind, data + offset * _WIDTHS.get(kind, 0), valid, 0, offset, place, 0)
+    offsets = 0 if buffers[1] is None else buffers[1].address
+    end = data + buffers[2].size if data else 0
+    return (kind, data, valid, offsets + offset * (4 if kind is Kind.VAR32 else 8), offset, place, end)

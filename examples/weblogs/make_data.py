@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-PAGES = ["/", "/pricing", "/docs", "/docs/sql", "/docs/install", "/blog", "/blog/windows", "/login", "/search?q=x"]
+PAGES = [
+    "/",
+    "/pricing",
+    "/docs",
+    "/docs/sql",
+    "/docs/install",
+    "/blog",
+    "/blog/windows",
+    "/login",
+    "/search?q=x",
+]
 VISITORS = 3_000
 DAY = np.datetime64("2026-03-02T00:00:00", "ms")
 BROKEN_EVERY = 5_000
@@ -25,7 +35,9 @@ def main(folder: Path) -> None:
         for _ in range(rng.integers(1, 5)):
             clock = rng.uniform(0, 86_000_000)
             for _ in range(rng.geometric(0.12)):
-                rows.append((clock, ip, PAGES[rng.zipf(1.6) % len(PAGES)], rng.random(), rng.lognormal(8, 1.2)))
+                rows.append(
+                    (clock, ip, PAGES[rng.zipf(1.6) % len(PAGES)], rng.random(), rng.lognormal(8, 1.2))
+                )
                 clock += rng.exponential(40_000)
     rows.sort(key=lambda row: row[0] + rng.uniform(0, 5_000))
     with path.open("w") as out:

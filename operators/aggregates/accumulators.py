@@ -19,6 +19,7 @@ from millrace.operators.batch import Int64Array
 Slots = npt.NDArray[np.integer]
 
 _CAPACITY_MIN = 1024
+_RUN_MIN = 4096
 
 
 @dataclass(slots=True)
@@ -62,6 +63,10 @@ class Accumulator(ABC):
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
         """The value of `call` for each of these groups."""
 
+    def results(self, calls: Sequence[AggregateCall], slots: Slots) -> list[Outcome]:
+        """The values of several calls for each of these groups."""
+        return [self.result(call, slots) for call in calls]
+
     @abstractmethod
     def capture(self, slots: Slots) -> pa.Array:
         """The state of these groups, one value a group, as a copy."""
@@ -74,22 +79,29 @@ class Accumulator(ABC):
 class WordAccumulator(Accumulator):
     """State of a fixed number of 64-bit words a group. A new group has the words of `initial`."""
 
+    traceable = True
+    """Whether `add` can write the words after each row."""
+
     def __init__(self, initial: Sequence[int]) -> None:
         self.initial = np.array(initial, np.int64)
         self.words: npt.NDArray[np.int64] = np.empty((0, len(initial)), np.int64)
+        self._reserve = self.words
         self.floats = self.words.view(np.float64)
 
     def grow(self, capacity: int) -> None:
         if capacity <= len(self.words):
             return
-        words = np.empty((capacity, len(self.initial)), np.int64)
-        words[: len(self.words)] = self.words
-        words[len(self.words) :] = self.initial
-        self.words = words
-        self.floats = words.view(np.float64)
+        used = len(self.words)
+        if capacity > len(self._reserve):
+            # Untouched memory costs nothing, and what is reserved need not be copied at the next growth.
+            self._reserve = np.empty((4 * capacity, len(self.initial)), np.int64)
+            self._reserve[:used] = self.words
+        self.words = self._reserve[:capacity]
+        self.words[used:] = self.initial
+        self.floats = self.words.view(np.float64)
 
     def shrink(self, capacity: int) -> None:
-        self.words = self.words[:capacity].copy()
+        self._reserve = self.words = self.words[:capacity].copy()
         self.floats = self.words.view(np.float64)
 
     def reset(self, slots: Slots) -> None:
@@ -113,7 +125,20 @@ class WordAccumulator(Accumulator):
         """The value of `call` for each row of words."""
 
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
-        return self.finish(call, self.words[slots])
+        return self.finish(call, self.gather(slots))
+
+    def results(self, calls: Sequence[AggregateCall], slots: Slots) -> list[Outcome]:
+        if not self.traceable:
+            return [self.result(call, slots) for call in calls]
+        words = self.gather(slots)
+        return [self.finish(call, words) for call in calls]
+
+    def gather(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """The words of these groups; where they are a run, a view."""
+        count = len(slots)
+        if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
+            return self.words[slots[0] : slots[0] + count]
+        return self.words.take(slots, axis=0)
 
     def capture(self, slots: Slots) -> pa.Array:
         words = self.words[slots]
@@ -153,6 +178,8 @@ class Part:
     arguments: tuple[int, ...]
     filter: int | None
     name: str
+    needed: tuple[int, ...]
+    """Columns that must not be null for a row to count, unless the accumulator keeps nulls."""
 
 
 class AccumulatorSet:
@@ -163,6 +190,7 @@ class AccumulatorSet:
         self.places = list(places)
         """The part that answers each call."""
         self.calls = list(calls)
+        self._wanted = [[i for i, p in enumerate(places) if p == part] for part in range(len(parts))]
         self.capacity = 0
         self._seen = np.zeros(0, np.int64)
 
@@ -201,7 +229,7 @@ class AccumulatorSet:
         for part in self.parts:
             if part.filter not in filters and part.filter is not None:
                 filters[part.filter] = truth(data.column(part.filter))
-            needed = part.arguments if part.accumulator.needs_arguments else ()
+            needed = part.needed if part.accumulator.needs_arguments else ()
             mask_key = (needed, part.filter)
             if mask_key not in masks:
                 mask = filters[part.filter]
@@ -219,8 +247,8 @@ class AccumulatorSet:
         taken = self._rows(slots, data, weights, sequence)
         outcomes: dict[int, Outcome] = {}
         for place, (part, rows) in enumerate(taken):
-            wanted = [i for i, p in enumerate(self.places) if p == place]
-            if isinstance(part.accumulator, WordAccumulator):
+            wanted = self._wanted[place]
+            if isinstance(part.accumulator, WordAccumulator) and part.accumulator.traceable:
                 words = part.accumulator.trace(rows)
                 for i in wanted:
                     outcomes[i] = part.accumulator.finish(self.calls[i], words)
@@ -264,10 +292,12 @@ class AccumulatorSet:
 
     def results(self, slots: Slots) -> list[Outcome]:
         """The value of each call for these groups."""
-        return [
-            self.parts[place].accumulator.result(call, slots)
-            for place, call in zip(self.places, self.calls, strict=True)
-        ]
+        outcomes: list[Outcome | None] = [None] * len(self.calls)
+        for part, wanted in zip(self.parts, self._wanted, strict=True):
+            found = part.accumulator.results([self.calls[i] for i in wanted], slots)
+            for i, outcome in zip(wanted, found, strict=True):
+                outcomes[i] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def merge(self, slots: Slots, other: AccumulatorSet, other_slots: Slots) -> None:
         """Add the groups `other_slots` of a set with the same calls; a slot may come several times."""

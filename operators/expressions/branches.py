@@ -40,27 +40,36 @@ def first_true(
 ) -> Evaluator:
     """The value behind the first true condition, else the last one of `values`.
 
-    Where not `lazy`, all values are computed on all rows and chosen from, until one of them fails: from then on
-    each is computed on the rows that take it.
+    Conditions are computed on all rows until one fails, from then on only on the rows that come to them. Where
+    not `lazy`, the same holds for values; where `lazy`, each is computed on the rows that take it.
     """
-    careful = lazy
+    careful_tests, careful_values = False, lazy
 
     def evaluate(frame: Frame) -> Value:
-        nonlocal careful
-        if not careful:
+        nonlocal careful_tests, careful_values
+        tests: list[Value] | None = None
+        if not careful_tests:
             try:
-                return _choose(
-                    [condition(frame) for condition in conditions],
-                    [value(frame) for value in values],
-                    frame.rows,
-                    type,
-                )
+                tests = [condition(frame) for condition in conditions]
             except RowError:
-                careful = True
-        choice = _choice(conditions, frame)
+                careful_tests = True
+        if tests is not None and not careful_values:
+            try:
+                return _choose(tests, [value(frame) for value in values], frame.rows, type)
+            except RowError:
+                careful_values = True
+        choice = _choice(conditions, frame) if tests is None else _choice_of(tests, frame.rows)
         return _gather(values, choice, frame, type)
 
     return evaluate
+
+
+def _choice_of(tests: Sequence[Value], rows: int) -> Choice:
+    """For each row the position of its first true test, or their number where none is."""
+    choice = np.full(rows, len(tests), np.int64)
+    for position in range(len(tests) - 1, -1, -1):
+        choice[_true_rows(tests[position], rows)] = position
+    return choice
 
 
 def _choose(tests: Sequence[Value], values: Sequence[Value], rows: int, type: pa.DataType) -> Value:
@@ -70,11 +79,8 @@ def _choose(tests: Sequence[Value], values: Sequence[Value], rows: int, type: pa
                 return value
         return values[-1]
     if all(isinstance(value, pa.Scalar) for value in values) and not pa.types.is_decimal64(type):
-        choice = np.full(rows, len(tests), np.int32)
-        for position in range(len(tests) - 1, -1, -1):
-            choice[_true_rows(tests[position], rows)] = position
         known = pa.concat_arrays([broadcast(value, 1) for value in values])
-        return known.take(pa.array(choice))
+        return known.take(pa.array(_choice_of(tests, rows)))
     result = values[-1]
     for test, value in zip(reversed(tests), reversed(values[:-1]), strict=True):
         condition = broadcast(test, rows)

@@ -25,9 +25,9 @@ Clock = Callable[[], int]
 
 CLOCK_FUNCTIONS = ("current_timestamp", "localtimestamp", "current_date", "current_time", "proctime")
 _LIGHT = frozenset(
-    ["+", "-", "*", "/", "%", "=", "<>", "<", "<=", ">", ">=", "and", "or", "not", "xor"]
-    + ["is null", "is not null", "is true", "is false"]
-)
+    ("+", "-", "*", "/", "%", "=", "<>", "<", "<=", ">", ">=", "and", "or", "not", "xor",
+     "is null", "is not null", "is true", "is false")
+)  # fmt: skip
 
 
 def compile_expression(

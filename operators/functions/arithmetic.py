@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from millrace.operators.functions import decimals, intervals
 from millrace.operators.functions import types as sql
+from millrace.operators.functions.buffers import fixed_width, from_numbers, validity
 from millrace.operators.functions.registry import Binding, Literals, Types, define
 from millrace.operators.functions.row_error import DIVISION_BY_ZERO, Body, RowError, Value
 
@@ -109,7 +111,7 @@ def _subtract(types: Types, returns: pa.DataType, literals: Literals) -> Body:
         return intervals.negate(returns)
     if sql.is_decimal(returns):
         return decimals.add(returns, subtract=True)
-    if sql.is_integer(returns):
+    if sql.is_integer(returns) and sql.is_integer(types[0]):
         return _binary(pc.subtract_checked)
     if sql.is_float(returns):
         return _binary(pc.subtract)
@@ -174,11 +176,18 @@ def _modulo(types: Types, returns: pa.DataType, literals: Literals) -> Body:
 
 
 def _constant_modulo(divisor: int, returns: pa.DataType) -> Body:
-    """x % constant by a kernel that the compiler reduces to a multiplication."""
+    """x % constant; numbers below 2**31 go by a multiplication in place of the division."""
+    number = pa.scalar(divisor, returns)
 
     def body(values: Sequence[Value], rows: int) -> Value:
         value = values[0]
-        number = pa.scalar(divisor, returns)
+        if value.type == pa.int64() and isinstance(value, pa.Array) and 1 < divisor < 1 << 30:
+            # Deferred: Numba takes long to import, and this module is imported with the front door.
+            from millrace.operators.functions import decimal_kernels as kernels
+
+            out = np.empty(rows, np.int64)
+            if kernels.modulo_constant(fixed_width(value, np.int64), divisor, out):
+                return from_numbers(out, validity([value], rows), returns)
         return pc.subtract(value, pc.multiply(pc.divide(value, number), number))
 
     return body
@@ -206,7 +215,7 @@ def _float_remainder(left: Value, right: Value) -> Value:
     return pa.array(numbers, mask=~np.asarray(both))
 
 
-def _floats(value: Value) -> object:
+def _floats(value: Value) -> Any:
     if isinstance(value, pa.Scalar):
         return np.nan if not value.is_valid else value.as_py()
     return value.to_numpy(zero_copy_only=False)

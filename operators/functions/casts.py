@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -120,7 +120,9 @@ def _to_boolean(source: pa.DataType) -> Body | None:
 def _to_number(source: pa.DataType, target: pa.DataType) -> Body | None:
     if source == sql.BOOLEAN:
         if sql.is_decimal(target):
-            return lambda values, rows: pc.cast(pc.cast(values[0], pa.int64()), target)
+            return lambda values, rows: pc.cast(
+                pc.cast(pc.cast(values[0], pa.int64()), pa.decimal128(38, target.scale)), target
+            )
         return _plain(target)
     if not sql.is_number(source):
         return None
@@ -149,7 +151,7 @@ def _to_decimal(source: pa.DataType, target: pa.DataType) -> Body:
     if sql.is_float(source):
 
         def exact(number: float) -> Decimal:
-            if number != number or number in (float("inf"), float("-inf")):
+            if not math.isfinite(number):
                 raise ValueFault(OVERFLOW, f"{number} is no decimal")
             return fit(Decimal(repr(number)), target)
 
@@ -159,18 +161,13 @@ def _to_decimal(source: pa.DataType, target: pa.DataType) -> Body:
         return from_float
     p1, s1 = sql.digits(source)
     up = target.scale - s1
+    quick = up >= 0 and p1 + up <= min(sql.FAST_DIGITS, target.precision)
 
     def body(values: Sequence[Value], rows: int) -> Value:
         value = values[0]
-        if (
-            p1 <= sql.FAST_DIGITS
-            and up >= 0
-            and p1 + up <= sql.FAST_DIGITS
-            and not isinstance(value, pa.Scalar)
-        ):
-            if p1 + up <= target.precision:
-                numbers = int64_operand(value) * np.int64(10**up)
-                return from_int64(np.asarray(numbers), validity([value], rows), target)
+        if quick and not isinstance(value, pa.Scalar):
+            numbers = int64_operand(value) * np.int64(10**up)
+            return from_int64(np.asarray(numbers), validity([value], rows), target)
         inner = pa.decimal256(max(p1, target.precision) + abs(up) + 1, s1)
         wide = pc.cast(value, inner)
         if up < 0:
@@ -255,9 +252,6 @@ def _string_to_boolean(values: Sequence[Value], rows: int) -> Value:
     return pc.if_else(text.is_null(), pa.scalar(None, pa.bool_()), true)
 
 
-_PLAIN_TIMESTAMP = re.compile(r"[0-9T:. -]*")
-
-
 def _string_to_timestamp(target: pa.DataType, values: Sequence[Value], rows: int) -> Value:
     naive = pa.timestamp(target.unit)
     try:
@@ -294,7 +288,7 @@ def _to_string(source: pa.DataType) -> Body | None:
     if sql.is_timestamp(source):
         return partial(_timestamp_to_string, bool(source.tz))
     if pa.types.is_time(source):
-        return lambda values, rows: _trim_fraction(pc.cast(values[0], sql.STRING))
+        return lambda values, rows: _without_zeros(pc.cast(values[0], sql.STRING))
     if sql.is_interval(source):
         return lambda values, rows: by_row(time_text.format_interval, values, rows, sql.STRING, "CAST")
     if pa.types.is_nested(source):
@@ -309,10 +303,6 @@ def _float_to_string(source: pa.DataType, values: Sequence[Value], rows: int) ->
     for found, written in ((r"^inf$", "Infinity"), (r"^-inf$", "-Infinity"), (r"^-?nan$", "NaN")):
         text = pc.replace_substring_regex(text, found, written)
     return text
-
-
-def _trim_fraction(text: Value) -> Value:
-    return pc.replace_substring_regex(text, r"(\.[0-9]*?)0+$", r"\1") if False else _without_zeros(text)
 
 
 def _without_zeros(text: Value) -> Value:

@@ -1,4 +1,4 @@
-"""Numba kernels over the scaled integers of decimals. Knows no Arrow."""
+"""Numba kernels over integers and the scaled integers of decimals. Knows no Arrow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def multiply_constant_wide(left: Int64s, right: np.int64, out: Int64s) -> bool:
         product = value * right
         out[2 * i] = product
         out[2 * i + 1] = product >> 63
-    return lowest >= -limit and highest <= limit and right != -_LARGEST - 1
+    return bool(lowest >= -limit and highest <= limit and right != -_LARGEST - 1)
 
 
 @njit(cache=True, nogil=True)
@@ -54,3 +54,20 @@ def multiply(left: Int64s, right: Int64s, out: Int64s) -> bool:
     for i in range(len(left)):
         out[i] = left[i] * right[i]
     return True
+
+
+@njit(cache=True, nogil=True)
+def modulo_constant(left: Int64s, right: int, out: Int64s) -> bool:
+    """left % right for numbers from 0 to 2**31; False where one is outside."""
+    bits = 32
+    while (1 << (bits - 32)) < right:
+        bits += 1
+    factor = np.uint64(((1 << bits) + right - 1) // right)
+    shift, divisor = np.uint64(bits), np.uint64(right)
+    seen = np.int64(0)
+    for i in range(len(left)):
+        number = left[i]
+        seen |= number
+        wide = np.uint64(number)
+        out[i] = np.int64(wide - ((wide * factor) >> shift) * divisor)
+    return bool(0 <= seen < 2**31)

@@ -221,7 +221,7 @@ def remainder(types: Sequence[pa.DataType], returns: pa.DataType) -> Body:
             if zero.any():
                 raise RowError(DIVISION_BY_ZERO, "%: division by zero", zero)
             right = np.where(right == 0, 1, right)
-        return from_int64(np.fmod(left, right), bitmap, returns)
+        return from_int64(np.asarray(np.fmod(left, right), np.int64), bitmap, returns)
 
     return body
 

@@ -34,10 +34,8 @@ class _Number(float):
 
     text: str
 
-    def __new__(cls, text: str) -> _Number:
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 def _refuse(constant: str) -> float:

@@ -43,11 +43,11 @@ def _comparison(name: str, operator: Compare, description: str, aliases: tuple[s
         return lambda values, rows: operator(values[0], values[1])
 
 
-_comparison("=", pc.equal, "equal", ("==", "equals"))
+_comparison("=", pc.equal, "equal values", ("==", "equals"))
 _comparison("<>", pc.not_equal, "not equal", ("!=",))
-_comparison("<", pc.less, "less")
+_comparison("<", pc.less, "less than the other")
 _comparison("<=", pc.less_equal, "less or equal")
-_comparison(">", pc.greater, "greater")
+_comparison(">", pc.greater, "greater than the other")
 _comparison(">=", pc.greater_equal, "greater or equal")
 
 
@@ -168,7 +168,7 @@ def _in(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     easy = not pa.types.is_nested(types[0]) and types[0] != sql.MONTHS
     if easy and len(constants) > 2 and all(c is not None for c in constants):
         return _in_constants([as_storage(c) for c in constants if c is not None])
-    equal = _EQUAL(types)
+    equal = _equality(types)
 
     def body(values: Sequence[Value], rows: int) -> Value:
         result = equal([values[0], values[1]], rows)
@@ -179,7 +179,7 @@ def _in(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     return body
 
 
-def _EQUAL(types: Types) -> Body:
+def _equality(types: Types) -> Body:
     if sql.is_decimal(types[0]):
         return decimals.compare(pc.equal, types)
     if pa.types.is_nested(types[0]) or types[0] == sql.MONTHS:

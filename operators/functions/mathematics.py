@@ -217,7 +217,7 @@ def _e(values: Sequence[Value], rows: int) -> Value:
     return pa.scalar(math.e)
 
 
-@row("factorial(BIGINT) -> BIGINT", description="n!", can_fail=True)
+@row("factorial(BIGINT) -> BIGINT", description="the product of 1 to n", can_fail=True)
 def _factorial(number: int) -> int:
     if not 0 <= number <= 20:
         raise ValueFault(OVERFLOW, f"{number}! is out of range")
@@ -253,7 +253,7 @@ def _in_range(number: int) -> int:
 @row("width_bucket(DOUBLE, DOUBLE, DOUBLE, INT) -> INT", description="the bucket (1 to n) of equal width between two bounds; 0 and n+1 are outside",
      can_fail=True)  # fmt: skip
 def _width_bucket(value: float, low: float, high: float, count: int) -> int:
-    if count <= 0 or low == high or value != value:
+    if count <= 0 or low == high or math.isnan(value):
         raise ValueFault(OUT_OF_DOMAIN, f"no {count} buckets between {low} and {high}")
     inside = (value - low) / (high - low)
     return 0 if inside < 0 else count + 1 if inside >= 1 else int(inside * count) + 1

@@ -175,7 +175,9 @@ def _regexp_ilike(types: Types, returns: pa.DataType, literals: Literals) -> Bod
 
 def _named(pattern: str) -> tuple[str, list[str]]:
     """The pattern with every capturing group named g1, g2, … (Arrow extracts named groups only)."""
-    out, names, i, inside = [], [], 0, False
+    out: list[str] = []
+    names: list[str] = []
+    i, inside = 0, False
     while i < len(pattern):
         c = pattern[i]
         if c == "\\" and i + 1 < len(pattern):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from millrace.errors import BadData, Invalid
 from millrace.operators.functions import types as sql
-from millrace.operators.functions.row_error import Body, Value
+from millrace.operators.functions.row_error import UDF_FAILED, Body, Value, ValueFault
 from millrace.operators.functions.signature import Overload, parse
 
 Types = tuple[pa.DataType, ...]
@@ -117,14 +117,22 @@ def define(
 
 
 def scalar(
-    *forms: str, description: str, aliases: Sequence[str] = (), can_fail: bool = False, **flags: bool
+    *forms: str,
+    description: str,
+    aliases: Sequence[str] = (),
+    can_fail: bool = False,
+    null_propagating: bool = True,
 ) -> Callable[[Body], Body]:
     """Decorator: the function below is itself the body, whatever the argument types."""
 
     def add(body: Body) -> Body:
-        define(*forms, description=description, aliases=aliases, can_fail=can_fail, **flags)(
-            lambda types, returns, literals: body
-        )
+        define(
+            *forms,
+            description=description,
+            aliases=aliases,
+            can_fail=can_fail,
+            null_propagating=null_propagating,
+        )(lambda types, returns, literals: body)
         return body
 
     return add
@@ -204,9 +212,13 @@ def register_scalar(
 ) -> None:
     """Add a user's function: it takes one Arrow array a parameter and returns one of the same length.
 
-    Raises Invalid (MR1212) where the name is taken by a function of the library; another user's function of that
-    name is replaced.
+    Raises Invalid (MR1212) where the name is taken by a function of the library, or where there are no parameters;
+    another user's function of that name is replaced.
     """
+    if not parameters:
+        raise Invalid(
+            f"function {name} has no parameters", code="MR1212", hint="give it at least one array to work on"
+        )
     library = _library()
     key = name.lower()
     known = find(key)
@@ -251,9 +263,9 @@ def _call_user_function(
 ) -> Value:
     arrays = [pa.repeat(v, rows) if isinstance(v, pa.Scalar) else v for v in values]
     try:
-        result = function(*arrays) if arrays else function(rows)
+        result = function(*arrays)
     except Exception as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        raise ValueFault(UDF_FAILED, f"{type(error).__name__}: {error}") from error
     if isinstance(result, pa.ChunkedArray):
         result = result.combine_chunks()
     if not isinstance(result, pa.Array) or len(result) != rows:

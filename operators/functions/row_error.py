@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Value = pa.Array | pa.Scalar
+Value: TypeAlias = pa.Array | pa.Scalar
 """What an argument or a result is: an array of the batch's length, or one scalar for all rows."""
 Body = Callable[[Sequence[Value], int], Value]
 """The body of a function: its arguments and the number of rows."""

@@ -32,6 +32,8 @@ CONCRETE = {
     "TIMESTAMP_US": sql.TIMESTAMP,
     "MONTHS": sql.MONTHS,
 }
+NARROWING = 5
+"""What it costs to take a wide integer for a narrow parameter such as a position; checked when it runs."""
 CLASSES = ("ANY", "NUMBER", "INTEGER", "DECIMAL", "TIMESTAMP", "ROW")
 _TOKEN = re.compile(r"[A-Z_]+|[<>,]")
 
@@ -72,6 +74,8 @@ class Overload:
         for pattern, kind, literal in zip(patterns, types, literals, strict=True):
             target = _target(pattern, kind, variables)
             step = None if target is None else sql.coercion_cost(kind, target, literal=literal)
+            if step is None and pattern.name in CONCRETE and sql.is_integer(kind) and sql.is_integer(target):
+                step = NARROWING
             if target is None or step is None:
                 return None
             parameters.append(target)

@@ -159,7 +159,13 @@ def _concat_ws(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     def body(values: Sequence[Value], rows: int) -> Value:
         if len(values) == 1:
             return pa.scalar("")
-        joined = pc.binary_join_element_wise(*values[1:], pc.fill_null(values[0], ""), null_handling="skip")
+        parts = list(values[1:])
+        nothing = pc.is_null(parts[0])
+        for part in parts[1:]:
+            nothing = pc.and_(nothing, pc.is_null(part))
+        # Arrow leaves a row out altogether where all of its parts are skipped.
+        parts[0] = pc.if_else(nothing, pa.scalar(""), parts[0])
+        joined = pc.binary_join_element_wise(*parts, pc.fill_null(values[0], ""), null_handling="skip")
         return pc.if_else(pc.is_valid(values[0]), joined, pa.scalar(None, pa.string()))
 
     return body
@@ -182,7 +188,9 @@ def _bind_bars(types: Sequence[pa.DataType], marks: Sequence[bool]) -> Binding |
         bind=_bind_bars)  # fmt: skip
 def _bars(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     if sql.is_list(returns):
-        return lambda values, rows: by_row(lambda *parts: sum(parts, []), values, rows, returns, "||")
+        return lambda values, rows: by_row(
+            lambda *parts: [item for part in parts for item in part], values, rows, returns, "||"
+        )
     empty = pa.scalar(b"" if sql.is_bytes(returns) else "", returns)
     return lambda values, rows: pc.binary_join_element_wise(*values, empty)
 
@@ -241,9 +249,9 @@ def _rpad(text: str, count: int, fill: str = " ") -> str:
 
 
 def _find(text: Value, part: Value, rows: int) -> Value:
-    if isinstance(part, pa.Scalar) and part.is_valid and not isinstance(text, pa.Scalar):
-        if pc.all(pc.string_is_ascii(text)).as_py() is not False:
-            return pc.cast(pc.add(pc.find_substring(text, part.as_py()), 1), pa.int32())
+    constant = isinstance(part, pa.Scalar) and part.is_valid and not isinstance(text, pa.Scalar)
+    if constant and pc.all(pc.string_is_ascii(text)).as_py() is not False:
+        return pc.cast(pc.add(pc.find_substring(text, part.as_py()), 1), pa.int32())
     return by_row(lambda s, p: s.find(p) + 1, [text, part], rows, pa.int32(), "strpos")
 
 

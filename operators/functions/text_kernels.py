@@ -13,9 +13,10 @@ Offsets = npt.NDArray[np.int32]
 @njit(cache=True, nogil=True)
 def count_byte(offsets: Offsets, data: Bytes, wanted: np.uint8, out: npt.NDArray[np.int64]) -> None:
     """How often a byte occurs in each string."""
+    # Indices are unsigned: signed ones make Numba test each access for counting from the end.
     for row in range(len(offsets) - 1):
-        count = 0
-        for i in range(offsets[row], offsets[row + 1]):
+        count = np.int64(0)
+        for i in range(np.uint64(offsets[row]), np.uint64(offsets[row + 1])):
             count += data[i] == wanted
         out[row] = count
 
@@ -25,21 +26,23 @@ def split_byte(
     offsets: Offsets, data: Bytes, mark: np.uint8, index: int, out_offsets: Offsets, out: Bytes, found: Bytes
 ) -> int:
     """Part `index` (from 0) of each string cut at the byte `mark`; `found` is 0 where there are fewer parts."""
-    position = 0
+    position = np.uint64(0)
+    one = np.uint64(1)
     for row in range(len(offsets) - 1):
-        i, end = offsets[row], offsets[row + 1]
+        i, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
         left = index
         while left > 0 and i < end:
-            left -= data[i] == mark
-            i += 1
+            if data[i] == mark:
+                left -= 1
+            i += one
         found[row] = left == 0
         if left == 0:
             while i < end and data[i] != mark:
                 out[position] = data[i]
-                position += 1
-                i += 1
+                position += one
+                i += one
         out_offsets[row + 1] = position
-    return position
+    return int(position)
 
 
 @njit(cache=True, nogil=True)
@@ -51,16 +54,14 @@ def split_bytes(
     for row in range(len(offsets) - 1):
         i, end = offsets[row], offsets[row + 1]
         left = index
-        begin = i
-        while left >= 0:
+        begin, hit = i, -1
+        while True:
             hit = -1
             while i <= end - width:
-                same = True
-                for k in range(width):
-                    if data[i + k] != mark[k]:
-                        same = False
-                        break
-                if same:
+                k = 0
+                while k < width and data[i + k] == mark[k]:
+                    k += 1
+                if k == width:
                     hit = i
                     break
                 i += 1
@@ -71,12 +72,11 @@ def split_bytes(
             begin = i
         found[row] = left == 0
         if left == 0:
-            stop = end if hit < 0 else hit
-            for k in range(begin, stop):
+            for k in range(begin, end if hit < 0 else hit):
                 out[position] = data[k]
                 position += 1
         out_offsets[row + 1] = position
-    return position
+    return int(position)
 
 
 @njit(cache=True, nogil=True)
@@ -97,31 +97,31 @@ def extract_behind(
     The literal counts only behind a byte of `before` (a table of 256), or at the start where `at_start`, and
     only with at least `shortest` bytes following.
     """
-    position, width = 0, len(literal)
-    first = literal[0]
+    position, one = np.uint64(0), np.uint64(1)
+    width, least = np.uint64(len(literal)), np.uint64(shortest)
+    tail = width - one
+    last = literal[tail]
     for row in range(len(offsets) - 1):
-        begin, end = offsets[row], offsets[row + 1]
+        begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
         found[row] = 0
-        i = begin
-        while i <= end - width:
-            if data[i] != first:
-                i += 1
-                continue
-            same = at_start if i == begin else before[data[i - 1]] != 0
-            k = 1
-            while same and k < width:
-                same = data[i + k] == literal[k]
-                k += 1
-            if same:
-                stop = i + width
-                while stop < end and stops[data[stop]] == 0:
-                    stop += 1
-                if stop - i - width >= shortest:
-                    for j in range(i + width, stop):
-                        out[position] = data[j]
-                        position += 1
-                    found[row] = 1
-                    break
-            i += 1
+        i = begin + tail
+        while i < end:
+            # The last byte is looked for: in names and paths it is rarer than the first.
+            if data[i] == last:
+                start = i - tail
+                k = np.uint64(0)
+                while k < tail and data[start + k] == literal[k]:
+                    k += one
+                if k == tail and (at_start if start == begin else before[data[start - one]] != 0):
+                    stop = i + one
+                    while stop < end and stops[data[stop]] == 0:
+                        stop += one
+                    if stop - i > least:
+                        for j in range(i + one, stop):
+                            out[position] = data[j]
+                            position += one
+                        found[row] = 1
+                        break
+            i += one
         out_offsets[row + 1] = position
-    return position
+    return int(position)

@@ -314,7 +314,8 @@ def _assemble(parts: dict[str, str]) -> int:
 @lru_cache(maxsize=256)
 def compile_reader(parse: Parse, text: str) -> Reader:
     """The reader for a format. Raises ValueFault."""
-    names, pieces = [], []
+    names: list[str] = []
+    pieces: list[str] = []
     for item in parse(text):
         if isinstance(item, str):
             pieces.append(r"\s+" if item.isspace() else re.escape(item))
@@ -417,7 +418,7 @@ def _from_unixtime(types: Types, returns: pa.DataType, literals: Literals) -> Bo
 
 @define(
     "unix_timestamp(TIMESTAMP) -> BIGINT",
-    "unix_timestamp(STRING, STRING) -> BIGINT",
+    "unix_timestamp(STRING[, STRING]) -> BIGINT",
     description="seconds since 1970",
     can_fail=True,
 )
@@ -431,7 +432,8 @@ def _unix_timestamp(types: Types, returns: pa.DataType, literals: Literals) -> B
             returns,
             "unix_timestamp",
         )
-    return lambda values, rows: extract("epoch", values[0], rows)
+    read = build_cast(types[0], sql.TIMESTAMP) if sql.is_string(types[0]) else None
+    return lambda values, rows: extract("epoch", values[0] if read is None else read(values, rows), rows)
 
 
 def _define_name(name: str, letters: str, description: str) -> None:

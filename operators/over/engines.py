@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from millrace.operators.batch import Int64Array
 from millrace.operators.over import sliding_kernels as kernels
 
 Slots = npt.NDArray[np.int32]
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(slots=True)
@@ -82,10 +84,13 @@ class Running(Engine):
         self._set.reset(slots)
 
     def capture(self, slots: Slots) -> dict[str, pa.Array]:
-        return self._set.capture(slots)
+        columns = self._set.capture(slots)
+        columns["sequence"] = pa.array(np.full(len(slots), self._sequence))
+        return columns
 
     def restore(self, slots: Slots, columns: Mapping[str, pa.Array]) -> None:
         self._set.restore(slots, columns)
+        self._sequence = int(columns["sequence"].to_numpy().max(initial=0))
 
 
 class Numbering(Engine):
@@ -190,7 +195,7 @@ class FirstRows(Engine):
         self._values = pa.concat_arrays([self._values, columns["value"]])
 
 
-def taller(array: Int64Array, capacity: int) -> Int64Array:
+def taller(array: npt.NDArray[Number], capacity: int) -> npt.NDArray[Number]:
     """The array with zero rows up to `capacity`."""
     out = np.zeros((capacity, *array.shape[1:]), array.dtype)
     out[: len(array)] = array

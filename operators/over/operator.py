@@ -49,11 +49,11 @@ class OverOperator(Operator):
 
     def __init__(self, spec: OverAggregate | RowBufferAggregate, context: Context) -> None:
         self._spec = spec
+        self._schema = spec.output_schema
         self._context = context
-        over = isinstance(spec, OverAggregate)
         self._order = spec.order if isinstance(spec, OverAggregate) else None
         self._whole = isinstance(spec, OverAggregate) and spec.needs_whole_partition
-        self._buffer = None if over else spec
+        self._buffer = spec if isinstance(spec, RowBufferAggregate) else None
         clock = spec.order if isinstance(spec, OverAggregate) else spec.time
         kind = PROCESSING_TIME if clock is None else spec.input.field(clock).type
         self._clock = clock
@@ -115,7 +115,8 @@ class OverOperator(Operator):
             self._early = [place for engine in self._engines for place in engine.places]
             extra = [pa.field("", calls[place].type) for place in self._early] + [pa.field("", pa.bool_())]
             some = [calls[place] for place in self._log_places]
-            self._log = RowLog(some, self._spec.input, frame, per_us, extra, self._vnodes)
+            only = self._buffer is not None
+            self._log = RowLog(some, self._spec.input, frame, per_us, extra, self._vnodes, only_frame=only)
         # Whether a partition's state is nothing once its frame has passed.
         self._forgets = frame.unit is FrameUnit.RANGE and all(isinstance(e, Sliding) for e in self._engines)
         if self._log is not None:
@@ -257,8 +258,7 @@ class OverOperator(Operator):
     ) -> list[Batch]:
         """Input columns and calls as one batch; rows whose call has no value go to the dead letters."""
         calls = [outcomes[place].values for place in range(len(self._spec.calls))]
-        schema = self._spec.output_schema
-        rows = pa.RecordBatch.from_arrays([*data.columns, *calls], schema=schema)
+        rows = pa.RecordBatch.from_arrays([*data.columns, *calls], schema=self._schema)
         found = _wrong(outcomes, data.num_rows)
         if wrong is not None or found is not None:
             wrong = found if wrong is None else wrong if found is None else wrong | found

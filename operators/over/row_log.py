@@ -87,6 +87,8 @@ class RowLog:
         per_us: int,
         extra: Sequence[pa.Field],
         vnodes_of: VnodesOf,
+        *,
+        only_frame: bool,
     ) -> None:
         self._vnodes_of = vnodes_of
         self.reach = Reach.of(calls, frame, per_us)
@@ -95,7 +97,7 @@ class RowLog:
         if self.reach.ahead:
             columns, narrow = list(range(len(schema))), list(calls)
         self._columns = columns
-        self._calls = SegmentCalls(narrow, frame, per_us)
+        self._calls = SegmentCalls(narrow, frame, per_us, only_frame=only_frame)
         fields = [schema.field(column).with_name(f"c{i}") for i, column in enumerate(columns)]
         fields += [field.with_name(f"e{i}") for i, field in enumerate(extra)] if self.reach.ahead else []
         self._schema = pa.schema([*fields, pa.field("_slot", pa.int32())])

@@ -207,7 +207,7 @@ def slide_total(
             ring[HEAD] = 0
             arena_used += capacity
         value = values[i]
-        count = 1
+        count = np.int64(1)
         if valid is not None:
             count = np.int64(valid[i])
         at = ring[OFFSET] + ((ring[HEAD] + ring[LENGTH]) & (ring[CAPACITY] - 1))

@@ -66,7 +66,7 @@ class OverAggregate(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.over.operator import OverOperator  # deferred: kernels import numba
 
-        return OverOperator(self, context)
+        return OverOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {
@@ -134,7 +134,7 @@ class RowBufferAggregate(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.over.operator import OverOperator  # deferred: kernels import numba
 
-        return OverOperator(self, context)
+        return OverOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {

@@ -32,6 +32,7 @@ class SessionOperator(Operator):
 
     def __init__(self, spec: SessionAggregate, context: Context) -> None:
         self._spec = spec
+        self._schema = spec.output_schema
         self._context = context
         self._ticks = Ticks.of(spec.bound_type, spec.time_unit)
         self._gap = self._ticks.span(spec.gap)
@@ -144,6 +145,7 @@ class SessionOperator(Operator):
         columns["first"] = pa.array(self._times[sessions, 0])
         columns["last"] = pa.array(self._times[sessions, 1])
         columns["flags"] = pa.array(flags)
+        columns["sequence"] = pa.array(np.full(len(sessions), self._sequence))
         self._set.grow(int(sessions.max(initial=-1)) + 1)
         columns |= self._set.capture(sessions)
         columns[VNODE] = pa.array(self._vnodes(slots))
@@ -186,6 +188,7 @@ class SessionOperator(Operator):
             self._times[session, 0] = first
             self._counts[0] = kernels.push(self._heap, int(self._counts[0]), int(ends[place]), session)
         self._set.grow(int(sessions.max()) + 1)
+        self._sequence = int(rows.column("sequence").to_numpy().max())
         self._set.restore(sessions, {name: rows.column(name) for name in rows.schema.names})
         dirty = sessions[flags & kernels.DIRTY != 0]
         if len(dirty):
@@ -220,10 +223,10 @@ class SessionOperator(Operator):
         self._flags[touched] &= ~np.uint8(kernels.DIRTY)
         if kind is EmissionKind.CHANGES:
             live = touched[self._flags[touched] & kernels.LIFE == kernels.OPEN]
-            out = _as_one(retractions + self._send(live), self._spec.output_schema)
+            out = _as_one(retractions + self._send(live), self._schema)
             return out + self._close() if self._lateness else out
         if self._lateness:
-            return _as_one(retractions + self._close(), self._spec.output_schema)
+            return _as_one(retractions + self._close(), self._schema)
         return retractions
 
     def _send(self, sessions: Int32s) -> list[Batch]:
@@ -282,7 +285,7 @@ class SessionOperator(Operator):
         flags = self._flags[touched]
         live = touched[(flags & kernels.LIFE == kernels.OPEN) & (flags & kernels.DIRTY != 0)]
         self._flags[touched] &= ~np.uint8(kernels.DIRTY)
-        return _as_one(out + self._send(live), self._spec.output_schema)
+        return _as_one(out + self._send(live), self._schema)
 
     def _rows(self, sessions: Int32s | Int64Array, times: Int64Array) -> pa.RecordBatch:
         """Output rows of sessions that span `times` (first, last of each)."""
@@ -296,7 +299,7 @@ class SessionOperator(Operator):
         self._set.grow(int(sessions.max(initial=-1)) + 1)
         outcomes = self._set.results(sessions)
         columns += [outcome.values for outcome in outcomes]
-        rows = pa.RecordBatch.from_arrays(columns, schema=spec.output_schema)
+        rows = pa.RecordBatch.from_arrays(columns, schema=self._schema)
         wrong = np.zeros(len(sessions), np.bool_)
         for outcome in outcomes:
             if outcome.wrong is not None:
@@ -319,7 +322,7 @@ class SessionOperator(Operator):
 
     def _capture_waiting(self) -> StateDelta:
         """Rows that wait for the end of the interval; few enough to be captured whole."""
-        schema = self._spec.output_schema
+        schema = self._schema
         batches = [batch for batch in self._waiting if batch.num_rows]
         data = pa.concat_batches([b.data for b in batches]) if batches else schema.empty_table().to_batches()
         rows = data if isinstance(data, pa.RecordBatch) else pa.RecordBatch.from_pylist([], schema=schema)
@@ -335,8 +338,8 @@ class SessionOperator(Operator):
 
     def _restore_waiting(self, rows: pa.RecordBatch) -> None:
         if rows.num_rows:
-            width = len(self._spec.output_schema)
-            data = pa.RecordBatch.from_arrays(rows.columns[:width], schema=self._spec.output_schema)
+            width = len(self._schema)
+            data = pa.RecordBatch.from_arrays(rows.columns[:width], schema=self._schema)
             weights = np.array(rows.column("weight").to_numpy())
             order = np.argsort(weights, kind="stable")
             self._waiting = [Batch(data, weights).take(order)]

@@ -92,7 +92,7 @@ class SessionAggregate(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.sessions.operator import SessionOperator  # deferred: kernels import numba
 
-        return SessionOperator(self, context)
+        return SessionOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {

@@ -15,7 +15,13 @@ from sqlglot import exp
 from millrace.operators.aggregates.signatures import is_aggregate, resolve_aggregate
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.operators.functions import types as sql
-from millrace.operators.over.frames import WINDOW_FUNCTIONS, BufferEmission, Frame, FrameUnit, window_function_type
+from millrace.operators.over.frames import (
+    WINDOW_FUNCTIONS,
+    BufferEmission,
+    Frame,
+    FrameUnit,
+    window_function_type,
+)
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Scope
@@ -45,7 +51,11 @@ class PendingCall:
     def title(self) -> str:
         """A name for the column where the query gives none."""
         first = self.arguments[0] if self.arguments else None
-        return f"{self.function}_{first.name}" if isinstance(first, Column) and first.index >= 0 else self.function
+        return (
+            f"{self.function}_{first.name}"
+            if isinstance(first, Column) and first.index >= 0
+            else self.function
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +94,18 @@ class Calls:
         inner = ScalarBinder(self.scope, "OVER", self)
         call = node.this
         assert isinstance(call, nodes.Call)
-        around = self._buffer(node, inner) if isinstance(node, nodes.RowsWindow) else self._around(node, inner)
+        around = (
+            self._buffer(node, inner) if isinstance(node, nodes.RowsWindow) else self._around(node, inner)
+        )
         name = str(call.this)
         if name in WINDOW_FUNCTIONS:
             pending = self._window_function(name, call, inner)
         elif is_aggregate(name):
             pending = self._pending(call, inner)
         else:
-            raise invalid(call, "MR1127", f"{name} can not be used with OVER", "use an aggregate or a window function")
+            raise invalid(
+                call, "MR1127", f"{name} can not be used with OVER", "use an aggregate or a window function"
+            )
         self.overs.append((pending, around, node))
         return Column(-FIRST_OVER - len(self.overs) + 1, pending.type, name)
 
@@ -121,8 +135,15 @@ class Calls:
         distinct = bool(node.args.get("distinct"))
         with located(node):
             signature = resolve_aggregate(name, [a.type for a in arguments], distinct)
-        if node.args.get("nulls") == "ignore" and signature.name not in ("first_value", "last_value", "first", "last"):
-            raise unsupported(node, "MR1923", f"IGNORE NULLS is not executed for {name}", "FILTER (WHERE x IS NOT NULL)")
+        if node.args.get("nulls") == "ignore" and signature.name not in (
+            "first_value",
+            "last_value",
+            "first",
+            "last",
+        ):
+            raise unsupported(
+                node, "MR1923", f"IGNORE NULLS is not executed for {name}", "FILTER (WHERE x IS NOT NULL)"
+            )
         count = len(arguments) - len(signature.constants)
         options = list(zip(signature.constants, (constant(a, node) for a in arguments[count:]), strict=True))
         if within and order and order[0][1] and dict(options).get("fraction") is not None:
@@ -143,7 +164,12 @@ class Calls:
         given = [binder.bind(a) for a in node.expressions if not isinstance(a, exp.Star)]
         if node.args.get("nulls") == "ignore":
             raise unsupported(node, "MR1923", f"IGNORE NULLS is not executed for {name}")
-        names = {"lag": ("offset", "default"), "lead": ("offset", "default"), "ntile": ("n",), "nth_value": ("n",)}
+        names = {
+            "lag": ("offset", "default"),
+            "lead": ("offset", "default"),
+            "ntile": ("n",),
+            "nth_value": ("n",),
+        }
         extra = names.get(name, ())
         required = 1 if name in ("ntile", "nth_value") else 0
         if not fewest + required <= len(given) <= most + len(extra):
@@ -170,7 +196,12 @@ class Calls:
         around = self._around(node, binder)
         emission = BufferEmission(str(node.args["emit"]))
         return Around(
-            around.partition, around.order, around.frame, int(node.args["rows"]), emission, node.args.get("expire")
+            around.partition,
+            around.order,
+            around.frame,
+            int(node.args["rows"]),
+            emission,
+            node.args.get("expire"),
         )
 
 

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
 from sqlglot import exp
 
-from millrace.operators.aggregates.calls import AggregateCall, EmissionKind
+from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_OVER, PendingCall
 from millrace.planner.binder.errors import invalid, unsupported
@@ -48,7 +47,7 @@ class Grouped:
         return rewrite(expression, change)
 
     def _stand_in(self, e: Column, node: object) -> Expression:
-        if -FIRST_OVER < e.index:
+        if e.index > -FIRST_OVER:
             return column(self.relation.schema, self.first_call - e.index - 1)
         if e.index <= -FIRST_BOUND:
             return resolve_bound(e, self.relation, self.bounds, node)
@@ -66,7 +65,9 @@ def resolve_bound(
             node, "MR1928", "a window as one value is not executed", "select window_start and window_end"
         )
     if place is None:
-        raise invalid(node, "MR1128", f"the window's {bound} is not a column here", "add it to the inner query")
+        raise invalid(
+            node, "MR1128", f"the window's {bound} is not a column here", "add it to the inner query"
+        )
     found = column(relation.schema, place)
     return window_time_of(found, relation.time_unit) if bound == "time" else found
 
@@ -88,7 +89,11 @@ def place_calls(
     """The calls over positions; `more` are further values wanted as columns, whose places come last."""
     values: list[Expression] = []
     for call in calls:
-        values += [*call.arguments, *([] if call.filter is None else [call.filter]), *(v for v, _, _ in call.order)]
+        values += [
+            *call.arguments,
+            *([] if call.filter is None else [call.filter]),
+            *(v for v, _, _ in call.order),
+        ]
     relation, places = place_values(relation, [*values, *more])
     rest = iter(places)
     placed = [
@@ -131,7 +136,10 @@ def group(
     """Aggregate `relation`. `titles` names keys as the select list does, `call_titles` the calls."""
     below, placed, key_places = place_calls(relation, calls, grouping.keys)
     names = tuple(
-        [titles.get(k) or (k.name if isinstance(k, Column) else f"_key{i}") for i, k in enumerate(grouping.keys)]
+        [
+            titles.get(k) or (k.name if isinstance(k, Column) else f"_key{i}")
+            for i, k in enumerate(grouping.keys)
+        ]
     )
     parts = [
         _part(below, tuple(key_places), grouping.keys, subset, placed, names, tuple(call_titles), emitting)
@@ -158,9 +166,6 @@ def _part(
     chosen = tuple(places[i] for i in subset)
     end = below.bounds[1]
     closes = chosen.index(end) if end is not None and end in chosen else None
-    kind = emitting.emission.kind
-    if kind is EmissionKind.ON_CLOSE and closes is None:
-        closes = None
     aggregate = Aggregate(
         below,
         chosen,
@@ -175,7 +180,8 @@ def _part(
         return aggregate
     schema = aggregate.schema
     values: list[Expression] = [
-        column(schema, subset.index(i)) if i in subset else Literal(None, key.type) for i, key in enumerate(keys)
+        column(schema, subset.index(i)) if i in subset else Literal(None, key.type)
+        for i, key in enumerate(keys)
     ]
     values += [column(schema, len(subset) + i) for i in range(len(calls))]
     return Project(aggregate, tuple(values), (*names, *call_names))
@@ -183,31 +189,23 @@ def _part(
 
 def grouping_sets(node: exp.Group) -> list[list[tuple[exp.Expr, ...]]]:
     """For each GROUPING SETS, CUBE and ROLLUP of the clause, the sets of expressions it stands for."""
-    found: list[list[tuple[exp.Expr, ...]]] = []
-    for item in node.args.get("grouping_sets") or []:
-        found.append([s for e in item.expressions for s in _sets_of(e)])
-    for item in node.args.get("cube") or []:
-        units = [_members(e) for e in item.expressions]
-        found.append(
-            [
+    return [_sets_of(e) for e in node.expressions if isinstance(e, exp.Cube | exp.Rollup | exp.GroupingSets)]
+
+
+def _sets_of(node: exp.Expr) -> list[tuple[exp.Expr, ...]]:
+    match node:
+        case exp.GroupingSets():
+            return [one for item in node.expressions for one in _sets_of(item)]
+        case exp.Cube():
+            units = [_members(e) for e in node.expressions]
+            return [
                 tuple(itertools.chain.from_iterable(chosen))
                 for size in range(len(units), -1, -1)
                 for chosen in itertools.combinations(units, size)
             ]
-        )
-    for item in node.args.get("rollup") or []:
-        units = [_members(e) for e in item.expressions]
-        found.append(
-            [tuple(itertools.chain.from_iterable(units[:size])) for size in range(len(units), -1, -1)]
-        )
-    return found
-
-
-def _sets_of(node: exp.Expr) -> list[tuple[exp.Expr, ...]]:
-    if isinstance(node, exp.Cube | exp.Rollup | exp.GroupingSets):
-        group = exp.Group()
-        group.set({exp.Cube: "cube", exp.Rollup: "rollup"}.get(type(node), "grouping_sets"), [node.copy()])
-        return grouping_sets(group)[0]
+        case exp.Rollup():
+            units = [_members(e) for e in node.expressions]
+            return [tuple(itertools.chain.from_iterable(units[:size])) for size in range(len(units), -1, -1)]
     return [_members(node)]
 
 
@@ -217,16 +215,14 @@ def _members(node: exp.Expr) -> tuple[exp.Expr, ...]:
     return (node.this,) if isinstance(node, exp.Paren) else (node,)
 
 
-def cross_sets(plain: Sequence[int], sets: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[int, ...]] | None:
+def cross_sets(
+    plain: Sequence[int], sets: Sequence[Sequence[tuple[int, ...]]]
+) -> list[tuple[int, ...]] | None:
     """Key places of every set that plain keys and several set lists make together; None without a list."""
     if not sets:
         return None
     combined = [
-        tuple(dict.fromkeys([*plain, *itertools.chain.from_iterable(chosen)])) for chosen in itertools.product(*sets)
+        tuple(dict.fromkeys([*plain, *itertools.chain.from_iterable(chosen)]))
+        for chosen in itertools.product(*sets)
     ]
     return [tuple(sorted(one)) for one in combined]
-
-
-def null_type(type: pa.DataType) -> bool:
-    """Whether a column of this type can hold NULL only."""
-    return bool(pa.types.is_null(type))

@@ -8,6 +8,7 @@ from millrace.operators.expressions.tree import Call, Column, Expression
 from millrace.planner.binder.errors import invalid, unsupported
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
+from millrace.planner.dialect.nodes import position_of
 from millrace.planner.expressions import column, conjunction, conjuncts
 from millrace.planner.logical import Join
 
@@ -24,7 +25,10 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     for member in right.members:
         if member.alias and any((m.alias or "").casefold() == member.alias.casefold() for m in left.members):
             raise invalid(node, "MR1113", f"two relations are named {member.alias}", "give one an alias")
-    moved = tuple(Member(m.alias, m.start + width, m.count, frozenset(h + width for h in m.hidden)) for m in right.members)
+    moved = tuple(
+        Member(m.alias, m.start + width, m.count, frozenset(h + width for h in m.hidden))
+        for m in right.members
+    )
     both = Scope(Join(left.relation, right.relation, kind, ()), (*left.members, *moved))
     conditions: list[Expression] = []
     using = [u.name for u in node.args.get("using") or []]
@@ -33,7 +37,9 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     elif node.args.get("on") is not None:
         conditions = conjuncts(ScalarBinder(both, "ON").condition(node.args["on"]))
     elif kind != "cross":
-        raise invalid(node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant")
+        raise invalid(
+            node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant"
+        )
     equal: list[tuple[int, int]] = []
     rest: list[Expression] = []
     for condition in conditions:
@@ -42,7 +48,14 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
             rest.append(condition)
         else:
             equal.append(pair)
-    joined = Join(left.relation, right.relation, kind, tuple(equal), conjunction(rest) if rest else None)
+    joined = Join(
+        left.relation,
+        right.relation,
+        kind,
+        tuple(equal),
+        conjunction(rest) if rest else None,
+        position_of(node),
+    )
     return Scope(joined, both.members)
 
 

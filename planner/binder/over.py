@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from millrace.operators.expressions.tree import Call, Column, Expression
-from millrace.operators.over.frames import DEFAULT_FRAME, Frame, FrameUnit
+from millrace.operators.over.frames import DEFAULT_FRAME, Frame, FrameUnit, needs_whole_partition
 from millrace.operators.sink import Changelog
 from millrace.planner.binder.calls import Around, Order, PendingCall
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.grouping import place_calls
 from millrace.planner.binder.windows import CLOCK_FUNCTIONS, is_processing_time
+from millrace.planner.dialect.nodes import position_of
 from millrace.planner.logical import Over, Ranking, Relation, RowBuffer, SortKey
 
 RANKS = frozenset({"row_number", "rank", "dense_rank"})
@@ -65,7 +66,7 @@ def _attach(
             sort_keys = tuple(SortKey(at, d, first) for at, (_, d, first) in zip(sort, order, strict=True))
             ranked = below
             for call, name in zip(calls, names, strict=True):
-                ranked = Ranking(ranked, keys, sort_keys, call.function, name)
+                ranked = Ranking(ranked, keys, sort_keys, call.function, name, position_of(node))
             return ranked, places
         raise unsupported(
             node,
@@ -75,17 +76,23 @@ def _attach(
         )
     _check_append(below, node)
     frame = around.frame or (DEFAULT_FRAME if order else WHOLE_PARTITION)
-    with located(node):
-        return Over(below, keys, time, frame, placed, names), places
+    if any(needs_whole_partition(call, frame) for call in placed) and not below.bounded:
+        raise invalid(
+            node,
+            "MR1341",
+            "this OVER window has no answer before its input ends, and it has no end",
+            "end the frame at CURRENT ROW: ROWS BETWEEN 10 PRECEDING AND CURRENT ROW",
+        )
+    return Over(below, keys, time, frame, placed, names), places
 
 
 def _time_order(relation: Relation, order: Order, places: Sequence[int]) -> tuple[bool, int | None]:
     """Whether the order is one of time, and by which column (None: by arrival)."""
     if not order:
         return True, None
-    if len(order) > 1 or order[0][1]:
+    (value, descending, _), *others = order
+    if others or descending:
         return False, None
-    value = order[0][0]
     if isinstance(value, Call) and value.function in CLOCK_FUNCTIONS:
         return True, None
     if isinstance(value, Column) and is_processing_time(relation, value.index):

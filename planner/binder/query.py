@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import pyarrow as pa
@@ -11,9 +12,9 @@ from sqlglot import exp
 
 from millrace.errors import Position
 from millrace.operators.aggregates.calls import CHANGES
-from millrace.operators.expressions.tree import Column, Expression, Literal
+from millrace.operators.expressions.tree import Column, Expression
 from millrace.operators.functions import types as sql
-from millrace.planner.binder.calls import FIRST_BOUND, FIRST_OVER, Calls, bind_order
+from millrace.planner.binder.calls import FIRST_BOUND, FIRST_OVER, Calls
 from millrace.planner.binder.errors import invalid, unsupported
 from millrace.planner.binder.grouping import (
     Grouped,
@@ -21,13 +22,13 @@ from millrace.planner.binder.grouping import (
     cross_sets,
     group,
     grouping_sets,
-    place_values,
     resolve_bound,
 )
 from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Scope
+from millrace.planner.binder.select_list import Item, Sort, group_key, sort_items, starred, title_of
 from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
@@ -72,15 +73,6 @@ class BoundQuery:
     key: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One select-list column: its name, its value over the block's input, and the node it came from."""
-
-    name: str
-    value: Expression
-    node: object
-
-
 @dataclass(slots=True)
 class QueryBinder:
     """Binds queries against `names`; `ctes` are the WITH queries in sight."""
@@ -93,7 +85,9 @@ class QueryBinder:
         bound = self.bind_outer(node)
         if bound.limit is None and not bound.offset:
             return bound.relation
-        return TopN(bound.relation, (), bound.order, bound.limit, bound.offset)
+        return TopN(
+            bound.relation, (), bound.order, bound.limit, bound.offset, position=nodes.position_of(node)
+        )
 
     def bind_outer(self, node: exp.Expr) -> BoundQuery:
         """The outermost query of a statement."""
@@ -120,7 +114,9 @@ class QueryBinder:
         inner = QueryBinder(self.names, dict(self.ctes))
         for cte in clause.expressions:
             name = cte.alias
-            if any(other is not cte and other.alias.casefold() == name.casefold() for other in clause.expressions):
+            if any(
+                other is not cte and other.alias.casefold() == name.casefold() for other in clause.expressions
+            ):
                 raise invalid(cte, "MR1106", f"there are two WITH queries named {name}", "rename one")
             bound = inner.bind(cte.this)
             columns = cte.args["alias"].args.get("columns") or []
@@ -160,7 +156,9 @@ class QueryBinder:
             case exp.Unnest() | nodes.TableCall():
                 raise unsupported(node, "MR1945", "functions in FROM other than windows are not executed yet")
             case exp.Values():
-                raise unsupported(node, "MR1927", "VALUES in FROM is not executed", "CREATE TABLE and INSERT INTO it")
+                raise unsupported(
+                    node, "MR1927", "VALUES in FROM is not executed", "CREATE TABLE and INSERT INTO it"
+                )
             case _:
                 raise unsupported(node, "MR1901", f"{type(node).__name__.upper()} can not stand in FROM")
         columns = [c.name for c in alias.args.get("columns") or []] if alias is not None else []
@@ -177,7 +175,9 @@ class QueryBinder:
         binder = ScalarBinder(scope, "PARTITION BY")
         bound = [binder.bind(p) for p in node.args.get("partition_by") or []]
         if any(not isinstance(b, Column) for b in bound):
-            raise invalid(node, "MR1131", "a window is partitioned by columns", "compute the value in a subquery")
+            raise invalid(
+                node, "MR1131", "a window is partitioned by columns", "compute the value in a subquery"
+            )
         return tuple(b.index for b in bound if isinstance(b, Column))
 
     # SELECT
@@ -189,11 +189,18 @@ class QueryBinder:
             scope = apply_where(scope, where.this)
         clause = node.args.get("group")
         group_window = next(
-            (e for e in (clause.expressions if clause is not None else []) if isinstance(e, nodes.GroupWindow)), None
+            (
+                e
+                for e in (clause.expressions if clause is not None else [])
+                if isinstance(e, nodes.GroupWindow)
+            ),
+            None,
         )
         if group_window is not None:
             if scope.relation.bounds != (None, None) and isinstance(scope.relation, AssignWindow):
-                raise invalid(group_window, "MR1132", "the query has two windows", "keep the one in FROM or in GROUP BY")
+                raise invalid(
+                    group_window, "MR1132", "the query has two windows", "keep the one in FROM or in GROUP BY"
+                )
             scope = scope.over(assign_window(group_window, scope))
         calls = Calls(scope, _bound_type(scope.relation))
         binder = ScalarBinder(scope, "SELECT", calls)
@@ -202,15 +209,12 @@ class QueryBinder:
         having, qualify = node.args.get("having"), node.args.get("qualify")
         conditions = [None if c is None else binder.condition(c.this) for c in (having, qualify)]
         order = node.args.get("order")
-        sort = _sort(order.expressions if order is not None else [], binder, items)
+        sort = sort_items(order.expressions if order is not None else [], binder, items)
         if clause is not None or calls.aggregates or having is not None:
             relation, resolve = self._grouped(node, scope, clause, calls, items, binder)
         else:
             check_no_emission(node)
-            relation = scope.relation
-
-            def resolve(e: Expression, at: object) -> Expression:
-                return _resolve_plain(e, scope.relation, at)
+            relation, resolve = scope.relation, partial(_resolve_plain, scope.relation)
 
         if conditions[0] is not None:
             relation = Filter(relation, resolve(conditions[0], having))
@@ -228,13 +232,19 @@ class QueryBinder:
         items: list[Item] = []
         for position, expression in enumerate(node.expressions):
             inner = expression.this if isinstance(expression, exp.Alias) else expression
-            star = inner if isinstance(inner, exp.Star) else inner.this if isinstance(inner, exp.Column) else None
+            star = (
+                inner
+                if isinstance(inner, exp.Star)
+                else inner.this
+                if isinstance(inner, exp.Column)
+                else None
+            )
             if isinstance(star, exp.Star):
                 qualifier = inner.table if isinstance(inner, exp.Column) else None
-                items += _starred(star, scope.star(qualifier or None, expression), expression, binder)
+                items += starred(star, scope.star(qualifier or None, expression), expression, binder)
                 continue
             value = binder.bind(inner)
-            items.append(Item(_title(expression, value, position), value, expression))
+            items.append(Item(title_of(expression, value, position), value, expression))
         return items
 
     def _grouped(
@@ -253,7 +263,10 @@ class QueryBinder:
         if start is not None and end is not None:
             asked = any(isinstance(k, Column) and k.index in (start, end) for k in grouping.keys)
             if asked or _innermost_window(relation):
-                both = (grouping.add(column(relation.schema, start)), grouping.add(column(relation.schema, end)))
+                both = (
+                    grouping.add(column(relation.schema, start)),
+                    grouping.add(column(relation.schema, end)),
+                )
                 windowed = True
                 if grouping.sets is not None:
                     grouping.sets = [tuple(dict.fromkeys((*s, *both))) for s in grouping.sets]
@@ -261,7 +274,8 @@ class QueryBinder:
         emitting = emission_of(node, relation, windowed=windowed)
         titles = {item.value: item.name for item in reversed(items)}
         call_titles = [
-            titles.get(Column(-1 - i, call.type, call.title), call.title) for i, call in enumerate(calls.aggregates)
+            titles.get(Column(-1 - i, call.type, call.title), call.title)
+            for i, call in enumerate(calls.aggregates)
         ]
         grouped: Grouped = group(relation, grouping, calls.aggregates, emitting, titles, call_titles)
         return grouped.relation, grouped.resolve
@@ -283,14 +297,21 @@ class QueryBinder:
             if isinstance(expression, nodes.GroupWindow):
                 windowed = True
             elif not isinstance(expression, exp.Cube | exp.Rollup | exp.GroupingSets):
-                plain.append(grouping.add(_key(expression, items, binder)))
+                plain.append(grouping.add(group_key(expression, items, binder)))
         lists = grouping_sets(clause)
-        sets = [[tuple(grouping.add(_key(e, items, binder)) for e in one) for one in many] for many in lists]
+        sets = [
+            [tuple(grouping.add(group_key(e, items, binder)) for e in one) for one in many] for many in lists
+        ]
         grouping.sets = cross_sets(plain, sets)
         return windowed
 
     def _finish(
-        self, node: exp.Select, relation: Relation, items: Sequence[Item], sort: Sequence[Sort], final: Resolve
+        self,
+        node: exp.Select,
+        relation: Relation,
+        items: Sequence[Item],
+        sort: Sequence[Sort],
+        final: Resolve,
     ) -> BoundQuery:
         values = [final(item.value, item.node) for item in items]
         names = [item.name for item in items]
@@ -300,18 +321,28 @@ class QueryBinder:
         shown = _project(relation, values, names)
         if distinct is not None:
             if distinct.args.get("on") is not None:
-                raise unsupported(distinct, "MR1946", "DISTINCT ON is not executed yet", "use first_value with GROUP BY")
+                raise unsupported(
+                    distinct, "MR1946", "DISTINCT ON is not executed yet", "use first_value with GROUP BY"
+                )
             if any(s.place is None for s in sort):
-                raise invalid(distinct, "MR1107", "with DISTINCT, ORDER BY takes columns of the select list only")
+                raise invalid(
+                    distinct, "MR1107", "with DISTINCT, ORDER BY takes columns of the select list only"
+                )
             shown = distinct_rows(shown)
         if extra and not (node.args.get("limit") is None and node.args.get("offset") is None):
             raise unsupported(
-                node.args["order"], "MR1942", "ORDER BY a value that is not selected is not executed", "select it too"
+                node.args["order"],
+                "MR1942",
+                "ORDER BY a value that is not selected is not executed",
+                "select it too",
             )
         keys = tuple(SortKey(s.place, s.descending, s.nulls_first) for s in sort if s.place is not None)
         if extra:
             raise unsupported(
-                node.args["order"], "MR1942", "ORDER BY a value that is not selected is not executed", "select it too"
+                node.args["order"],
+                "MR1942",
+                "ORDER BY a value that is not selected is not executed",
+                "select it too",
             )
         return BoundQuery(shown, keys, _count(node, "limit"), _count(node, "offset") or 0, key)
 
@@ -322,7 +353,10 @@ class QueryBinder:
         widths = [len(p.schema) for p in parts]
         if widths[0] != widths[1]:
             raise invalid(
-                node, "MR1108", f"the sides of UNION have {widths[0]} and {widths[1]} columns", "select equally many"
+                node,
+                "MR1108",
+                f"the sides of UNION have {widths[0]} and {widths[1]} columns",
+                "select equally many",
             )
         types = [
             sql.common_type([a.type, b.type]) for a, b in zip(parts[0].schema, parts[1].schema, strict=True)
@@ -344,7 +378,7 @@ class QueryBinder:
         order = node.args.get("order")
         binder = ScalarBinder(Scope.of(relation, None), "ORDER BY")
         items = [Item(f.name, column(relation.schema, i), node) for i, f in enumerate(relation.schema)]
-        sort = _sort(order.expressions if order is not None else [], binder, items)
+        sort = sort_items(order.expressions if order is not None else [], binder, items)
         keys = tuple(SortKey(s.place, s.descending, s.nulls_first) for s in sort if s.place is not None)
         return BoundQuery(relation, keys, _count(node, "limit"), _count(node, "offset") or 0)
 
@@ -353,17 +387,6 @@ class Resolve(Protocol):
     """Turns an expression over a block's input into one over a later stage of the block."""
 
     def __call__(self, e: Expression, at: object, /) -> Expression: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Sort:
-    """One ORDER BY item: the select-list place it names, or a value of its own."""
-
-    place: int | None
-    value: Expression
-    descending: bool
-    nulls_first: bool
-    node: object
 
 
 def renamed(relation: Relation, columns: Sequence[str], node: object) -> Relation:
@@ -434,101 +457,6 @@ def _check_session(relation: Relation, grouping: Grouping, node: object) -> None
         )
 
 
-def _starred(star: exp.Star, columns: Sequence[Column], node: object, binder: ScalarBinder) -> list[Item]:
-    dropped = {i.name.casefold() for i in star.args.get("except_") or []}
-    unknown = dropped - {c.name.casefold() for c in columns}
-    if unknown:
-        raise invalid(node, "MR1101", f"there is no column named {sorted(unknown)[0]} to leave out")
-    renames = {a.this.name.casefold(): a.alias for a in star.args.get("rename") or []}
-    replaced = {a.alias.casefold(): a.this for a in star.args.get("replace") or []}
-    items = []
-    for c in columns:
-        folded = c.name.casefold()
-        if folded in dropped:
-            continue
-        value = binder.bind(replaced[folded]) if folded in replaced else c
-        items.append(Item(renames.get(folded, c.name), value, node))
-    return items
-
-
-def _title(node: exp.Expr, value: Expression, position: int) -> str:
-    if isinstance(node, exp.Alias):
-        return node.alias
-    inner = node
-    while isinstance(inner, exp.Paren | exp.Cast | exp.TryCast):
-        inner = inner.this
-    if isinstance(inner, exp.Column):
-        return value.name if isinstance(value, Column) and value.index >= 0 else inner.name
-    if isinstance(inner, exp.Dot):
-        return inner.expression.name
-    if isinstance(inner, nodes.WindowBound):
-        return f"window_{inner.args['bound']}"
-    if isinstance(inner, exp.Window | nodes.RowsWindow):
-        inner = inner.this
-    if isinstance(inner, nodes.Call):
-        return str(inner.this)
-    return f"column{position + 1}"
-
-
-def _key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Expression:
-    inner = node.this if isinstance(node, exp.Paren) else node
-    if isinstance(inner, exp.Literal) and not inner.is_string:
-        place = int(inner.this) if inner.this.isdigit() else 0
-        if not 1 <= place <= len(items):
-            raise invalid(node, "MR1133", f"GROUP BY {inner.this}: the select list has {len(items)} columns")
-        value = items[place - 1].value
-    else:
-        value = binder.bind(inner)
-    if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in _walk(value)):
-        raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate", "use a subquery")
-    relation = binder.scope.relation
-    return rewrite(
-        value,
-        lambda e: resolve_bound(e, relation, relation.bounds, node)
-        if isinstance(e, Column) and e.index <= -FIRST_BOUND
-        else None,
-    )
-
-
-def _sort(nodes_: Sequence[exp.Expr], binder: ScalarBinder, items: Sequence[Item]) -> list[Sort]:
-    found = []
-    for node in nodes_:
-        inner = node.this if isinstance(node, exp.Ordered) else node
-        if isinstance(inner, exp.Literal) and not inner.is_string:
-            place = int(inner.this) if inner.this.isdigit() else 0
-            if not 1 <= place <= len(items):
-                raise invalid(node, "MR1133", f"ORDER BY {inner.this}: the select list has {len(items)} columns")
-            ((_, descending, first),) = bind_order([_reordered(node)], binder)
-            found.append(Sort(place - 1, items[place - 1].value, descending, first, node))
-            continue
-        named = _named_item(inner, items)
-        if named is not None:
-            ((_, descending, first),) = bind_order([_reordered(node)], binder)
-            found.append(Sort(named, items[named].value, descending, first, node))
-            continue
-        ((value, descending, first),) = bind_order([node], binder)
-        at = next((i for i, item in enumerate(items) if item.value == value), None)
-        found.append(Sort(at, value, descending, first, node))
-    return found
-
-
-def _reordered(node: exp.Expr) -> exp.Expr:
-    """The same direction over a constant, where the value is known already."""
-    if not isinstance(node, exp.Ordered):
-        return exp.Literal.number(1)
-    return exp.Ordered(
-        this=exp.Literal.number(1), desc=node.args.get("desc"), nulls_first=node.args.get("nulls_first")
-    )
-
-
-def _named_item(node: exp.Expr, items: Sequence[Item]) -> int | None:
-    """ORDER BY prefers names of the select list over columns of the input."""
-    if not isinstance(node, exp.Column) or node.table:
-        return None
-    hits = [i for i, item in enumerate(items) if item.name.casefold() == node.name.casefold()]
-    return hits[0] if len(hits) == 1 else None
-
-
 def _count(node: exp.Expr, clause: str) -> int | None:
     found = node.args.get(clause)
     if found is None:
@@ -539,7 +467,7 @@ def _count(node: exp.Expr, clause: str) -> int | None:
     return int(value.this)
 
 
-def _resolve_plain(e: Expression, relation: Relation, at: object) -> Expression:
+def _resolve_plain(relation: Relation, e: Expression, at: object) -> Expression:
     def change(part: Expression) -> Expression | None:
         if isinstance(part, Column) and part.index <= -FIRST_BOUND:
             return resolve_bound(part, relation, relation.bounds, at)
@@ -555,12 +483,3 @@ def _resolve_over(e: Expression, relation: Relation, places: Sequence[int]) -> E
         return None
 
     return rewrite(e, change)
-
-
-def _walk(e: Expression) -> list[Expression]:
-    from millrace.planner.expressions import walk
-
-    return list(walk(e))
-
-
-__all__ = ["BoundQuery", "Names", "QueryBinder", "place_values", "replace", "Literal"]

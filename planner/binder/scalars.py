@@ -210,7 +210,10 @@ class ScalarBinder:
     def _if(self, node: exp.If) -> Expression:
         condition = self.bind_as(node.this, sql.BOOLEAN, "the condition of IF")
         other = node.args.get("false")
-        values = [self.bind(node.args["true"]), Literal(None, sql.NULL) if other is None else self.bind(other)]
+        values = [
+            self.bind(node.args["true"]),
+            Literal(None, sql.NULL) if other is None else self.bind(other),
+        ]
         yes, no = self.unify(values, node, "the values of IF")
         return Case((condition,), (yes,), no, yes.type)
 
@@ -223,10 +226,15 @@ class ScalarBinder:
     def _in(self, node: exp.In) -> Expression:
         if node.args.get("query") is not None:
             raise unsupported(
-                node, "MR1921", "IN (SELECT …) is not executed yet", "list the values, or materialise them first"
+                node,
+                "MR1921",
+                "IN (SELECT …) is not executed yet",
+                "list the values, or materialise them first",
             )
         if node.args.get("unnest") is not None:
-            return self.call("array_contains", [self.bind(node.args["unnest"].expressions[0]), self.bind(node.this)], node)
+            return self.call(
+                "array_contains", [self.bind(node.args["unnest"].expressions[0]), self.bind(node.this)], node
+            )
         values = self.unify([self.bind(n) for n in (node.this, *node.expressions)], node, "the values of IN")
         if registry.find("in") is not None:
             return self.call("in", values, node)
@@ -251,7 +259,11 @@ class ScalarBinder:
 
     def _escape(self, node: exp.Escape) -> Expression:
         like = node.this
-        return self.call(BINARY[type(like)], [self.bind(like.this), self.bind(like.expression), self.bind(node.expression)], node)
+        return self.call(
+            BINARY[type(like)],
+            [self.bind(like.this), self.bind(like.expression), self.bind(node.expression)],
+            node,
+        )
 
     def _dot(self, node: exp.Dot) -> Expression:
         return field_of(self.bind(node.this), node.expression.name, node)
@@ -275,17 +287,24 @@ class ScalarBinder:
 
     def _site_call(self, node: exp.Expr) -> Expression:
         if self._site is None:
-            raise invalid(node, "MR1122", f"a call with OVER can not stand in {self._place}", "put it in a subquery")
+            raise invalid(
+                node, "MR1122", f"a call with OVER can not stand in {self._place}", "put it in a subquery"
+            )
         return self._site.over(node)
 
     def _bound(self, node: nodes.WindowBound) -> Expression:
         if self._site is None:
-            raise invalid(node, "MR1125", f"window bounds can not stand in {self._place}", "use HAVING or a subquery")
+            raise invalid(
+                node, "MR1125", f"window bounds can not stand in {self._place}", "use HAVING or a subquery"
+            )
         return self._site.window_bound(node)
 
     def _subquery(self, node: exp.Expr) -> Expression:
         raise unsupported(
-            node, "MR1922", "a query inside an expression is not executed yet", "join with the query in FROM instead"
+            node,
+            "MR1922",
+            "a query inside an expression is not executed yet",
+            "join with the query in FROM instead",
         )
 
     def _paren(self, node: exp.Paren) -> Expression:

@@ -52,7 +52,9 @@ class Scope:
     def resolve(self, parts: Sequence[str], node: object) -> Expression:
         """The column (or field of a column) that a dotted name means. Raises Invalid MR1101, MR1102, MR1103."""
         if len(parts) > 1:
-            members = [m for m in self.members if m.alias is not None and m.alias.casefold() == parts[0].casefold()]
+            members = [
+                m for m in self.members if m.alias is not None and m.alias.casefold() == parts[0].casefold()
+            ]
             for member in members:
                 found = self._find(parts[1], [member], hidden=True)
                 if found:
@@ -63,7 +65,10 @@ class Scope:
         if not found:
             if len(parts) > 1:
                 aliases = [m.alias for m in self.members if m.alias]
-                hint = suggest(parts[0], aliases) or f"the query reads {', '.join(aliases) or 'unnamed relations'}"
+                hint = (
+                    suggest(parts[0], aliases)
+                    or f"the query reads {', '.join(aliases) or 'unnamed relations'}"
+                )
                 raise invalid(node, "MR1102", f"there is no relation or column named {parts[0]}", hint)
             raise self._unknown(parts[0], parts[0], self.members, node)
         return self._fields(self._column(found, parts[0], node), parts[1:], node)
@@ -105,10 +110,18 @@ class Scope:
 
     def _column(self, found: list[int], name: str, node: object) -> Column:
         if len(found) > 1:
-            owners = [m.alias for i in found for m in self.members if m.start <= i < m.start + m.count and m.alias]
+            owners = [
+                m.alias for i in found for m in self.members if m.start <= i < m.start + m.count and m.alias
+            ]
             named = [o for o in owners if o]
-            hint = f"write {' or '.join(f'{o}.{name}' for o in dict.fromkeys(named))}" if len(set(named)) > 1 else None
-            raise invalid(node, "MR1103", f"column {name} is ambiguous", hint or "give the columns different names")
+            hint = (
+                f"write {' or '.join(f'{o}.{name}' for o in dict.fromkeys(named))}"
+                if len(set(named)) > 1
+                else None
+            )
+            raise invalid(
+                node, "MR1103", f"column {name} is ambiguous", hint or "give the columns different names"
+            )
         return self._at(found[0])
 
     def _fields(self, value: Expression, path: Sequence[str], node: object) -> Expression:
@@ -133,7 +146,10 @@ def field_of(value: Expression, name: str, node: object) -> Expression:
     ]
     if not hit:
         raise invalid(
-            node, "MR1104", f"there is no field named {name}", suggest(name, names) or f"there are {', '.join(names)}"
+            node,
+            "MR1104",
+            f"there is no field named {name}",
+            suggest(name, names) or f"there are {', '.join(names)}",
         )
     found = value.type.field(hit[0])
     return Call("struct_field", (value, Literal(found.name, pa.string())), found.type)

@@ -57,7 +57,9 @@ def bind_sink(
                 raise
             refused = error
             continue
-        by_own_key = relation.key is not None and {relation.schema.names[k] for k in relation.key} == set(named)
+        by_own_key = relation.key is not None and {relation.schema.names[k] for k in relation.key} == set(
+            named
+        )
         upserts = mode is Changelog.UPSERT and by_own_key
         return BoundSink(prefer_upserts(relation) if upserts else relation, spec, mode)
     kind = relation.changelog.value
@@ -129,7 +131,9 @@ def align(
 def _assignable(source: pa.DataType, target: pa.DataType) -> bool:
     if sql.can_coerce(source, target):
         return True
-    return (sql.is_number(source) and sql.is_number(target)) or (sql.is_timestamp(source) and sql.is_timestamp(target))
+    return (sql.is_number(source) and sql.is_number(target)) or (
+        sql.is_timestamp(source) and sql.is_timestamp(target)
+    )
 
 
 def _target_name(given: str, target: pa.Schema, name: str, position: Position) -> str:

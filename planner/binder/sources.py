@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from millrace.errors import MillraceError
 from millrace.operators.connectors.options import Options
+from millrace.operators.connectors.push import PushSpec
 from millrace.operators.connectors.registry import common_options, source_spec
 from millrace.operators.expressions.tree import Expression
 from millrace.operators.functions import types as sql
@@ -39,6 +41,8 @@ def bind_source(statement: CreateSource) -> Scan:
     connector = statement.connector
     options = {} if connector is None else options_of(connector)
     spec = open_source(connector, options, schema)
+    if isinstance(spec, PushSpec):
+        spec = replace(spec, name=str(statement.name))
     own = common_options(options)
     computed, schema = _computed(statement.columns, spec)
     time = _event_time(statement.watermark, own, schema, spec)
@@ -54,7 +58,9 @@ def inline_source(name: str, connector: str, options: Mapping[str, str], format:
     spec = source_spec(connector, options, None, format)
     own = common_options(options)
     schema = spec.output_schema
-    source = SourceInput(spec, None, schema, _event_time(None, own, schema, spec), own.text("bad_rows") or "skip")
+    source = SourceInput(
+        spec, None, schema, _event_time(None, own, schema, spec), own.text("bad_rows") or "skip"
+    )
     return Scan(name, source, tuple(range(len(schema))))
 
 
@@ -69,12 +75,16 @@ def options_of(connector: Connector) -> dict[str, str]:
     found: dict[str, str] = {}
     for option in (*connector.options, *connector.format_options):
         if option.name in found:
-            raise _at(invalid(None, "MR1404", f"option '{option.name}' is given twice", "keep one of them"), option)
+            raise _at(
+                invalid(None, "MR1404", f"option '{option.name}' is given twice", "keep one of them"), option
+            )
         found[option.name] = option.value
     return found
 
 
-def open_source(connector: Connector | None, options: Mapping[str, str], schema: pa.Schema | None) -> SourceSpec:
+def open_source(
+    connector: Connector | None, options: Mapping[str, str], schema: pa.Schema | None
+) -> SourceSpec:
     """The connector's spec; errors are placed at the option they speak of."""
     if connector is None:
         return source_spec(PUSH, {}, schema, None)
@@ -129,7 +139,9 @@ def _computed(
     return tuple(values), pa.schema(fields)
 
 
-def _event_time(watermark: Watermark | None, own: Options, schema: pa.Schema, spec: SourceSpec) -> EventTime | None:
+def _event_time(
+    watermark: Watermark | None, own: Options, schema: pa.Schema, spec: SourceSpec
+) -> EventTime | None:
     name = watermark.column if watermark is not None else own.text("event.time.column")
     default = getattr(spec, "default_event_time", None)
     if name is None:
@@ -171,7 +183,9 @@ def _primary_key(statement: CreateSource, schema: pa.Schema) -> tuple[int, ...] 
     by_name = {f.name.casefold(): i for i, f in enumerate(schema)}
     missing = [k for k in statement.primary_key if k.casefold() not in by_name]
     if missing:
-        error = invalid(None, "MR1101", f"there is no column named {missing[0]}", suggest(missing[0], schema.names))
+        error = invalid(
+            None, "MR1101", f"there is no column named {missing[0]}", suggest(missing[0], schema.names)
+        )
         raise _at(error, statement)
     return tuple(by_name[k.casefold()] for k in statement.primary_key)
 

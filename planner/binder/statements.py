@@ -28,6 +28,7 @@ from millrace.planner.statements import (
     CreateQuery,
     CreateSink,
     CreateSource,
+    Delete,
     Drop,
     InsertQuery,
     InsertValues,
@@ -40,7 +41,6 @@ from millrace.planner.statements import (
     SourceKind,
     Statement,
     Update,
-    Delete,
 )
 
 if TYPE_CHECKING:
@@ -139,9 +139,7 @@ class Reader:
         for named in connectors:
             if named.role is Role.SINK:
                 if sink is not None:
-                    raise Invalid(
-                        "the query has two sinks", code="MR1343", position=named.connector.position
-                    )
+                    raise Invalid("the query has two sinks", code="MR1343", position=named.connector.position)
                 sink = named
                 continue
             connector = named.connector
@@ -177,7 +175,9 @@ class Binder:
             case Drop():
                 return self._drop(statement)
             case CreateLookup():
-                raise Unsupported("lookup tables are not executed yet", code="MR1949", position=statement.position)
+                raise Unsupported(
+                    "lookup tables are not executed yet", code="MR1949", position=statement.position
+                )
             case Update() | Delete():
                 raise Unsupported(
                     "UPDATE and DELETE are not executed yet",
@@ -286,7 +286,7 @@ class Binder:
         return PlannedStatement(statement, (self.catalog.put(entry),), (output,))
 
     def _insert(self, statement: InsertQuery) -> PlannedStatement:
-        reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
+        _reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
         name, position = str(statement.target), statement.target.position
         if sink is not None and sink.name.casefold() == name.casefold():
             output = self._to(name, sink.connector, bound.relation, bound.key, position)
@@ -364,12 +364,19 @@ class Binder:
         return reader, sink, BoundQuery(binder.bind(query), key=bound.key)
 
     def _to(
-        self, name: str, connector: Connector, relation: Relation, key: tuple[str, ...] | None, position: Position
+        self,
+        name: str,
+        connector: Connector,
+        relation: Relation,
+        key: tuple[str, ...] | None,
+        position: Position,
     ) -> PlannedOutput:
         _check_columns(relation, None, position)
         relation = optimize(relation)
         try:
-            bound = bind_sink(connector.name, options_of(connector), connector.format, relation, key, position)
+            bound = bind_sink(
+                connector.name, options_of(connector), connector.format, relation, key, position
+            )
         except MillraceError as error:
             raise placed(error, connector) from None
         return PlannedOutput(name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
@@ -395,7 +402,12 @@ class Binder:
             relation = align(relation, external.schema, columns, entry.name, position)
         relation = optimize(relation)
         bound = bind_sink(
-            external.connector, dict(external.options), external.format, relation, key or external.key or None, position
+            external.connector,
+            dict(external.options),
+            external.format,
+            relation,
+            key or external.key or None,
+            position,
         )
         return PlannedOutput(entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
 

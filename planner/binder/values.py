@@ -22,7 +22,11 @@ def bind_values(statement: InsertValues, entry: Entry) -> pa.RecordBatch:
     """The rows, with NULL in columns that the statement leaves out. Raises Invalid MR1117, MR1110, MR1119."""
     assert entry.schema is not None
     schema = entry.schema
-    wanted = list(schema.names) if not statement.columns else [_name(c, schema, statement) for c in statement.columns]
+    wanted = (
+        list(schema.names)
+        if not statement.columns
+        else [_name(c, schema, statement) for c in statement.columns]
+    )
     binder = ScalarBinder(Scope.of(Rows(_NOTHING, ()), None), "VALUES")
     columns: dict[str, list[object]] = {name: [] for name in schema.names}
     one = pa.RecordBatch.from_pylist([{}], schema=_NOTHING)
@@ -30,7 +34,10 @@ def bind_values(statement: InsertValues, entry: Entry) -> pa.RecordBatch:
     for row in statement.rows:
         if len(row) != len(wanted):
             raise invalid(
-                row[0], "MR1117", f"{len(row)} values are given for {len(wanted)} columns", f"give {', '.join(wanted)}"
+                row[0],
+                "MR1117",
+                f"{len(row)} values are given for {len(wanted)} columns",
+                f"give {', '.join(wanted)}",
             )
         given = dict(zip(wanted, row, strict=True))
         for field in schema:

@@ -49,7 +49,9 @@ def window_of(node: exp.Expr) -> AnyWindow:
 def assign_window(node: exp.Expr, scope: Scope, partition: tuple[int, ...] = ()) -> AssignWindow:
     """The scope's rows with their windows."""
     window = window_of(node)
-    return AssignWindow(scope.relation, window_time(node, scope), window, partition)
+    return AssignWindow(
+        scope.relation, window_time(node, scope), window, partition, position=nodes.position_of(node)
+    )
 
 
 def window_time(node: exp.Expr, scope: Scope) -> int | None:
@@ -61,20 +63,30 @@ def window_time(node: exp.Expr, scope: Scope) -> int | None:
         if relation.event_time is None:
             raise invalid(node, "MR1321", "the window needs an event time, and its input has none", hint)
         return relation.event_time
-    bound = ScalarBinder(scope, "a window's time").bind(time)
+    if isinstance(time, nodes.WindowBound):  # of the inner query's window: the outer one is only being made
+        bound = scope.resolve([f"window_{time.args['bound']}"], time)
+    else:
+        bound = ScalarBinder(scope, "a window's time").bind(time)
     if isinstance(bound, Call) and bound.function in CLOCK_FUNCTIONS:
         return None
     if not isinstance(bound, Column):
-        raise invalid(time, "MR1321", "a window's time must be a column", "compute it in a subquery or on the source")
+        raise invalid(
+            time, "MR1321", "a window's time must be a column", "compute it in a subquery or on the source"
+        )
     if is_processing_time(relation, bound.index):
         return None
-    if bound.index == relation.event_time or bound.index == relation.bounds[1]:
+    if bound.index in (relation.event_time, relation.bounds[1], relation.window_last):
         return bound.index
     if relation.event_time is None:
-        raise invalid(time, "MR1321", f"{bound.name} is not known to be an event time: no watermark speaks of it", hint)
+        raise invalid(
+            time, "MR1321", f"{bound.name} is not known to be an event time: no watermark speaks of it", hint
+        )
     known = relation.schema.field(relation.event_time).name
     raise invalid(
-        time, "MR1321", f"{bound.name} is not the event time of the window's input", f"its watermark speaks of {known}"
+        time,
+        "MR1321",
+        f"{bound.name} is not the event time of the window's input",
+        f"its watermark speaks of {known}",
     )
 
 
@@ -114,7 +126,10 @@ def emission_of(node: exp.Expr, relation: Relation, *, windowed: bool) -> Emitti
     late = node.args.get("late_data")
     for clause, name in ((lateness, "ALLOW LATENESS"), (late, "LATE DATA TO")):
         if clause is not None and not windowed:
-            raise invalid(clause, "MR1324", f"{name} needs a window of event time", "no row is late without one")
+            raise invalid(
+                clause, "MR1324", f"{name} needs a window of event time", "no row is late without one"
+            )
+    assert emit is not None or mode is None
     us = 0 if lateness is None else int(lateness.args["us"])
     table = None if late is None else str(late.this.name)
     if mode is None:
@@ -131,10 +146,13 @@ def emission_of(node: exp.Expr, relation: Relation, *, windowed: bool) -> Emitti
     if mode == "every_record":
         if relation.changelog is not Changelog.APPEND:
             raise invalid(
-                emit, "MR1326", "one output row for every input row needs an append-only input", "use EMIT CHANGES"
+                emit,
+                "MR1326",
+                "one output row for every input row needs an append-only input",
+                "use EMIT CHANGES",
             )
         return Emitting(EVERY_RECORD, us, table)
-    if mode == "interval":
+    if emit is not None and mode == "interval":
         return Emitting(Emission(EmissionKind.INTERVAL, int(emit.args["us"])), us, table)
     assert mode == "changes", mode
     return Emitting(CHANGES, us, table)
@@ -150,5 +168,8 @@ def check_no_emission(node: exp.Expr) -> None:
     for clause, name in (("lateness", "ALLOW LATENESS"), ("late_data", "LATE DATA TO")):
         if node.args.get(clause) is not None:
             raise invalid(
-                node.args[clause], "MR1324", f"{name} needs a window of event time", "no row is late without one"
+                node.args[clause],
+                "MR1324",
+                f"{name} needs a window of event time",
+                "no row is late without one",
             )

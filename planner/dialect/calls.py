@@ -6,43 +6,21 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from millrace.planner.dialect.cursor import OTHER, RESERVED, Cursor
+from millrace.planner.dialect.cursor import OTHER, RESERVED, Cursor, words
 from millrace.planner.dialect.durations import read_duration, unit_named
-from millrace.planner.dialect.nodes import Call, NamedArgument, RowsWindow
+from millrace.planner.dialect.nodes import Call, NamedArgument, RowsWindow, TypeName
 from millrace.planner.dialect.tokens import Kind, Token
+from millrace.planner.dialect.types import read_type
 
 CONSTANTS = frozenset(("CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME", "LOCALTIMESTAMP", "LOCALTIME"))
 """Functions that are called without parentheses."""
 
 _RESERVED_FUNCTIONS = ("LEFT", "RIGHT")
 _UNIT_FIRST = ("TIMESTAMPADD", "TIMESTAMPDIFF", "DATEDIFF", "DATE_DIFF", "DATEADD")
-_UNITS = [
-    "MICROSECOND",
-    "MILLISECOND",
-    "SECOND",
-    "MINUTE",
-    "HOUR",
-    "DAY",
-    "WEEK",
-    "MONTH",
-    "QUARTER",
-    "YEAR",
-    "DECADE",
-    "CENTURY",
-    "MILLENNIUM",
-    "EPOCH",
-    "DOW",
-    "DOY",
-    "ISODOW",
-    "ISOYEAR",
-    "JULIAN",
-    "NANOSECOND",
-    "TIMEZONE",
-    "TIMEZONE_HOUR",
-    "TIMEZONE_MINUTE",
-    "MICROSECONDS",
-    "MILLISECONDS",
-]
+_UNITS = words(
+    """MICROSECOND MILLISECOND SECOND MINUTE HOUR DAY WEEK MONTH QUARTER YEAR DECADE CENTURY MILLENNIUM EPOCH DOW DOY
+    ISODOW ISOYEAR JULIAN NANOSECOND TIMEZONE TIMEZONE_HOUR TIMEZONE_MINUTE MICROSECONDS MILLISECONDS"""
+)
 
 
 def at_call(cursor: Cursor) -> bool:
@@ -66,8 +44,13 @@ def read_call(cursor: Cursor) -> exp.Expression:
     call = special(cursor, token) if special is not None else None
     if call is None:
         call = _plain(cursor, token)
-    cursor.expect(")")
     cursor.placed(call, token)
+    if token.word == "JSON_VALUE" and cursor.take("RETURNING"):
+        at = cursor.here
+        to = cursor.placed(TypeName(this=read_type(cursor).text), at)
+        cursor.expect(")")
+        return cursor.placed(exp.Cast(this=call, to=to), token)
+    cursor.expect(")")
     _modified(cursor, call)
     return read_over(cursor, call) if cursor.at("OVER") else call
 
@@ -249,6 +232,8 @@ def _trim(cursor: Cursor, token: Token) -> Call | None:
 
 def _overlay(cursor: Cursor, token: Token) -> Call | None:
     this = cursor.expression()
+    if cursor.take(","):
+        return _call("overlay", this, *cursor.commas(cursor.expression))
     cursor.expect("PLACING")
     new = cursor.expression()
     cursor.expect("FROM")

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from sqlglot import exp
 
+from millrace.planner.dialect.connections import split_options
 from millrace.planner.dialect.cursor import Cursor
 from millrace.planner.dialect.definitions import (
     Head,
     read_column_definition,
     read_create,
     read_query_end,
-    split_options,
 )
 from millrace.planner.dialect.options import read_option_name, read_option_value, read_options
-from millrace.planner.dialect.queries import CLAUSE_WORDS, read_condition, read_query
+from millrace.planner.dialect.queries import CLAUSE_WORDS, apply_changes, read_condition, read_query
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.statements import (
     Alter,
@@ -84,7 +84,7 @@ def _inner(cursor: Cursor) -> Statement:
 def _select(cursor: Cursor, head: Head) -> Statement:
     found = read_query(cursor, may_store=True)
     options, into = read_query_end(cursor, (), found.into)
-    rest, connectors = split_options(cursor, options)
+    rest, connectors = split_options(cursor, apply_changes(cursor, found.query, options))
     if into is not None:
         return InsertQuery(target=into, query=found.query, options=rest, connectors=connectors, **head)
     return SelectStatement(query=found.query, options=rest, connectors=connectors, **head)
@@ -105,7 +105,7 @@ def _insert(cursor: Cursor, head: Head) -> Statement:
         cursor.unexpected("VALUES", "SELECT")
     query = read_query(cursor).query
     options, _ = read_query_end(cursor, (), target)
-    rest, connectors = split_options(cursor, options)
+    rest, connectors = split_options(cursor, apply_changes(cursor, query, options))
     return InsertQuery(
         target=target, query=query, columns=columns, options=rest, connectors=connectors, **head
     )
@@ -325,7 +325,8 @@ def _job(action: JobAction) -> Reader:
     def read(cursor: Cursor, head: Head) -> Statement:
         cursor.expect("JOB")
         job = cursor.name("a job")
-        version, body, strategy, options, force = None, None, None, (), False
+        version, body, strategy, force = None, None, None, False
+        options: tuple[Option, ...] = ()
         if action in (JobAction.DEPLOY, JobAction.ROLLBACK):
             to = action is JobAction.ROLLBACK and cursor.take("TO")
             if cursor.take("VERSION"):

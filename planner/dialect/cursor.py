@@ -22,101 +22,22 @@ N = TypeVar("N", bound=exp.Expr)
 NESTING_MAX = 60
 """Levels of parentheses, calls and subqueries: beyond it Python's own stack would be at risk."""
 
-RESERVED = frozenset(
-    [
-        "ALL",
-        "AND",
-        "ANY",
-        "AS",
-        "ASC",
-        "BETWEEN",
-        "BY",
-        "CASE",
-        "CAST",
-        "CREATE",
-        "CROSS",
-        "DELETE",
-        "DESC",
-        "DISTINCT",
-        "DROP",
-        "ELSE",
-        "END",
-        "EXCEPT",
-        "EXISTS",
-        "FALSE",
-        "FETCH",
-        "FROM",
-        "FULL",
-        "GROUP",
-        "HAVING",
-        "IN",
-        "INNER",
-        "INSERT",
-        "INTERSECT",
-        "INTO",
-        "IS",
-        "JOIN",
-        "LEFT",
-        "LIKE",
-        "ILIKE",
-        "LIMIT",
-        "NATURAL",
-        "NOT",
-        "NULL",
-        "OFFSET",
-        "ON",
-        "OR",
-        "ORDER",
-        "OUTER",
-        "OVER",
-        "QUALIFY",
-        "RIGHT",
-        "SELECT",
-        "SIMILAR",
-        "TABLE",
-        "THEN",
-        "TRUE",
-        "UNION",
-        "UPDATE",
-        "USING",
-        "VALUES",
-        "WHEN",
-        "WHERE",
-        "WITH",
-    ]
+
+def words(text: str) -> frozenset[str]:
+    """The words of `text` as a set."""
+    return frozenset(text.split())
+
+
+RESERVED = words(
+    """ALL AND ANY AS ASC BETWEEN BY CASE CAST CREATE CROSS DELETE DESC DISTINCT DROP ELSE END EXCEPT EXISTS FALSE
+    FETCH FROM FULL GROUP HAVING IN INNER INSERT INTERSECT INTO IS JOIN LEFT LIKE ILIKE LIMIT NATURAL NOT NULL OFFSET ON
+    OR ORDER OUTER OVER QUALIFY RIGHT SELECT SIMILAR TABLE THEN TRUE UNION UPDATE USING VALUES WHEN WHERE WITH"""
 )
 """Words that are names only between quotes."""
 
-CLAUSES = frozenset(
-    [
-        "ALLOW",
-        "ALLOWED_LATENESS",
-        "ANTI",
-        "ASOF",
-        "EMIT",
-        "FOR",
-        "LATE",
-        "LATERAL",
-        "MATCH_CONDITION",
-        "MATCH_RECOGNIZE",
-        "MINUS",
-        "PIVOT",
-        "PRIMARY",
-        "SEMI",
-        "TABLESAMPLE",
-        "UNPIVOT",
-        "WINDOW",
-        "WITHIN",
-        "PREWHERE",
-        "CLUSTER",
-        "DISTRIBUTE",
-        "SORT",
-        "CONNECT",
-        "START",
-        "RETURNING",
-        "TOP",
-        "STRATEGY",
-    ]
+CLAUSES = words(
+    """ALLOW ALLOWED_LATENESS ANTI ASOF CLUSTER COLLATE CONNECT DISTRIBUTE EMIT FOR LATE LATERAL MATCH_CONDITION
+    MATCH_RECOGNIZE MINUS PIVOT PREWHERE PRIMARY RETURNING SEMI SORT START STRATEGY TABLESAMPLE TOP UNPIVOT WINDOW WITHIN"""
 )
 """Words that may be names but no alias without AS, because a clause begins with them."""
 
@@ -166,6 +87,9 @@ class Cursor:
 
     def ahead(self, count: int = 1) -> Token:
         return self._tokens[min(self.index + count, self._last)]
+
+    def first(self) -> Token:
+        return self._tokens[0]
 
     def previous(self) -> Token:
         return self._tokens[max(0, self.index - 1)]
@@ -255,14 +179,15 @@ class Cursor:
                     hint = "take out the comma before it"
                 self.fail(f"expected {what}, found the reserved word {token.word}", "MR1011", hint=hint)
             self.unexpected(what)
-        self.advance()
-        return self.placed(exp.Identifier(this=token.text, quoted=token.kind is Kind.QUOTED), token)
+        return self.label(what)
 
     def label(self, what: str = "a name") -> exp.Identifier:
         """A name after AS or a dot, where reserved words are clear enough."""
         token = self.here
         if token.kind not in (Kind.QUOTED, Kind.WORD):
             self.unexpected(what)
+        if not token.text:
+            self.fail("a name can not be empty", "MR1009")
         self.advance()
         return self.placed(exp.Identifier(this=token.text, quoted=token.kind is Kind.QUOTED), token)
 
@@ -359,25 +284,12 @@ class Cursor:
 def _close(token: Token, possible: Sequence[str]) -> str | None:
     if token.kind is not Kind.WORD or token.word in possible or token.word in RESERVED:
         return None
-    return next(iter(difflib.get_close_matches(token.word, possible, 1, 0.7)), None)
+    return next(
+        iter(difflib.get_close_matches(token.word, possible, 1, 0.5 if len(token.word) == 2 else 0.7)), None
+    )
 
 
-_STARTS = frozenset(
-    [
-        "SELECT",
-        "INSERT",
-        "CREATE",
-        "DROP",
-        "ALTER",
-        "UPDATE",
-        "DELETE",
-        "SHOW",
-        "DESCRIBE",
-        "EXPLAIN",
-        "SET",
-        "WITH",
-    ]
-)
+_STARTS = words("SELECT INSERT CREATE DROP ALTER UPDATE DELETE SHOW DESCRIBE EXPLAIN SET WITH")
 _WORDS = (*sorted(RESERVED), *sorted(CLAUSES))
 _REFUSED = {
     "LATERAL": ("LATERAL VIEW", "MR1902", "use CROSS JOIN UNNEST(…)"),

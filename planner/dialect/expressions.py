@@ -26,7 +26,10 @@ from millrace.planner.dialect.nodes import Call, Interval, TypeName
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.types import read_type
 
-_COMPARISONS = {
+CHAIN_MAX = 150
+"""Operators in a row, AND and OR aside: each is a level of the tree, and those who walk it recurse."""
+
+_COMPARISONS: dict[str, type[exp.Expression]] = {
     "=": exp.EQ,
     "==": exp.EQ,
     "<>": exp.NEQ,
@@ -37,7 +40,7 @@ _COMPARISONS = {
     ">=": exp.GTE,
     "<=>": exp.NullSafeEQ,
 }
-_PLAIN: dict[str, tuple[int, type[exp.Binary]]] = {
+_PLAIN: dict[str, tuple[int, type[exp.Expression]]] = {
     "OR": (OR, exp.Or),
     "AND": (AND, exp.And),
     "||": (OTHER, exp.DPipe),
@@ -60,16 +63,19 @@ def read_operand(cursor: Cursor, least: int) -> exp.Expression:
     """An expression of operators that bind at least as tightly as `least`."""
     cursor.enter()
     left = _prefixed(cursor, least)
+    count = 0
     while True:
-        token = cursor.here
-        word = token.word
+        word = cursor.here.word
         plain = _PLAIN.get(word)
         if plain is not None:
             level, kind = plain
             if level < least:
                 break
-            cursor.advance()
-            left = kind(this=left, expression=read_operand(cursor, level + 1))
+            if level in (AND, OR):
+                left = _connected(cursor, left, word)
+            else:
+                cursor.advance()
+                left = kind(this=left, expression=read_operand(cursor, level + 1))
         elif word in _COMPARISONS:
             if least > COMPARISON:
                 break
@@ -82,8 +88,30 @@ def read_operand(cursor: Cursor, least: int) -> exp.Expression:
             if following is None:
                 break
             left = following
+        count += 1
+        if count > CHAIN_MAX:
+            cursor.fail(
+                f"more than {CHAIN_MAX} operators in a row", "MR1012", hint="group them with parentheses"
+            )
     cursor.leave()
     return left
+
+
+def _connected(cursor: Cursor, left: exp.Expression, word: str) -> exp.Expression:
+    """`left AND b AND c …`. Long chains become balanced trees, so that depth grows with the logarithm only."""
+    level, kind = _PLAIN[word]
+    operands = [left]
+    while cursor.take(word):
+        operands.append(read_operand(cursor, level + 1))
+    if len(operands) <= 8:
+        for operand in operands[1:]:
+            left = kind(this=left, expression=operand)
+        return left
+    while len(operands) > 1:
+        pairs = zip(operands[::2], operands[1::2], strict=False)
+        rest = operands[-1:] if len(operands) % 2 else []
+        operands = [kind(this=one, expression=other) for one, other in pairs] + rest
+    return operands[0]
 
 
 def _prefixed(cursor: Cursor, least: int) -> exp.Expression:
@@ -159,8 +187,12 @@ def _matched(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
     else:
         if word == "SIMILAR":
             cursor.expect("TO")
-        kind = {"LIKE": exp.Like, "ILIKE": exp.ILike, "SIMILAR": exp.SimilarTo}[word]
-        node = kind(this=left, expression=read_operand(cursor, OTHER))
+        kinds: dict[str, type[exp.Expression]] = {
+            "LIKE": exp.Like,
+            "ILIKE": exp.ILike,
+            "SIMILAR": exp.SimilarTo,
+        }
+        node = kinds[word](this=left, expression=read_operand(cursor, OTHER))
         if cursor.take("ESCAPE"):
             token = cursor.here
             node = exp.Escape(
@@ -226,7 +258,7 @@ _STEPS: dict[str, tuple[int, Callable[[Cursor, exp.Expression], exp.Expression |
 
 def _suffixed(cursor: Cursor, node: exp.Expression) -> exp.Expression:
     """`node` with the casts, fields and elements behind it."""
-    while True:
+    for _ in range(CHAIN_MAX):
         token = cursor.here
         if token.word == "::":
             cursor.advance()
@@ -247,6 +279,7 @@ def _suffixed(cursor: Cursor, node: exp.Expression) -> exp.Expression:
             node = exp.Bracket(this=node, expressions=[element])
         else:
             return node
+    cursor.fail(f"more than {CHAIN_MAX} casts, fields and elements in a row", "MR1012")
 
 
 def read_primary(cursor: Cursor) -> exp.Expression:

@@ -253,6 +253,7 @@ def _same_window(cursor: Cursor, call: Call, kind: str, window: GroupWindow | No
     if not call.expressions:
         return
     meant = Call(this=kind, expressions=[argument.copy() for argument in call.expressions])
+    meant.meta.update(call.meta)
     if group_window(cursor, meant) != window:
         hint = "give it the same arguments, or none"
         cursor.fail(f"{shown} is not the window in GROUP BY", "MR1045", hint=hint, at=at)

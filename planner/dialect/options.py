@@ -54,9 +54,11 @@ def read_option_value(cursor: Cursor) -> str:
     if token.kind in (Kind.STRING, Kind.QUOTED, Kind.BODY):
         return cursor.advance().text
     sign = "-" if cursor.take("-") else ""
-    if cursor.here.kind is Kind.NUMBER:
-        number = cursor.advance()
-        if cursor.here.kind is Kind.WORD and cursor.here.start == number.stop:
+    number = cursor.here
+    if number.kind is Kind.NUMBER:
+        cursor.advance()
+        unit = cursor.here
+        if unit.kind is Kind.WORD and unit.start == number.stop:
             return f"{sign}{number.text}{cursor.advance().text}"
         return sign + number.text
     if not sign and token.kind is Kind.WORD:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from millrace.planner.dialect.calls import read_ordered, read_window
-from millrace.planner.dialect.cursor import CLAUSES, OTHER, RESERVED, Cursor
+from millrace.planner.dialect.cursor import CLAUSES, RESERVED, Cursor
 from millrace.planner.dialect.durations import read_duration
 from millrace.planner.dialect.expressions import read_operand
 from millrace.planner.dialect.nodes import AllowLateness, Emit, LateDataTo
@@ -16,7 +16,7 @@ from millrace.planner.dialect.normal_form import Pending, normalise
 from millrace.planner.dialect.relations import read_from
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.windows import at_window_clause, read_table_name, read_window_clause
-from millrace.planner.statements import Name
+from millrace.planner.statements import Name, Option
 
 if TYPE_CHECKING:
     from millrace.planner.statements import Query
@@ -39,6 +39,10 @@ CLAUSE_WORDS = (
     "WITH",
 )
 """Every word that may begin a clause of a query: what a misspelt one is compared with."""
+
+
+OPERANDS_MAX = 100
+"""Queries that set operations put together in one."""
 
 
 class QueryGrammar:
@@ -121,6 +125,10 @@ def _common_table(cursor: Cursor) -> exp.CTE:
 def _set_operation(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     left = _intersection(cursor, selects, may_store)
     while cursor.at_any(("UNION", "EXCEPT", "MINUS")):
+        if len(selects.pending) >= OPERANDS_MAX:
+            cursor.fail(
+                f"more than {OPERANDS_MAX} queries in one", "MR1012", hint="name parts with CREATE VIEW"
+            )
         token = cursor.advance()
         distinct = _distinct(cursor)
         kind = exp.Union if token.word == "UNION" else exp.Except
@@ -129,9 +137,15 @@ def _set_operation(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     return left
 
 
+def _check_count(cursor: Cursor, selects: _Selects) -> None:
+    if len(selects.pending) >= OPERANDS_MAX:
+        cursor.fail(f"more than {OPERANDS_MAX} queries in one", "MR1012", hint="name parts with CREATE VIEW")
+
+
 def _intersection(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     left = _select_or_parenthesis(cursor, selects, may_store)
     while cursor.at("INTERSECT"):
+        _check_count(cursor, selects)
         token = cursor.advance()
         distinct = _distinct(cursor)
         right = _select_or_parenthesis(cursor, selects, False)
@@ -494,11 +508,26 @@ def _lateness(cursor: Cursor) -> AllowLateness:
     return AllowLateness(us=read_duration(cursor, "the allowed lateness", 0))
 
 
+def apply_changes(cursor: Cursor, query: Query, options: tuple[Option, ...]) -> tuple[Option, ...]:
+    """Takes `'changes' = 'every_record'` out of `options` and says it in the query's EMIT CHANGES.
+
+    Raises Invalid MR1074 for another value, or a query that does not emit changes.
+    """
+    for option in options:
+        if option.name.lower() != "changes":
+            continue
+        if option.value.lower() != "every_record":
+            hint = "write 'changes' = 'every_record', or leave it out"
+            cursor.fail(f"changes can not be '{option.value}'", "MR1074", hint=hint, at=option.position)
+        emit = query.args.get("emit")
+        if emit is None or emit.args["mode"] not in ("changes", "every_record"):
+            hint = "add EMIT CHANGES to the query"
+            cursor.fail("'changes' needs a query that emits changes", "MR1074", hint=hint, at=option.position)
+        emit.set("mode", "every_record")
+        return tuple(other for other in options if other is not option)
+    return options
+
+
 def read_condition(cursor: Cursor) -> exp.Expression | None:
     """`WHERE condition`, or None."""
     return cursor.expression() if cursor.take("WHERE") else None
-
-
-def read_bound(cursor: Cursor) -> exp.Expression:
-    """An expression that AND ends."""
-    return cursor.operand(OTHER)

@@ -247,9 +247,10 @@ def _inline(cursor: Cursor) -> InlineSource:
 
 
 def _table_call(cursor: Cursor, lateral: bool) -> TableCall:
+    token = cursor.here
     call = read_call(cursor)
     if not isinstance(call, Call):
-        cursor.fail("a window function can not stand in FROM", "MR1044", at=cursor.previous())
+        cursor.fail(f"{token.text} can not stand in FROM", "MR1044", at=token)
     node = TableCall(this=call, lateral=lateral or None)
     if cursor.take("WITH", "ORDINALITY"):
         node.set("ordinality", True)
@@ -340,12 +341,15 @@ def _skip(cursor: Cursor) -> str:
 
 
 def _pattern(cursor: Cursor) -> str:
-    """The text between the parentheses of PATTERN, as written."""
-    start = cursor.expect("(").stop
-    depth = 1
-    while depth:
+    """The text between the parentheses of PATTERN, with one space for each gap."""
+    previous = cursor.expect("(")
+    depth, text = 1, ""
+    while True:
         if cursor.at_end():
             cursor.unexpected(")")
-        word = cursor.advance().word
-        depth += {"(": 1, ")": -1}.get(word, 0)
-    return cursor.text.prepared[start : cursor.previous().start].strip()
+        token = cursor.advance()
+        depth += {"(": 1, ")": -1}.get(token.word, 0)
+        if not depth:
+            return text.strip()
+        text += (" " if token.start > previous.stop else "") + cursor.text.prepared[token.start : token.stop]
+        previous = token

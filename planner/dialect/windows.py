@@ -118,7 +118,7 @@ def group_window(cursor: Cursor, call: Call) -> GroupWindow:
     for modifier in ("distinct", "order", "filter", "nulls"):
         if call.args.get(modifier):
             cursor.fail(f"{name.upper()} is a window: it takes no {modifier.upper()}", "MR1040", at=at)
-    arguments = list(call.args.get("expressions") or ())
+    arguments: list[exp.Expression] = list(call.args.get("expressions") or ())
     time: exp.Expression | None = None
     if arguments and not _is_duration(arguments[0]):
         time = _checked_time(cursor, name, arguments.pop(0))
@@ -252,19 +252,22 @@ def _windowed_input(cursor: Cursor) -> tuple[exp.Expression, list[exp.Expression
 
 
 def _partition(cursor: Cursor) -> list[exp.Expression]:
-    """Names, with or without parentheses: a comma may also end them, so only the parenthesised form takes several."""
+    """`PARTITION BY (a, b)`, or keys up to DESCRIPTOR; with no DESCRIPTOR behind, a comma ends the only key."""
     cursor.expect("PARTITION", "BY")
     if cursor.at("("):
         return cursor.wrapped(cursor.expression)
     keys = [cursor.expression()]
-    while (
-        cursor.at(",")
-        and cursor.ahead().word not in ("DESCRIPTOR", "TIMECOL", "INTERVAL")
-        and cursor.ahead(2).word == ","
-    ):
+    while cursor.at(",") and cursor.ahead().word != "DESCRIPTOR" and _descriptor_follows(cursor):
         cursor.advance()
         keys.append(cursor.expression())
     return keys
+
+
+def _descriptor_follows(cursor: Cursor) -> bool:
+    count = 1
+    while cursor.ahead(count).word not in ("DESCRIPTOR", ")", "INTERVAL", "TIMECOL", ""):
+        count += 1
+    return cursor.ahead(count).word == "DESCRIPTOR"
 
 
 def read_table_name(cursor: Cursor) -> exp.Table:

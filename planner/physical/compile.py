@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from millrace.errors import Position, Unsupported
 from millrace.operators.materialize import Materialize
 from millrace.operators.side import LateRows
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec, structural_hash
 from millrace.planner.expressions import columns_of, remap
-from millrace.planner.logical import Positions, Read, Relation, Scan
+from millrace.planner.logical import (
+    Aggregate,
+    AssignWindow,
+    Join,
+    Over,
+    Positions,
+    Ranking,
+    Read,
+    Relation,
+    RowBuffer,
+    Scan,
+    TopN,
+    WindowedAggregate,
+)
 from millrace.planner.physical.specs import spec_of
 from millrace.planner.plan import LateOutput, Node, Output, OutputKind, Plan
+from millrace.planner.rules.merge_projects import merge_projects
+from millrace.planner.rules.prune_columns import prune_columns
+from millrace.planner.rules.read_through_projects import read_through_projects
 
 
 @dataclass(slots=True)
@@ -28,7 +42,7 @@ class Compiler:
     late: list[LateOutput]
     settings: tuple[tuple[str, str], ...] = ()
     needs: dict[SourceInput, set[int]] = field(default_factory=dict)
-    """Columns that all queries of this extension want of each source."""
+    """Columns that the queries of this extension want of each source."""
     _by_hash: dict[str, int] = field(default_factory=dict)
     _closed: frozenset[int] = frozenset()
     """Nodes that what is added may not read."""
@@ -48,21 +62,29 @@ class Compiler:
         """What has grown."""
         return Plan(tuple(self.nodes), self.settings, tuple(self.outputs), tuple(self.late))
 
-    def announce(self, relation: Relation) -> None:
-        """Note the source columns of a relation that is to be compiled in this extension."""
+    def announce(self, relation: Relation, *, kept: bool) -> None:
+        """Note what a relation that is to be compiled in this extension wants of its sources.
+
+        `kept`: later queries may read its rows, so the event time is wanted even if nothing here uses it.
+        """
+        timely = uses_time(relation) or (kept and relation.event_time is not None)
         for node in relation.walk():
             if isinstance(node, Scan):
-                self.needs.setdefault(node.input, set()).update(node.columns)
+                wanted = self.needs.setdefault(node.input, set())
+                wanted.update(node.columns)
+                time = node.input.event_time
+                if timely and time is not None:
+                    wanted.add(time.column)
 
     def add_stream(self, name: str, relation: Relation, kind: OutputKind) -> int:
         """The node of a stream or select; it carries the name."""
-        at = self._name(self.compile(relation), name)
+        at = self._name(self._widened(relation), name)
         self.outputs.append(Output(name, kind, at))
         return at
 
     def add_table(self, name: str, relation: Relation) -> int:
         """A table kept in a `Materialize`."""
-        below = self.compile(relation)
+        below = self._widened(relation)
         mode = relation.changelog
         key = relation.key if mode is not Changelog.APPEND else None
         spec = Materialize(relation.schema, key, mode)
@@ -72,7 +94,7 @@ class Compiler:
 
     def add_sink(self, name: str, relation: Relation, sink: SinkSpec, mode: Changelog) -> int:
         """A sink; each statement has one of its own, even if equal to another."""
-        below = self.compile(relation)
+        below = self._widened(relation)
         digest = structural_hash(sink, name, self.nodes[below].hash)
         key = relation.key
         self.nodes.append(Node(sink, (below,), relation.schema, mode, key, relation.event_time, digest, name))
@@ -80,11 +102,21 @@ class Compiler:
         self.outputs.append(Output(name, OutputKind.SINK, at))
         return at
 
+    def _widened(self, relation: Relation) -> int:
+        """The node of a whole statement, whose scans have the columns that all queries want."""
+        kept: dict[SourceInput, Positions] = {}
+        for node in relation.walk():
+            if isinstance(node, Scan):
+                wanted = self.needs.get(node.input, set()) | set(node.columns)
+                kept[node.input] = self._columns(node, tuple(sorted(wanted)))
+        widened = merge_projects(prune_columns(relation, kept))
+        return self.compile(read_through_projects(widened))
+
     def compile(self, relation: Relation) -> int:
         """The node whose output is exactly `relation`."""
         if isinstance(relation, Read):
             known = self._named(relation)
-            return self._name(self.compile(relation.input), relation.name) if known is None else known
+            return self._name(self._widened(relation.input), relation.name) if known is None else known
         if isinstance(relation, Scan):
             return self._scan(relation)
         return self._operator(relation)
@@ -108,56 +140,30 @@ class Compiler:
         self.outputs.append(Output(table, OutputKind.STREAM, place))
 
     def _named(self, relation: Read) -> int | None:
-        wanted = relation.name.casefold()
+        folded = relation.name.casefold()
         for output in reversed(self.outputs):
+            fits = output.kind in (OutputKind.STREAM, OutputKind.TABLE) and output.name.casefold() == folded
             if (
-                output.kind is OutputKind.TABLE
-                and output.name.casefold() == wanted
+                fits
                 and output.node not in self._closed
+                and self.nodes[output.node].schema.equals(relation.schema)
             ):
                 return output.node
         return None
 
-    def _scan(self, scan: Scan) -> int:
-        wanted = tuple(sorted(self.needs.get(scan.input, set()) | set(scan.columns)))
-        spec, kept = pruned_input(scan.input, wanted)
-        at = self._source(scan, spec, kept)
-        have = kept if self.nodes[at].spec == spec else self._kept(scan.input, at)
-        if have == scan.columns:
-            return at
-        return self._pick(at, scan, tuple(have.index(c) for c in scan.columns))
-
-    def _source(self, scan: Scan, spec: SourceInput, kept: Positions) -> int:
+    def _columns(self, scan: Scan, wanted: Positions) -> Positions:
+        """The columns of the source node that serves `wanted`: of one that is there, or of one to be made."""
         for at, node in enumerate(self.nodes):
-            if (
-                at not in self._closed
-                and isinstance(node.spec, SourceInput)
-                and node.name == scan.name
-                and set(kept) <= set(self._kept(scan.input, at))
-            ):
-                return at
-        mapped = replace(scan, columns=kept)
-        return self._name(
-            self._add(spec, (), spec.schema, mapped.changelog, mapped.key, mapped.event_time), scan.name
-        )
+            if at not in self._closed and isinstance(node.spec, SourceInput) and node.name == scan.name:
+                have = _kept(scan.input, node.spec)
+                if have is not None and set(wanted) <= set(have):
+                    return have
+        return wanted
 
-    def _kept(self, whole: SourceInput, at: int) -> Positions:
-        """Which columns of the whole source a source node has; () where it is another source."""
-        spec = self.nodes[at].spec
-        assert isinstance(spec, SourceInput)
-        names = whole.schema.names
-        if any(n not in names for n in spec.schema.names):
-            return ()
-        kept = tuple(names.index(n) for n in spec.schema.names)
-        return kept if pruned_input(whole, kept)[0] == spec else ()
-
-    def _pick(self, at: int, scan: Scan, places: Positions) -> int:
-        from millrace.operators.calc import Calc
-        from millrace.planner.expressions import column
-
-        below = self.nodes[at].schema
-        spec = Calc(below, None, tuple(column(below, p) for p in places), tuple(scan.schema.names))
-        return self._add(spec, (at,), spec.output_schema, scan.changelog, scan.key, scan.event_time)
+    def _scan(self, scan: Scan) -> int:
+        spec = pruned_input(scan.input, scan.columns)
+        at = self._add(spec, (), spec.schema, scan.changelog, scan.key, scan.event_time)
+        return self._name(at, scan.name)
 
     def _add(
         self,
@@ -182,38 +188,56 @@ class Compiler:
         return at
 
 
-def pruned_input(whole: SourceInput, columns: Positions) -> tuple[SourceInput, Positions]:
-    """The source input with these columns (and its event time), reading no more of the source than they need.
+def pruned_input(whole: SourceInput, columns: Positions) -> SourceInput:
+    """The source input with these columns, reading no more of the source than they need.
 
-    Also says which columns of the whole it has, in order.
+    Without the column of its event time it has none: nobody asked.
     """
     time = whole.event_time
-    kept = tuple(sorted({*columns, *(() if time is None else (time.column,))}))
-    if len(kept) == len(whole.schema) and whole.computed is None:
-        return whole, kept
-    schema = pa.schema([whole.schema.field(c) for c in kept])
-    moved = None if time is None else replace(time, column=kept.index(time.column))
+    if len(columns) == len(whole.schema) and whole.computed is None:
+        return whole
+    schema = pa.schema([whole.schema.field(c) for c in columns])
+    moved = (
+        None
+        if time is None or time.column not in columns
+        else replace(time, column=columns.index(time.column))
+    )
     if whole.computed is None:
-        return SourceInput(whole.source.with_columns(kept), None, schema, moved, whole.bad_rows), kept
-    values = [whole.computed[c] for c in kept]
+        return SourceInput(whole.source.with_columns(columns), None, schema, moved, whole.bad_rows)
+    values = [whole.computed[c] for c in columns]
     read = tuple(sorted(columns_of(values)))
     if len(read) == len(whole.source.output_schema):
-        return SourceInput(whole.source, tuple(values), schema, moved, whole.bad_rows), kept
+        return SourceInput(whole.source, tuple(values), schema, moved, whole.bad_rows)
     places = {c: at for at, c in enumerate(read)}
     values = [remap(v, places) for v in values]
-    return SourceInput(whole.source.with_columns(read), tuple(values), schema, moved, whole.bad_rows), kept
+    return SourceInput(whole.source.with_columns(read), tuple(values), schema, moved, whole.bad_rows)
 
 
-def refuse(code: str, message: str, hint: str | None = None, position: Position | None = None) -> Unsupported:
-    """An Unsupported of physical planning."""
-    return Unsupported(message, code=code, hint=hint, position=position)
+def _kept(whole: SourceInput, spec: SourceInput) -> Positions | None:
+    """Which columns of the whole source a source node has; None where it is another source."""
+    names = whole.schema.names
+    if any(n not in names for n in spec.schema.names):
+        return None
+    kept = tuple(names.index(n) for n in spec.schema.names)
+    return kept if pruned_input(whole, kept) == spec else None
 
 
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """The names with numbers behind those that come again."""
-    seen: dict[str, int] = {}
-    found = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return found
+def uses_time(relation: Relation) -> bool:
+    """Whether anything in the relation goes by event time."""
+    for node in relation.walk():
+        match node:
+            case AssignWindow() | WindowedAggregate():
+                if node.time is not None:
+                    return True
+            case Over():
+                if node.order is not None:
+                    return True
+            case RowBuffer():
+                if node.expire_after is not None:
+                    return True
+            case Aggregate():
+                if node.window_end is not None:
+                    return True
+            case TopN() | Ranking() | Join():
+                return True
+    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from millrace.errors import Bug, Invalid, Unsupported
+from millrace.errors import Bug, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
@@ -87,12 +87,14 @@ def spec_of(relation: Relation) -> Lowered:
                 f"{relation.kind.upper()} JOIN is not executed yet",
                 code="MR1943",
                 hint="read one stream, or join outside",
+                position=relation.position,
             )
         case Ranking() | TopN():
             raise Unsupported(
                 "ORDER BY with LIMIT and ranking by values are not executed yet",
                 code="MR1940",
                 hint="take max or min per group instead",
+                position=relation.position,
             )
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
@@ -154,21 +156,15 @@ def _assign(node: AssignWindow) -> OperatorSpec:
             "a session window is executed together with its GROUP BY only",
             code="MR1931",
             hint="GROUP BY the partition columns, window_start and window_end",
+            position=node.position,
         )
     return WindowAssign(node.input.schema, node.time, node.window, time_unit=node.time_unit)
 
 
 def _over(node: Over) -> OperatorSpec:
-    spec = OverAggregate(
+    return OverAggregate(
         node.input.schema, node.partition, node.order, node.frame, node.calls, node.names, node.time_unit
     )
-    if spec.needs_whole_partition and not node.input.bounded:
-        raise Invalid(
-            "this OVER window has no answer before its input ends, and it has no end",
-            code="MR1341",
-            hint="end the frame at CURRENT ROW: ROWS BETWEEN … PRECEDING AND CURRENT ROW",
-        )
-    return spec
 
 
 def _retracting(below: Relation) -> bool:

@@ -54,7 +54,7 @@ def _fuse(node: Relation) -> Relation:
     if used & lifted.own:
         return node
     keys = tuple(k for k in node.keys if k not in lifted.own)
-    title = {k: name for k, name in zip(node.keys, node.names, strict=False)}
+    title = dict(zip(node.keys, node.names, strict=False))
     fused = WindowedAggregate(
         lifted.below,
         lifted.time,
@@ -85,7 +85,9 @@ def _in_order(node: Aggregate, fused: WindowedAggregate, keys: tuple[int, ...], 
         else:
             values.append(column(schema, keys.index(key)))
     values += [column(schema, len(keys) + 2 + i) for i in range(len(node.calls))]
-    if len(values) == len(schema) and all(isinstance(v, Column) and v.index == i for i, v in enumerate(values)):
+    if len(values) == len(schema) and all(
+        isinstance(v, Column) and v.index == i for i, v in enumerate(values)
+    ):
         return fused
     return Project(fused, tuple(values), node.names, time)
 
@@ -132,6 +134,4 @@ def _under(node: Project, lifted: _Lifted) -> _Lifted | None:
         return None if place is None else places.get(place)
 
     below = Project(lifted.below, tuple(values), tuple(names))
-    return _Lifted(
-        lifted.assign, below, moved(lifted.start), moved(lifted.end), moved(lifted.last), time
-    )
+    return _Lifted(lifted.assign, below, moved(lifted.start), moved(lifted.end), moved(lifted.last), time)

@@ -11,6 +11,7 @@ from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.push_predicates import push_predicates
 from millrace.planner.rules.rank_to_top import rank_to_top
+from millrace.planner.rules.read_through_projects import read_through_projects
 
 RULES: tuple[Callable[[Relation], Relation], ...] = (
     rank_to_top,
@@ -19,6 +20,7 @@ RULES: tuple[Callable[[Relation], Relation], ...] = (
     fuse_windows,
     prune_columns,
     merge_projects,
+    read_through_projects,
 )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
+from millrace.operators.source import SourceInput
 from millrace.planner.expressions import column, columns_of, remap
 from millrace.planner.logical import (
     Aggregate,
@@ -28,48 +29,53 @@ from millrace.planner.logical import (
     WindowedAggregate,
 )
 
+Kept = Mapping[SourceInput, tuple[int, ...]]
+"""Columns that a source has anyway, because of other queries."""
 Pruned = tuple[Relation, dict[int, int]]
 """A relation with fewer columns, and where each of the wanted ones is in it."""
 
 
-def prune_columns(relation: Relation) -> Relation:
-    """The same columns at the top, no more than needed below."""
+def prune_columns(relation: Relation, kept: Kept | None = None) -> Relation:
+    """The same columns at the top, no more than needed below; scans of sources in `kept` have just those columns."""
     width = len(relation.schema)
-    pruned, places = _prune(relation, set(range(width)))
+    pruned, places = _prune(relation, set(range(width)), kept or {})
     if [places[i] for i in range(width)] == list(range(len(pruned.schema))):
         return pruned
     names = tuple(relation.schema.names)
     return Project(pruned, tuple(column(pruned.schema, places[i]) for i in range(width)), names)
 
 
-def _prune(node: Relation, wanted: set[int]) -> Pruned:
+def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
     match node:
         case Scan():
             kept = sorted(wanted)
-            return replace(node, columns=tuple(node.columns[i] for i in kept)), _places(kept)
+            columns = tuple(node.columns[i] for i in kept)
+            fixed = have.get(node.input, columns)
+            return replace(node, columns=fixed), {
+                i: fixed.index(c) for i, c in zip(kept, columns, strict=True)
+            }
         case Project():
-            return _project(node, wanted)
+            return _project(node, wanted, have)
         case Filter():
-            below, places = _prune(node.input, wanted | columns_of([node.predicate]))
-            return replace(node, input=below, predicate=remap(node.predicate, places)), places
+            return _filter(node, wanted, have)
         case MovingFilter():
             needed = wanted | {node.time} | set(node.key or ())
-            below, places = _prune(node.input, needed)
+            below, places = _prune(node.input, needed, have)
             return replace(node, input=below, time=places[node.time]), places
         case AssignWindow():
-            return _assign(node, wanted)
+            return _assign(node, wanted, have)
         case Aggregate():
-            return _aggregate(node, wanted)
+            return _aggregate(node, wanted, have)
         case WindowedAggregate():
-            return _windowed(node, wanted)
+            return _windowed(node, wanted, have)
         case Over() | RowBuffer():
-            return _over(node, wanted)
+            return _over(node, wanted, have)
         case Ranking() | TopN():
-            return _ranking(node, wanted)
+            return _ranking(node, wanted, have)
         case Union():
-            return _union(node, wanted)
+            return _union(node, wanted, have)
         case Join():
-            return _join(node, wanted)
+            return _join(node, wanted, have)
         case Read() | Rows():
             pass
     return node, {i: i for i in range(len(node.schema))}
@@ -79,21 +85,32 @@ def _places(kept: Iterable[int]) -> dict[int, int]:
     return {c: at for at, c in enumerate(kept)}
 
 
-def _project(node: Project, wanted: set[int]) -> Pruned:
+def _filter(node: Filter, wanted: set[int], have: Kept) -> Pruned:
+    """Columns that only the condition reads end here."""
+    below, places = _prune(node.input, wanted | columns_of([node.predicate]), have)
+    moved = replace(node, input=below, predicate=remap(node.predicate, places))
+    if len(wanted) == len(below.schema):
+        return moved, places
+    kept = sorted(wanted, key=lambda i: places[i])
+    names = tuple(below.schema.names[places[i]] for i in kept)
+    return Project(moved, tuple(column(below.schema, places[i]) for i in kept), names), _places(kept)
+
+
+def _project(node: Project, wanted: set[int], have: Kept) -> Pruned:
     kept = sorted(wanted | ({node.window_time} if node.window_time in wanted else set()))
     values = [node.expressions[i] for i in kept]
-    below, places = _prune(node.input, columns_of(values))
+    below, places = _prune(node.input, columns_of(values), have)
     time = None if node.window_time is None or node.window_time not in kept else kept.index(node.window_time)
     moved = tuple(remap(v, places) for v in values)
     return Project(below, moved, tuple(node.names[i] for i in kept), time), _places(kept)
 
 
-def _assign(node: AssignWindow, wanted: set[int]) -> Pruned:
+def _assign(node: AssignWindow, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.input.schema)
     needed = {i for i in wanted if i < width} | set(node.partition)
     if node.time is not None:
         needed.add(node.time)
-    below, places = _prune(node.input, needed)
+    below, places = _prune(node.input, needed, have)
     moved = replace(
         node,
         input=below,
@@ -123,18 +140,20 @@ def _move_call(call: AggregateCall, places: dict[int, int]) -> AggregateCall:
     )
 
 
-def _kept_calls(node: Aggregate | WindowedAggregate | Over | RowBuffer, first: int, wanted: set[int]) -> list[int]:
+def _kept_calls(
+    node: Aggregate | WindowedAggregate | Over | RowBuffer, first: int, wanted: set[int]
+) -> list[int]:
     """Which calls to keep. One always stays where the others would leave a mere DISTINCT behind."""
     kept = [i for i in range(len(node.calls)) if first + i in wanted]
     aggregates = isinstance(node, Aggregate | WindowedAggregate)
     return kept or ([0] if aggregates and node.calls else [])
 
 
-def _aggregate(node: Aggregate, wanted: set[int]) -> Pruned:
+def _aggregate(node: Aggregate, wanted: set[int], have: Kept) -> Pruned:
     first = len(node.keys)
     kept = _kept_calls(node, first, wanted)
     calls = [node.calls[i] for i in kept]
-    below, places = _prune(node.input, set(node.keys) | _call_columns(calls))
+    below, places = _prune(node.input, set(node.keys) | _call_columns(calls), have)
     moved = replace(
         node,
         input=below,
@@ -145,14 +164,14 @@ def _aggregate(node: Aggregate, wanted: set[int]) -> Pruned:
     return moved, {**{i: i for i in range(first)}, **{first + i: first + at for at, i in enumerate(kept)}}
 
 
-def _windowed(node: WindowedAggregate, wanted: set[int]) -> Pruned:
+def _windowed(node: WindowedAggregate, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.keys)
     bounds = sum(node.with_bounds)
     first = width + bounds
     kept = _kept_calls(node, first, wanted)
     calls = [node.calls[i] for i in kept]
     needed = set(node.keys) | _call_columns(calls) | (set() if node.time is None else {node.time})
-    below, places = _prune(node.input, needed)
+    below, places = _prune(node.input, needed, have)
     flags = list(node.with_bounds)
     changing = node.changelog is not Changelog.APPEND
     order = [i for i, flag in enumerate(node.with_bounds) if flag]
@@ -180,18 +199,18 @@ def _windowed(node: WindowedAggregate, wanted: set[int]) -> Pruned:
     return moved, mapping
 
 
-def _over(node: Over | RowBuffer, wanted: set[int]) -> Pruned:
+def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.input.schema)
     kept = [i for i in range(len(node.calls)) if width + i in wanted]
     if not kept and not (isinstance(node, RowBuffer) and node.emission.value == "buffer_full"):
-        return _prune(node.input, wanted)
+        return _prune(node.input, wanted, have)
     calls = [node.calls[i] for i in kept]
     needed = {i for i in wanted if i < width} | set(node.partition) | _call_columns(calls)
     if isinstance(node, Over) and node.order is not None:
         needed.add(node.order)
     if isinstance(node, RowBuffer) and node.expire_after is not None and node.event_time is not None:
         needed.add(node.event_time)
-    below, places = _prune(node.input, needed)
+    below, places = _prune(node.input, needed, have)
     moved = replace(
         node,
         input=below,
@@ -205,23 +224,23 @@ def _over(node: Over | RowBuffer, wanted: set[int]) -> Pruned:
     return moved, {**places, **{width + i: after + at for at, i in enumerate(kept)}}
 
 
-def _ranking(node: Ranking | TopN, wanted: set[int]) -> Pruned:
+def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.input.schema)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
     end = node.input.bounds[1]
     if end is not None:
         needed.add(end)
-    below, places = _prune(node.input, needed)
+    below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)
     return moved, {**places, width: len(below.schema)}
 
 
-def _union(node: Union, wanted: set[int]) -> Pruned:
+def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
     kept = sorted(wanted)
     parts: list[Relation] = []
     for part in node.parts:
-        below, places = _prune(part, wanted)
+        below, places = _prune(part, wanted, have)
         order = [places[i] for i in kept]
         if order == list(range(len(below.schema))):
             parts.append(below)
@@ -231,11 +250,13 @@ def _union(node: Union, wanted: set[int]) -> Pruned:
     return Union(tuple(parts)), _places(kept)
 
 
-def _join(node: Join, wanted: set[int]) -> Pruned:
+def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.left.schema)
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
-    left, at_left = _prune(node.left, {i for i in needed if i < width} | {a for a, _ in node.equal})
-    right, at_right = _prune(node.right, {i - width for i in needed if i >= width} | {b for _, b in node.equal})
+    left, at_left = _prune(node.left, {i for i in needed if i < width} | {a for a, _ in node.equal}, have)
+    right, at_right = _prune(
+        node.right, {i - width for i in needed if i >= width} | {b for _, b in node.equal}, have
+    )
     after = len(left.schema)
     places = {**at_left, **{width + i: after + at for i, at in at_right.items()}}
     moved = replace(

@@ -37,7 +37,14 @@ def _top(node: Relation) -> Relation:
     if limit is None:
         return node
     top = TopN(
-        ranking.input, ranking.partition, ranking.order, limit, 0, ranking.name, ranking.function
+        ranking.input,
+        ranking.partition,
+        ranking.order,
+        limit,
+        0,
+        ranking.name,
+        ranking.function,
+        ranking.position,
     )
     return Filter(top, conjunction(rest)) if rest else top
 

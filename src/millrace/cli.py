@@ -60,7 +60,7 @@ def validate(file: File, set_: Assignments = None) -> None:
     settings, variables = _assignments(set_)
     _open(settings)
     text = _read(file)
-    errors = Planner().validate(text, variables)
+    errors = Planner(variables=variables).validate(text)
     for error in errors:
         _complain(error, str(file))
     if errors:
@@ -79,9 +79,9 @@ def explain(
     from millrace.planner.session import Planner
 
     _, variables = _assignments(set_)
-    planner = Planner()
+    planner = Planner(variables=variables)
     text = _read(file)
-    typer.echo(planner.explain_json(text, variables) if json else planner.explain(text, variables))
+    typer.echo(planner.explain_json(text) if json else planner.explain(text))
 
 
 @app.command()

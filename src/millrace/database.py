@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
@@ -20,8 +21,9 @@ from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
+from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
-from millrace.planner.session import PlannedStatement, Planner
+from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
 from millrace.planner.statements import (
     Describe,
     Explain,
@@ -42,7 +44,7 @@ MAX_WAITING_ROWS = 10_000_000
 
 def connect(**settings: str | int) -> Database:
     """An embedded database in this process. `settings` are those of `SET`, e.g. `batch_max_rows=8192`."""
-    return Database(Settings().with_values({k.replace("_", "."): str(v) for k, v in settings.items()}))
+    return Database(Settings().with_values({k: str(v) for k, v in settings.items()}))
 
 
 class Database:
@@ -64,7 +66,7 @@ class Database:
                 stop_at_bad_rows=self.settings.bad_rows == "fail",
             )
         )
-        self._subscriptions: list[Subscription[object]] = []
+        self._subscriptions: list[Subscription[Any]] = []
         self._closed = False
 
     def execute(self, sql: str, variables: Mapping[str, str] | None = None) -> Result:
@@ -110,7 +112,7 @@ class Database:
     ) -> Subscription[Row]: ...
     def subscribe(
         self, query: str, form: str | type = "arrow", *, max_rows: int = MAX_WAITING_ROWS
-    ) -> Subscription[object]:
+    ) -> Subscription[Any]:
         """The rows of a stream, a table or a SELECT as they come: Arrow batches, dicts or dataclass instances.
 
         A table gives its present rows first. Rows of a changelog carry `_weight`: +1 inserts, −1 takes back.
@@ -237,7 +239,9 @@ class Database:
                 self._run(pending)
                 return self._select(statement, sql)
             case Explain():
-                return text_rows(["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()])
+                return text_rows(
+                    ["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()]
+                )
             case Show() | Describe():
                 return self._look(statement, sql)
             case SetVariable():
@@ -272,7 +276,7 @@ class Database:
             self._runtime.start()
 
     def _select(self, statement: SelectStatement, sql: str) -> Result:
-        plan, position = self._plan_select(statement, sql)
+        planned, plan, position = self._plan_select(statement, sql)
         for node in plan.nodes[len(self._runtime.plan.nodes) :]:
             if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
                 raise Invalid(
@@ -282,15 +286,24 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        return Result(_fold(batches, node))
+        return Result(_arranged(_fold(batches, node), planned.outputs[-1]))
 
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
-    ) -> Subscription[object]:
-        plan, position = self._plan_select(statement, sql)
+    ) -> Subscription[Any]:
+        planned, plan, position = self._plan_select(statement, sql)
+        shown = planned.outputs[-1]
+        if shown.order or shown.limit is not None or shown.offset:
+            raise Unsupported(
+                "a subscription has no end to be ordered or limited by",
+                code="MR1933",
+                hint="leave ORDER BY and LIMIT out, or use query for what a table holds now",
+                position=shown.position,
+                source_text=sql,
+            )
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
-        convert: Callable[[pa.RecordBatch], list[object]]
+        convert: Callable[[pa.RecordBatch], list[Any]]
         match form:
             case "arrow":
                 convert = as_batches
@@ -303,7 +316,7 @@ class Database:
                     f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass"
                 )
         stop: list[Callable[[], None]] = []
-        subscription: Subscription[object] = Subscription(
+        subscription: Subscription[Any] = Subscription(
             name,
             node.schema,
             convert,
@@ -320,11 +333,11 @@ class Database:
         self._runtime.start()
         return subscription
 
-    def _plan_select(self, statement: Statement, sql: str) -> tuple[Plan, int]:
+    def _plan_select(self, statement: Statement, sql: str) -> tuple[PlannedStatement, Plan, int]:
         planned = self.planner.plan(statement, sql)
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
-        return plan, plan.outputs[-1].node
+        return planned, plan, plan.outputs[-1].node
 
     def _tables(self) -> frozenset[int]:
         """Nodes that new queries may read as they run: materialised tables, which hand over what they hold."""
@@ -333,7 +346,8 @@ class Database:
 
     def _push_source(self, name: str) -> PushSpec:
         entry = self.planner.catalog.get(name, what="push source")
-        source = entry.external.source.source if entry.external and entry.external.source else None
+        relation = entry.relation.input if isinstance(entry.relation, Read) else entry.relation
+        source = relation.input.source if isinstance(relation, Scan) else None
         if not isinstance(source, PushSpec):
             raise Invalid(
                 f"{entry.name} is no push source", code="MR1505", hint="WITH ('connector' = 'push') makes one"
@@ -351,7 +365,7 @@ class Database:
         if isinstance(statement, Show):
             return show(self.planner.catalog, statement, self.settings, self.metrics)
         if statement.query is not None:
-            plan, position = self._plan_select(statement, sql)
+            _, plan, position = self._plan_select(statement, sql)
             return schema_rows(plan.nodes[position].schema)
         return describe(self.planner.catalog, statement)
 
@@ -379,3 +393,21 @@ def _fold(batches: list[Batch], node: Node) -> pa.Table:
     assert isinstance(table, Materialized)
     table.process(0, whole)
     return table.snapshot()
+
+
+def _arranged(table: pa.Table, output: PlannedOutput) -> pa.Table:
+    """The rows of a select in the order and number it asks for."""
+    if output.order:
+        keys = [
+            (
+                str(key.column),
+                "descending" if key.descending else "ascending",
+                "at_start" if key.nulls_first else "at_end",
+            )
+            for key in output.order
+        ]
+        numbered = table.rename_columns([str(i) for i in range(table.num_columns)])
+        table = table.take(pc.sort_indices(numbered, sort_keys=keys))
+    if output.offset or output.limit is not None:
+        table = table.slice(output.offset, output.limit)
+    return table

@@ -47,7 +47,8 @@ class Settings:
         """
         changes: dict[str, str | int] = {}
         for name, text in values.items():
-            field = NAMES.get(name.strip().lower())
+            wanted = name.strip().lower()
+            field = NAMES.get(wanted, wanted if wanted in NAMES.values() else None)
             if field is None:
                 close = difflib.get_close_matches(name.lower(), list(NAMES), n=1)
                 hint = f"did you mean {close[0]}?" if close else f"settings are {', '.join(NAMES)}"

@@ -257,6 +257,7 @@ def test_connector_reads_options_and_refuses_what_is_wrong() -> None:
         ({"splits": "0"}, None, None, "MR1432"),
         ({"events": "-1"}, None, None, "MR1432"),
         ({"rate": "nan"}, None, None, "MR1432"),
+        ({"rate": "inf"}, None, None, "MR1432"),
         ({"table": "bid"}, pa.schema([("prise", pa.int64())]), None, "MR1433"),
         ({"table": "bid"}, pa.schema([("price", pa.int32())]), None, "MR1434"),
         ({}, None, "json", "MR1435"),

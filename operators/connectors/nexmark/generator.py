@@ -62,8 +62,7 @@ def rows_of(table: str, events: Int64Array, seed: int, columns: Sequence[str]) -
         arrays = [COLUMNS[table][name](events, seed) for name in columns]
     fields = [schema.field(name) for name in columns]
     if not arrays:
-        empty = pa.array([None] * len(events), pa.null())
-        return pa.RecordBatch.from_arrays([empty], names=["_"]).select([])
+        return pa.RecordBatch.from_arrays([pa.nulls(len(events))], names=["_"]).select([])
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 

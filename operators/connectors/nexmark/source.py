@@ -43,7 +43,7 @@ class NexmarkSpec(SourceSpec):
             ("rate", self.rate, 0),
             ("splits", self.splits, 1),
         ):
-            if not value >= least:
+            if not least <= value < float("inf"):
                 raise Invalid(f"nexmark option {name} is {value}; it is at least {least}", code="MR1432")
         known = SCHEMAS[self.table].names
         for name in self.columns or ():
