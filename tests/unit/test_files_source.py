@@ -377,3 +377,9 @@ def test_unknown_connectors_are_refused_with_a_suggestion() -> None:
     with pytest.raises(Invalid) as caught:
         registry.find("kafka")
     assert caught.value.code == "MR1910"
+
+
+def test_a_format_without_header_reads_from_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,a,1\n2,b,2\n")
+    rows, bad = read(spec_of(tmp_path / "a.csv", format="csv_no_header"))
+    assert [r["id"] for r in rows] == [1, 2] and bad == []
