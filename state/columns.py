@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millrace.errors import Bug
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots, Words
 
@@ -26,7 +28,7 @@ class SlotColumn:
     def __init__(self, dtype: npt.DTypeLike, fill: float | bool = 0, capacity: int = _SLOTS_MIN) -> None:
         self.dtype = np.dtype(dtype)
         self.fill = fill
-        self.values: npt.NDArray[np.generic] = np.full(max(capacity, _SLOTS_MIN), fill, self.dtype)
+        self.values: npt.NDArray[Any] = np.full(max(capacity, _SLOTS_MIN), fill, self.dtype)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -115,9 +117,10 @@ class DirtySlots:
 
     def mark(self, slots: Slots) -> None:
         """These live slots changed (repeats are fine)."""
-        if self.active:
+        if self.active and len(slots):
             self._room()
-            self._kernels.mark(self._dirty, slots)
+            if not self._kernels.mark(self._dirty, slots):
+                raise Bug("a slot was marked as changed, and it is not live")
 
     def create(self, slots: Slots) -> None:
         """These slots were created: `Upserted.created`. Marks them too."""

@@ -1,0 +1,179 @@
+"""One partition's dataflow: builds a plan's nodes and drives them, batch by batch, on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pyarrow as pa
+
+from millrace.cluster.reading import SourceVertex
+from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
+from millrace.cluster.vertex import OperatorVertex, Receiver, SinkVertex, Vertex
+from millrace.operators.batch import Batch
+from millrace.operators.materialize import Materialized
+from millrace.operators.operator import Capture
+from millrace.operators.side import DeadLetters, LateRows
+from millrace.operators.sink import SinkSpec
+from millrace.operators.source import Position, SourceInput
+from millrace.planner.plan import Node, Plan
+
+
+class Dataflow:
+    """The running nodes of one plan in one partition.
+
+    Invariant: vertex `i` runs node `i` of the plan; the plan only grows. All calls come from one thread
+    at a time. Between calls no row is under way: every batch polled has gone through to the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int] = wall_clock_us,
+        vnodes: int = 256,
+        partition: int = 0,
+        batch_rows: int = 65_536,
+        stop_at_bad_rows: bool = False,
+    ) -> None:
+        self.clock = clock
+        self.partition = partition
+        self.vertices: list[Vertex] = []
+        self.sources: list[SourceVertex] = []
+        self.sinks: list[SinkVertex] = []
+        self.retired: set[int] = set()
+        self._operators: list[OperatorVertex] = []
+        self._vnodes = vnodes
+        self._batch_rows = batch_rows
+        self._stop_at_bad_rows = stop_at_bad_rows
+
+    def extend(self, plan: Plan, taps: Sequence[tuple[int, Receiver]] = ()) -> None:
+        """Build and connect the nodes of `plan` that do not run yet. Its first nodes are those that do.
+
+        `taps` read nodes from the first row on, also what a materialised table hands to new readers.
+        """
+        known = len(self.vertices)
+        assert [node.hash for node in plan.nodes[:known]] == [v.node.hash for v in self.vertices]
+        try:
+            for position in range(known, len(plan.nodes)):
+                self.vertices.append(self._build(position, plan.nodes[position]))
+        except BaseException:
+            self.truncate(known)
+            raise
+        for position, receiver in taps:
+            if position >= known:
+                self.vertices[position].attach(receiver, 0)
+        # The last first: a table hands its rows to a new reader at once, and they go through to the end.
+        for vertex in reversed(self.vertices[known:]):
+            self._connect(vertex)
+        for position, receiver in taps:
+            if position < known:
+                self.vertices[position].attach(receiver, 0)
+
+    def poll(self) -> int:
+        """One round: processing time, then one poll of every split. Answers the number of rows that moved."""
+        self.tick()
+        return sum(source.poll() for source in self.sources if not source.ended)
+
+    def tick(self) -> None:
+        """Let processing time pass for all operators."""
+        now = self.clock()
+        for operator in self._operators:
+            operator.tick(now)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every source was bounded and has given all it has."""
+        return all(source.ended for source in self.sources)
+
+    def table(self, position: int) -> pa.Table:
+        """The rows that the materialised table at `position` holds now."""
+        vertex = self.vertices[position]
+        assert isinstance(vertex, OperatorVertex) and isinstance(vertex.operator, Materialized)
+        return vertex.operator.snapshot()
+
+    def publish(self, checkpoint: int) -> None:
+        """Seal every sink and make what was sealed visible, with no checkpoint in between."""
+        sealed = [(sink, sink.sink.seal(checkpoint)) for sink in self.sinks]
+        for sink, outbox in sealed:
+            sink.sink.publish(checkpoint, outbox)
+
+    def capture(self, *, changes: bool) -> dict[str, Capture]:
+        """State of every operator that has some, by node hash. Called between rounds."""
+        captured = {v.node.hash: v.operator.capture(changes=changes) for v in self._operators}
+        return {name: tables for name, tables in captured.items() if tables}
+
+    def restore(self, state: dict[str, dict[str, pa.RecordBatch]]) -> None:
+        """Load whole state tables, by node hash, before the first poll."""
+        for vertex in self._operators:
+            tables = state.get(vertex.node.hash)
+            if tables:
+                vertex.operator.restore(tables)
+
+    def positions(self) -> dict[str, dict[str, Position]]:
+        """Where every split of every source is to be read from next, by node hash."""
+        return {source.node.hash: source.positions() for source in self.sources}
+
+    def retire(self, positions: Iterable[int]) -> None:
+        """Stop these nodes for good; nobody else may read them. Their positions stay taken."""
+        gone = [self.vertices[position] for position in positions]
+        for vertex in gone:
+            if not isinstance(vertex, SourceVertex):
+                assert isinstance(vertex, OperatorVertex | SinkVertex)
+                for upstream in vertex.node.inputs:
+                    self.vertices[upstream].detach(vertex)
+            if vertex.position not in self.retired:
+                vertex.close()
+                self.retired.add(vertex.position)
+        self.sources = [v for v in self.sources if v not in gone]
+        self.sinks = [v for v in self.sinks if v not in gone]
+        self._operators = [v for v in self._operators if v not in gone]
+
+    def truncate(self, count: int) -> None:
+        """Retire all nodes from position `count` on and free their positions."""
+        self.retire(range(count, len(self.vertices)))
+        self.retired -= set(range(count, len(self.vertices)))
+        del self.vertices[count:]
+
+    def close(self) -> None:
+        """Close all nodes, sinks last. What was not published is not shown."""
+        for vertex in (*self.sources, *self._operators, *self.sinks):
+            vertex.close()
+
+    def _build(self, position: int, node: Node) -> Vertex:
+        metrics = VertexMetrics()
+        name = node.name or f"{node.spec.title if not isinstance(node.spec, SourceInput) else 'source'}"
+        stop = self._stop_at_bad_rows
+        if isinstance(node.spec, SourceInput):
+            stop = stop or node.spec.bad_rows == "fail"
+        context = VertexContext(name, self._vnodes, self.clock, metrics, stop)
+        if isinstance(node.spec, SourceInput):
+            source = SourceVertex(position, node, context, metrics, self._batch_rows)
+            self.sources.append(source)
+            return source
+        if isinstance(node.spec, SinkSpec):
+            sink = SinkVertex(position, node, context, metrics, node.spec.build(context, self.partition))
+            self.sinks.append(sink)
+            return sink
+        operator = OperatorVertex(position, node, context, metrics, node.spec.build(context))
+        self._operators.append(operator)
+        return operator
+
+    def _connect(self, vertex: Vertex) -> None:
+        if isinstance(vertex, SourceVertex):
+            return
+        assert isinstance(vertex, OperatorVertex | SinkVertex)
+        for port, position in enumerate(vertex.node.inputs):
+            upstream = self.vertices[position]
+            match vertex.node.spec:
+                case LateRows():
+                    upstream.context.on_late = _feed(vertex, port)
+                case DeadLetters():
+                    upstream.context.on_dead = _feed(vertex, port)
+                case _:
+                    upstream.attach(vertex, port)
+
+
+def _feed(vertex: OperatorVertex | SinkVertex, port: int) -> Callable[[Batch], None]:
+    def take(batch: Batch) -> None:
+        vertex.receive(port, batch)
+
+    return take

@@ -1,0 +1,171 @@
+"""A source as a node of a dataflow: polls splits, computes columns, sets watermarks. Knows no connector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter_ns
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millrace.cluster.surroundings import VertexContext, VertexMetrics
+from millrace.cluster.vertex import Vertex
+from millrace.errors import Invalid
+from millrace.operators.batch import END_OF_TIME, Batch
+from millrace.operators.calc import Calc
+from millrace.operators.connectors.push import SPLIT as PUSHED
+from millrace.operators.connectors.push import PushSpec
+from millrace.operators.operator import Operator
+from millrace.operators.source import BadRecord, Position, SourceInput, SplitReader
+from millrace.operators.watermarks import SplitWatermark, WatermarkTracker
+from millrace.planner.plan import Node
+
+DISCOVERY_INTERVAL_US = 1_000_000
+
+
+class SourceVertex(Vertex):
+    """A source with the readers of its splits, their watermarks and positions."""
+
+    def __init__(
+        self, position: int, node: Node, context: VertexContext, metrics: VertexMetrics, batch_rows: int
+    ) -> None:
+        super().__init__(position, node, context, metrics)
+        assert isinstance(node.spec, SourceInput)
+        self.spec = node.spec
+        self.ended = False
+        self._source = node.spec.source.build(context)
+        self._batch_rows = batch_rows
+        self._computed = self._build_computed(node.spec)
+        self._readers: dict[str, SplitReader] = {}
+        self._restored: dict[str, Position] = {}
+        self._ended_splits: set[str] = set()
+        self._tracker = WatermarkTracker(
+            None if node.spec.event_time is None else node.spec.event_time.idle_timeout
+        )
+        self._watermarks: dict[str, SplitWatermark] = {}
+        self._next_discovery = 0
+
+    def poll(self) -> int:
+        """One poll of every split; answers how many records came."""
+        now = self.context.now()
+        if now >= self._next_discovery:
+            self._discover(now)
+        moved = 0
+        begun = perf_counter_ns()
+        for split, reader in list(self._readers.items()):
+            polled = reader.poll(self._batch_rows)
+            if polled is not None:
+                moved += len(polled.bad) + (polled.batch.num_rows if polled.batch is not None else 0)
+                self.metrics.busy_ns += perf_counter_ns() - begun
+                self._take(split, polled.batch, polled.bad, now)
+                begun = perf_counter_ns()
+            elif not reader.ended:
+                self._tracker.silent(split, now)
+            if reader.ended:
+                self._end_split(split)
+        self.metrics.busy_ns += perf_counter_ns() - begun
+        self._advance()
+        return moved
+
+    def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
+        """Take rows of the source's whole schema that somebody hands over."""
+        now = self.context.now()
+        if self.ended:
+            raise Invalid(
+                f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
+            )
+        if PUSHED not in self._readers:
+            self._discover(now)
+        source = self.spec.source
+        assert isinstance(source, PushSpec)
+        for batch in batches:
+            self._take(PUSHED, Batch(source.project(batch)), [], now)
+        if bad:
+            self._take(PUSHED, None, bad, now)
+        self._advance()
+
+    def end(self) -> None:
+        """No further row will be pushed."""
+        self._readers.clear()
+        self._finish()
+
+    def positions(self) -> dict[str, Position]:
+        """Where every split goes on, by split."""
+        return {split: reader.position for split, reader in self._readers.items()}
+
+    def restore(self, positions: dict[str, Position]) -> None:
+        """Read these splits from these positions on; before the first poll."""
+        assert not self._readers
+        self._restored = positions
+
+    def close(self) -> None:
+        """Close all readers and the source."""
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+        self._source.close()
+
+    def _discover(self, now: int) -> None:
+        self._next_discovery = now + DISCOVERY_INTERVAL_US
+        for split in self._source.discover():
+            if split not in self._readers and split not in self._ended_splits:
+                self._readers[split] = self._source.open(split, self._restored.get(split))
+                self._open_watermark(split)
+        if self.spec.source.bounded:
+            self._next_discovery = END_OF_TIME
+            if not self._readers:
+                self._finish()
+
+    def _open_watermark(self, split: str) -> None:
+        self._tracker.add(split)
+        if self.spec.event_time is not None:
+            kind = self.spec.schema.field(self.spec.event_time.column).type
+            self._watermarks[split] = SplitWatermark(self.spec.event_time, kind)
+
+    def _take(self, split: str, batch: Batch | None, bad: Sequence[BadRecord], now: int) -> None:
+        self.metrics.rows_in += len(bad) + (0 if batch is None else batch.num_rows)
+        self.metrics.batches_in += 1
+        self.context.bad_records(bad)
+        if batch is None:
+            return
+        if self._computed is None:
+            self._send_timed(split, batch, now)
+        else:
+            for computed in self._computed.process(0, batch):
+                self._send_timed(split, computed, now)
+
+    def _send_timed(self, split: str, batch: Batch, now: int) -> None:
+        event_time = self.spec.event_time
+        if event_time is not None and batch.num_rows:
+            mark = self._watermarks[split]
+            mark.raise_to(self._tracker.current)
+            observed = mark.observe(batch.data.column(event_time.column), now)
+            batch.row_watermarks = observed.row_watermarks
+            if observed.timeless is not None:
+                self.context.dead_letter(batch.filter(observed.timeless), "MR1520", "the event time is NULL")
+                batch = batch.filter(pc.invert(observed.timeless))
+            self._tracker.deliver(split, mark.current)
+        if batch.num_rows:
+            self.send([batch])
+
+    def _advance(self) -> None:
+        if not self.ended and self.spec.event_time is not None:
+            self.send_watermark(self._tracker.current)
+
+    def _end_split(self, split: str) -> None:
+        self._readers.pop(split).close()
+        self._watermarks.pop(split, None)
+        self._ended_splits.add(split)
+        self._tracker.end(split)
+        if not self._readers and self.spec.source.bounded:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.ended = True
+        self.send_watermark(END_OF_TIME)
+
+    def _build_computed(self, spec: SourceInput) -> Operator | None:
+        if spec.computed is None:
+            return None
+        names = tuple(spec.schema.names)
+        return Calc(spec.source.output_schema, None, spec.computed, names).build(self.context)

@@ -1,0 +1,1 @@
+"""Statements to typed relations: names, types, aggregates, windows. Makes no physical decision."""

@@ -1,0 +1,228 @@
+"""GROUP BY: keys, windows, grouping sets and the calls over them. Binds no select list."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from millrace.operators.aggregates.calls import AggregateCall
+from millrace.operators.expressions.tree import Column, Expression, Literal
+from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_OVER, PendingCall
+from millrace.planner.binder.errors import invalid, unsupported
+from millrace.planner.binder.windows import Emitting
+from millrace.planner.expressions import column, rewrite
+from millrace.planner.logical import Aggregate, Project, Relation, Union
+from millrace.planner.window_time import window_time_of
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """An aggregated relation, and where keys, calls and window bounds are in it."""
+
+    relation: Relation
+    keys: dict[Expression, int]
+    first_call: int
+    bounds: tuple[int | None, int | None]
+
+    def resolve(self, expression: Expression, node: object) -> Expression:
+        """An expression over the block's input as one over the groups. Raises Invalid MR1120."""
+
+        def change(e: Expression) -> Expression | None:
+            if isinstance(e, Column) and e.index < 0:
+                return self._stand_in(e, node)
+            if e in self.keys:
+                return column(self.relation.schema, self.keys[e])
+            if isinstance(e, Column):
+                raise invalid(
+                    node,
+                    "MR1120",
+                    f"column {e.name} is neither grouped nor inside an aggregate",
+                    f"add {e.name} to GROUP BY, or take max({e.name})",
+                )
+            return None
+
+        return rewrite(expression, change)
+
+    def _stand_in(self, e: Column, node: object) -> Expression:
+        if e.index > -FIRST_OVER:
+            return column(self.relation.schema, self.first_call - e.index - 1)
+        if e.index <= -FIRST_BOUND:
+            return resolve_bound(e, self.relation, self.bounds, node)
+        return e
+
+
+def resolve_bound(
+    e: Column, relation: Relation, bounds: tuple[int | None, int | None], node: object
+) -> Expression:
+    """A window bound's stand-in as an expression over `relation`."""
+    bound = BOUNDS[-FIRST_BOUND - e.index]
+    place = bounds[0] if bound == "start" else bounds[1]
+    if bound == "struct":
+        raise unsupported(
+            node, "MR1928", "a window as one value is not executed", "select window_start and window_end"
+        )
+    if place is None:
+        raise invalid(
+            node, "MR1128", f"the window's {bound} is not a column here", "add it to the inner query"
+        )
+    found = column(relation.schema, place)
+    return window_time_of(found, relation.time_unit) if bound == "time" else found
+
+
+def place_values(relation: Relation, values: Sequence[Expression]) -> tuple[Relation, list[int]]:
+    """`relation` with further columns for those of `values` that are no columns, and where each value is."""
+    computed = list(dict.fromkeys(v for v in values if not isinstance(v, Column)))
+    width = len(relation.schema)
+    if computed:
+        kept = [column(relation.schema, i) for i in range(width)]
+        names = [*relation.schema.names, *(f"_value{i}" for i in range(len(computed)))]
+        relation = Project(relation, (*kept, *computed), tuple(names))
+    return relation, [v.index if isinstance(v, Column) else width + computed.index(v) for v in values]
+
+
+def place_calls(
+    relation: Relation, calls: Sequence[PendingCall], more: Sequence[Expression] = ()
+) -> tuple[Relation, tuple[AggregateCall, ...], list[int]]:
+    """The calls over positions; `more` are further values wanted as columns, whose places come last."""
+    values: list[Expression] = []
+    for call in calls:
+        values += [
+            *call.arguments,
+            *([] if call.filter is None else [call.filter]),
+            *(v for v, _, _ in call.order),
+        ]
+    relation, places = place_values(relation, [*values, *more])
+    rest = iter(places)
+    placed = [
+        AggregateCall(
+            call.function,
+            tuple(next(rest) for _ in call.arguments),
+            call.type,
+            call.distinct,
+            None if call.filter is None else next(rest),
+            tuple((next(rest), descending, first) for _, descending, first in call.order),
+            call.options,
+        )
+        for call in calls
+    ]
+    return relation, tuple(placed), list(rest)
+
+
+@dataclass(slots=True)
+class Grouping:
+    """What a block groups by, while it is put together. `sets` None: one plain GROUP BY."""
+
+    keys: list[Expression] = field(default_factory=list)
+    sets: list[tuple[int, ...]] | None = None
+
+    def add(self, key: Expression) -> int:
+        """The place of a key, added where it is new."""
+        if key not in self.keys:
+            self.keys.append(key)
+        return self.keys.index(key)
+
+
+def group(
+    relation: Relation,
+    grouping: Grouping,
+    calls: Sequence[PendingCall],
+    emitting: Emitting,
+    titles: dict[Expression, str],
+    call_titles: Sequence[str],
+) -> Grouped:
+    """Aggregate `relation`. `titles` names keys as the select list does, `call_titles` the calls."""
+    below, placed, key_places = place_calls(relation, calls, grouping.keys)
+    names = tuple(
+        [
+            titles.get(k) or (k.name if isinstance(k, Column) else f"_key{i}")
+            for i, k in enumerate(grouping.keys)
+        ]
+    )
+    parts = [
+        _part(below, tuple(key_places), grouping.keys, subset, placed, names, tuple(call_titles), emitting)
+        for subset in (grouping.sets or [tuple(range(len(grouping.keys)))])
+    ]
+    whole = parts[0] if len(parts) == 1 else Union(tuple(parts))
+    places = {key: at for at, key in enumerate(grouping.keys)}
+    start, end = below.bounds
+    at = {place: i for i, place in enumerate(key_places)}
+    bounds = (None if start is None else at.get(start), None if end is None else at.get(end))
+    return Grouped(whole, places, len(grouping.keys), bounds)
+
+
+def _part(
+    below: Relation,
+    places: tuple[int, ...],
+    keys: Sequence[Expression],
+    subset: tuple[int, ...],
+    calls: tuple[AggregateCall, ...],
+    names: tuple[str, ...],
+    call_names: tuple[str, ...],
+    emitting: Emitting,
+) -> Relation:
+    chosen = tuple(places[i] for i in subset)
+    end = below.bounds[1]
+    closes = chosen.index(end) if end is not None and end in chosen else None
+    aggregate = Aggregate(
+        below,
+        chosen,
+        calls,
+        (*(names[i] for i in subset), *call_names),
+        emitting.emission,
+        closes,
+        emitting.allowed_lateness,
+        emitting.late_table,
+    )
+    if len(subset) == len(keys):
+        return aggregate
+    schema = aggregate.schema
+    values: list[Expression] = [
+        column(schema, subset.index(i)) if i in subset else Literal(None, key.type)
+        for i, key in enumerate(keys)
+    ]
+    values += [column(schema, len(subset) + i) for i in range(len(calls))]
+    return Project(aggregate, tuple(values), (*names, *call_names))
+
+
+def grouping_sets(node: exp.Group) -> list[list[tuple[exp.Expr, ...]]]:
+    """For each GROUPING SETS, CUBE and ROLLUP of the clause, the sets of expressions it stands for."""
+    return [_sets_of(e) for e in node.expressions if isinstance(e, exp.Cube | exp.Rollup | exp.GroupingSets)]
+
+
+def _sets_of(node: exp.Expr) -> list[tuple[exp.Expr, ...]]:
+    match node:
+        case exp.GroupingSets():
+            return [one for item in node.expressions for one in _sets_of(item)]
+        case exp.Cube():
+            units = [_members(e) for e in node.expressions]
+            return [
+                tuple(itertools.chain.from_iterable(chosen))
+                for size in range(len(units), -1, -1)
+                for chosen in itertools.combinations(units, size)
+            ]
+        case exp.Rollup():
+            units = [_members(e) for e in node.expressions]
+            return [tuple(itertools.chain.from_iterable(units[:size])) for size in range(len(units), -1, -1)]
+    return [_members(node)]
+
+
+def _members(node: exp.Expr) -> tuple[exp.Expr, ...]:
+    if isinstance(node, exp.Tuple):
+        return tuple(node.expressions)
+    return (node.this,) if isinstance(node, exp.Paren) else (node,)
+
+
+def cross_sets(
+    plain: Sequence[int], sets: Sequence[Sequence[tuple[int, ...]]]
+) -> list[tuple[int, ...]] | None:
+    """Key places of every set that plain keys and several set lists make together; None without a list."""
+    if not sets:
+        return None
+    combined = [
+        tuple(dict.fromkeys([*plain, *itertools.chain.from_iterable(chosen)]))
+        for chosen in itertools.product(*sets)
+    ]
+    return [tuple(sorted(one)) for one in combined]

@@ -1,0 +1,441 @@
+"""Statements bound against a catalog: what each changes there, what it yields, what is left for the front door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from millrace.errors import Invalid, MillraceError, Position, Unsupported
+from millrace.operators.connectors.registry import canonical_name, find
+from millrace.operators.sink import Changelog, SinkSpec
+from millrace.planner.binder.errors import invalid
+from millrace.planner.binder.inline import open_uri
+from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
+from millrace.planner.binder.sinks import align, bind_sink
+from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
+from millrace.planner.binder.values import bind_values
+from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External
+from millrace.planner.dialect import nodes
+from millrace.planner.logical import Read, Relation, SortKey
+from millrace.planner.plan import OutputKind
+from millrace.planner.rules.order import optimize
+from millrace.planner.statements import (
+    Connector,
+    CreateLookup,
+    CreateQuery,
+    CreateSink,
+    CreateSource,
+    Delete,
+    Drop,
+    InsertQuery,
+    InsertValues,
+    NamedConnector,
+    ObjectKind,
+    Option,
+    QueryKind,
+    Role,
+    SelectStatement,
+    SourceKind,
+    Statement,
+    Update,
+)
+
+if TYPE_CHECKING:
+    from millrace.planner.statements import Query
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedOutput:
+    """One thing to be run: `relation` is its rows, `sink` and `mode` belong to sinks.
+
+    `order`, `limit` and `offset` of a select are for whoever shows its rows: the plan does not apply them.
+    """
+
+    name: str
+    kind: OutputKind
+    relation: Relation
+    position: Position
+    sink: SinkSpec | None = None
+    mode: Changelog | None = None
+    order: tuple[SortKey, ...] = ()
+    limit: int | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A statement that the front door carries out itself; `rows` are those of INSERT … VALUES, bound to the table."""
+
+    statement: Statement
+    target: Entry | None = None
+    rows: pa.RecordBatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStatement:
+    """What a statement comes to."""
+
+    statement: Statement
+    changes: tuple[Change, ...] = ()
+    outputs: tuple[PlannedOutput, ...] = ()
+    command: Command | None = None
+
+
+_DROPPED = {
+    ObjectKind.ANY: None,
+    ObjectKind.SOURCE: EntryKind.SOURCE,
+    ObjectKind.SINK: EntryKind.SINK,
+    ObjectKind.STREAM: EntryKind.STREAM,
+    ObjectKind.CONTINUOUS_QUERY: EntryKind.STREAM,
+    ObjectKind.TABLE: EntryKind.TABLE,
+    ObjectKind.MATERIALIZED_VIEW: EntryKind.TABLE,
+    ObjectKind.LOOKUP_TABLE: EntryKind.LOOKUP,
+    ObjectKind.VIEW: EntryKind.VIEW,
+    ObjectKind.FUNCTION: EntryKind.FUNCTION,
+}
+_KINDS = {
+    QueryKind.STREAM: EntryKind.STREAM,
+    QueryKind.CONTINUOUS: EntryKind.STREAM,
+    QueryKind.VIEW: EntryKind.VIEW,
+    QueryKind.TABLE: EntryKind.TABLE,
+}
+
+
+@dataclass(slots=True)
+class Reader:
+    """The names that one statement's query reads: the catalog, and sources declared by the query itself."""
+
+    catalog: Catalog
+    own: dict[str, Relation] = field(default_factory=dict)
+    read: list[str] = field(default_factory=list)
+
+    def relation(self, name: str, position: Position | None) -> Relation:
+        """See `Names.relation`."""
+        own = self.own.get(name.casefold())
+        if own is not None:
+            return own
+        entry = self.catalog.get(name, position=position)
+        if entry.relation is None:
+            raise Invalid(
+                f"{entry.name} is a {entry.kind.value} and can not be read",
+                code="MR1207",
+                hint="read what feeds it",
+                position=position,
+            )
+        if entry.name not in self.read:
+            self.read.append(entry.name)
+        return entry.relation
+
+    def inline(self, node: nodes.InlineSource) -> Relation:
+        """See `Names.inline`."""
+        return open_uri(node)
+
+    def declare(self, connectors: Sequence[NamedConnector]) -> NamedConnector | None:
+        """Take in a query's own connectors; the sink among them is given back."""
+        sink = None
+        for named in connectors:
+            if named.role is Role.SINK:
+                if sink is not None:
+                    raise Invalid("the query has two sinks", code="MR1343", position=named.connector.position)
+                sink = named
+                continue
+            connector = named.connector
+            try:
+                scan = inline_source(named.name, connector.name, options_of(connector), connector.format)
+            except MillraceError as error:
+                raise placed(error, connector) from None
+            self.own[named.name.casefold()] = scan
+        return sink
+
+
+@dataclass(slots=True)
+class Binder:
+    """Binds one statement at a time against a catalog, which changes only when the statement is sound."""
+
+    catalog: Catalog
+
+    def bind(self, statement: Statement) -> PlannedStatement:
+        """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
+        match statement:
+            case CreateSource():
+                return self._create_source(statement)
+            case CreateQuery():
+                return self._create_query(statement)
+            case CreateSink():
+                return self._create_sink(statement)
+            case InsertQuery():
+                return self._insert(statement)
+            case InsertValues():
+                return self._insert_values(statement)
+            case SelectStatement():
+                return self._select(statement)
+            case Drop():
+                return self._drop(statement)
+            case CreateLookup():
+                raise Unsupported(
+                    "lookup tables are not executed yet", code="MR1949", position=statement.position
+                )
+            case Update() | Delete():
+                raise Unsupported(
+                    "UPDATE and DELETE are not executed yet",
+                    code="MR1950",
+                    hint="INSERT a row with the same primary key to replace one",
+                    position=statement.position,
+                )
+        return PlannedStatement(statement, command=Command(statement))
+
+    def _create_source(self, statement: CreateSource) -> PlannedStatement:
+        kind = EntryKind.SOURCE if statement.kind is SourceKind.SOURCE else EntryKind.TABLE
+        name = str(statement.name)
+        if not self._creatable(statement, name, kind):
+            return PlannedStatement(statement)
+        if statement.connector is None and statement.kind is SourceKind.TABLE:
+            return self._create_own_table(statement, name)
+        connector = statement.connector
+        if connector is not None and kind is EntryKind.TABLE:
+            with_source = _can_read(connector)
+            if not with_source:
+                return self._create_written_table(statement, name, connector)
+        scan = bind_source(statement)
+        external = None
+        if connector is not None:
+            external = External(
+                connector.name,
+                tuple(options_of(connector).items()),
+                connector.format,
+                pa.schema([scan.schema.field(c.name) for c in statement.columns if c.type is not None])
+                if statement.columns
+                else scan.schema,
+                statement.primary_key,
+                scan.input,
+            )
+        change = self.catalog.put(Entry(name, kind, scan, (), external, text=statement.text))
+        return PlannedStatement(statement, (change,))
+
+    def _create_own_table(self, statement: CreateSource, name: str) -> PlannedStatement:
+        scan = bind_source(statement)
+        relation = Read(scan, name, True)
+        change = self.catalog.put(Entry(name, EntryKind.TABLE, relation, text=statement.text))
+        output = PlannedOutput(name, OutputKind.TABLE, scan, statement.position)
+        return PlannedStatement(statement, (change,), (output,))
+
+    def _create_written_table(
+        self, statement: CreateSource, name: str, connector: Connector
+    ) -> PlannedStatement:
+        fields = [c.type.field(c.name, not c.not_null) for c in statement.columns if c.type is not None]
+        external = External(
+            connector.name,
+            tuple(options_of(connector).items()),
+            connector.format,
+            pa.schema(fields) if fields else None,
+            statement.primary_key,
+        )
+        change = self.catalog.put(Entry(name, EntryKind.TABLE, None, (), external, text=statement.text))
+        return PlannedStatement(statement, (change,))
+
+    def _create_query(self, statement: CreateQuery) -> PlannedStatement:
+        kind = _KINDS[statement.kind]
+        name = str(statement.name)
+        if not self._creatable(statement, name, kind):
+            return PlannedStatement(statement)
+        reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
+        relation = renamed(bound.relation, statement.column_names, statement.query)
+        _check_columns(relation, statement.query)
+        if kind is not EntryKind.VIEW:
+            relation = optimize(relation)
+        if kind is EntryKind.VIEW:
+            change = self.catalog.put(Entry(name, kind, relation, tuple(reader.read), text=statement.text))
+            return PlannedStatement(statement, (change,))
+        read = Read(relation, name, kind is EntryKind.TABLE)
+        outputs = [
+            PlannedOutput(
+                name,
+                OutputKind.TABLE if kind is EntryKind.TABLE else OutputKind.STREAM,
+                relation,
+                statement.position,
+            )
+        ]
+        if sink is not None:
+            outputs.append(self._to(sink.name, sink.connector, read, bound.key, statement.position))
+        if statement.into is not None:
+            outputs.append(self._into(str(statement.into), read, (), bound.key, statement.into.position))
+        change = self.catalog.put(Entry(name, kind, read, tuple(reader.read), text=statement.text))
+        return PlannedStatement(statement, (change,), tuple(outputs))
+
+    def _create_sink(self, statement: CreateSink) -> PlannedStatement:
+        name = str(statement.name)
+        if not self._creatable(statement, name, EntryKind.SINK):
+            return PlannedStatement(statement)
+        connector = statement.connector
+        options = options_of(connector)
+        key = _key_option(statement.options)
+        external = External(connector.name, tuple(options.items()), connector.format, None, key or ())
+        if statement.query is None:
+            _known(connector)
+            change = self.catalog.put(Entry(name, EntryKind.SINK, None, (), external, text=statement.text))
+            return PlannedStatement(statement, (change,))
+        reader, _, bound = self._query(statement.query, (), ordered=False)
+        output = self._to(name, connector, bound.relation, key or bound.key, statement.position)
+        external = External(
+            connector.name, tuple(options.items()), connector.format, bound.relation.schema, key or ()
+        )
+        entry = Entry(name, EntryKind.SINK, None, tuple(reader.read), external, text=statement.text)
+        return PlannedStatement(statement, (self.catalog.put(entry),), (output,))
+
+    def _insert(self, statement: InsertQuery) -> PlannedStatement:
+        _reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
+        name, position = str(statement.target), statement.target.position
+        if sink is not None and sink.name.casefold() == name.casefold():
+            output = self._to(name, sink.connector, bound.relation, bound.key, position)
+        else:
+            output = self._into(name, bound.relation, statement.columns, bound.key, position)
+        return PlannedStatement(statement, (), (output,))
+
+    def _insert_values(self, statement: InsertValues) -> PlannedStatement:
+        entry = self.catalog.get(str(statement.target), position=statement.target.position)
+        if entry.relation is None or entry.kind not in (EntryKind.TABLE, EntryKind.SOURCE):
+            raise Invalid(
+                f"{entry.name} takes no rows from INSERT … VALUES",
+                code="MR1208",
+                hint="INSERT INTO a table or a push source",
+                position=statement.target.position,
+            )
+        rows = bind_values(statement, entry)
+        return PlannedStatement(statement, command=Command(statement, entry, rows))
+
+    def _select(self, statement: SelectStatement) -> PlannedStatement:
+        _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
+        if sink is not None:
+            output = self._to(sink.name, sink.connector, bound.relation, bound.key, statement.position)
+        else:
+            output = PlannedOutput(
+                "select",
+                OutputKind.SELECT,
+                optimize(bound.relation),
+                statement.position,
+                order=bound.order,
+                limit=bound.limit,
+                offset=bound.offset,
+            )
+        return PlannedStatement(statement, (), (output,))
+
+    def _drop(self, statement: Drop) -> PlannedStatement:
+        if statement.kind not in _DROPPED:
+            return PlannedStatement(statement, command=Command(statement))
+        trial = self.catalog.copy()
+        changes: list[Change] = []
+        for name in statement.names:
+            changes += trial.drop(
+                str(name),
+                _DROPPED[statement.kind],
+                if_exists=statement.if_exists,
+                cascade=statement.cascade,
+                position=name.position,
+            )
+        for change in changes:
+            self.catalog.drop(change.entry.name, change.entry.kind, cascade=True, if_exists=True)
+        return PlannedStatement(statement, tuple(changes))
+
+    def _creatable(
+        self, statement: CreateSource | CreateQuery | CreateSink, name: str, kind: EntryKind
+    ) -> bool:
+        return self.catalog.check_creatable(
+            name,
+            kind,
+            replace=statement.or_replace,
+            if_not_exists=statement.if_not_exists,
+            position=statement.name.position,
+        )
+
+    def _query(
+        self, query: Query, connectors: Sequence[NamedConnector], *, ordered: bool
+    ) -> tuple[Reader, NamedConnector | None, BoundQuery]:
+        reader = Reader(self.catalog)
+        sink = reader.declare(connectors)
+        binder = QueryBinder(reader)
+        if ordered:
+            return reader, sink, binder.bind_outer(query)
+        bound = binder.bind_outer(query)
+        if bound.limit is None and not bound.offset:
+            return reader, sink, bound
+        return reader, sink, BoundQuery(binder.bind(query), key=bound.key)
+
+    def _to(
+        self,
+        name: str,
+        connector: Connector,
+        relation: Relation,
+        key: tuple[str, ...] | None,
+        position: Position,
+    ) -> PlannedOutput:
+        _check_columns(relation, None, position)
+        relation = optimize(relation)
+        try:
+            bound = bind_sink(
+                connector.name, options_of(connector), connector.format, relation, key, position
+            )
+        except MillraceError as error:
+            raise placed(error, connector) from None
+        return PlannedOutput(name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
+
+    def _into(
+        self,
+        name: str,
+        relation: Relation,
+        columns: Sequence[str],
+        key: tuple[str, ...] | None,
+        position: Position,
+    ) -> PlannedOutput:
+        entry = self.catalog.get(name, position=position, what="sink or table")
+        external = entry.external
+        if external is None:
+            raise Unsupported(
+                f"{entry.name} is a {entry.kind.value}; INSERT INTO it from a query is not executed yet",
+                code="MR1951",
+                hint=f"CREATE TABLE {entry.name} AS the query, or insert into a sink",
+                position=position,
+            )
+        if external.schema is not None:
+            relation = align(relation, external.schema, columns, entry.name, position)
+        relation = optimize(relation)
+        bound = bind_sink(
+            external.connector,
+            dict(external.options),
+            external.format,
+            relation,
+            key or external.key or None,
+            position,
+        )
+        return PlannedOutput(entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
+
+
+def _check_columns(relation: Relation, node: object, position: Position | None = None) -> None:
+    """Names of a stored result must differ. Raises Invalid MR1118."""
+    seen: set[str] = set()
+    for name in relation.schema.names:
+        if name.casefold() in seen:
+            error = invalid(node, "MR1118", f"two columns of the result are named {name}", "name one with AS")
+            error.position = error.position or position
+            raise error
+        seen.add(name.casefold())
+
+
+def _can_read(connector: Connector) -> bool:
+    return _known(connector)
+
+
+def _known(connector: Connector) -> bool:
+    """Whether the connector can be read from. Raises Invalid MR1400, Unsupported MR1910 at its place."""
+    try:
+        canonical_name(connector.name)
+        return find(connector.name).source is not None
+    except MillraceError as error:
+        raise placed(error, connector) from None
+
+
+def _key_option(options: Sequence[Option]) -> tuple[str, ...] | None:
+    found = [o for o in options if o.name.lower() in ("key", "primary.key")]
+    return tuple(part.strip() for part in found[0].value.split(",")) if found else None

@@ -1,0 +1,1 @@
+"""Logical relations to nodes of operator specs. Rewrites nothing logical."""

@@ -1,0 +1,181 @@
+"""For each logical node the operator spec that runs it, or a coded refusal where there is none."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from millrace.errors import Bug, Unsupported
+from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
+from millrace.operators.calc import Calc
+from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.sessions.spec import SessionAggregate
+from millrace.operators.sink import Changelog
+from millrace.operators.spec import OperatorSpec
+from millrace.operators.temporal_filter import TemporalFilter
+from millrace.operators.union import UnionAll
+from millrace.planner.expressions import column
+from millrace.planner.logical import (
+    Aggregate,
+    AssignWindow,
+    Filter,
+    Join,
+    MovingFilter,
+    Over,
+    Project,
+    Ranking,
+    Relation,
+    RowBuffer,
+    Rows,
+    Session,
+    TopN,
+    Union,
+    WindowedAggregate,
+)
+
+Lowered = tuple[tuple[Relation, ...], OperatorSpec]
+"""The relations the operator reads, one a port, and the operator."""
+
+
+def spec_of(relation: Relation) -> Lowered:
+    """The operator for the top of `relation`. Raises Unsupported MR1930–MR1949 where there is none."""
+    match relation:
+        case Project(input=Filter() as below):
+            return (below.input,), Calc(
+                below.input.schema, below.predicate, relation.expressions, relation.names
+            )
+        case Project():
+            return (relation.input,), Calc(relation.input.schema, None, relation.expressions, relation.names)
+        case Filter():
+            schema = relation.input.schema
+            every = tuple(column(schema, i) for i in range(len(schema)))
+            return (relation.input,), Calc(schema, relation.predicate, every, tuple(schema.names))
+        case Aggregate():
+            return (relation.input,), _group(relation)
+        case WindowedAggregate():
+            return (relation.input,), _windowed(relation)
+        case AssignWindow():
+            return (relation.input,), _assign(relation)
+        case Over():
+            return (relation.input,), _over(relation)
+        case RowBuffer():
+            time = None if relation.expire_after is None else relation.input.event_time
+            return (relation.input,), RowBufferAggregate(
+                relation.input.schema,
+                relation.partition,
+                relation.rows,
+                relation.calls,
+                relation.names,
+                relation.emission,
+                time,
+                relation.expire_after,
+                relation.time_unit,
+            )
+        case MovingFilter():
+            return (relation.input,), TemporalFilter(
+                relation.input.schema,
+                relation.time,
+                relation.lower,
+                relation.upper,
+                relation.clock,
+                relation.time_unit,
+                relation.input.key or (),
+            )
+        case Union():
+            return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
+        case Join():
+            raise Unsupported(
+                f"{relation.kind.upper()} JOIN is not executed yet",
+                code="MR1943",
+                hint="read one stream, or join outside",
+                position=relation.position,
+            )
+        case Ranking() | TopN():
+            raise Unsupported(
+                "ORDER BY with LIMIT and ranking by values are not executed yet",
+                code="MR1940",
+                hint="take max or min per group instead",
+                position=relation.position,
+            )
+        case Rows():
+            raise Unsupported("constant rows are not executed", code="MR1927")
+    raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
+
+
+def _group(node: Aggregate) -> OperatorSpec:
+    if node.allowed_lateness or node.late_table:
+        raise Unsupported(
+            "ALLOW LATENESS and LATE DATA TO belong to the query that makes the window",
+            code="MR1932",
+            hint="move the clause to the inner query",
+        )
+    retracting = _retracting(node.input)
+    return GroupAggregate(
+        node.input.schema, node.keys, node.calls, node.names, node.emission, retracting, node.window_end
+    )
+
+
+def _windowed(node: WindowedAggregate) -> OperatorSpec:
+    retracting = _retracting(node.input)
+    if isinstance(node.window, Session):
+        if retracting:
+            raise Unsupported(
+                "a session window needs rows that are never taken back",
+                code="MR1933",
+                hint="EMIT ON WINDOW CLOSE in the inner query",
+            )
+        return SessionAggregate(
+            node.input.schema,
+            node.time,
+            node.window.gap,
+            node.keys,
+            node.calls,
+            node.names,
+            node.emission,
+            node.with_bounds,
+            node.allowed_lateness,
+            node.time_unit,
+        )
+    return WindowAggregate(
+        node.input.schema,
+        node.time,
+        node.window,
+        node.keys,
+        node.calls,
+        node.names,
+        node.emission,
+        node.with_bounds,
+        node.allowed_lateness,
+        retracting,
+        node.time_unit,
+    )
+
+
+def _assign(node: AssignWindow) -> OperatorSpec:
+    if isinstance(node.window, Session):
+        raise Unsupported(
+            "a session window is executed together with its GROUP BY only",
+            code="MR1931",
+            hint="GROUP BY the partition columns, window_start and window_end",
+            position=node.position,
+        )
+    return WindowAssign(node.input.schema, node.time, node.window, time_unit=node.time_unit)
+
+
+def _over(node: Over) -> OperatorSpec:
+    return OverAggregate(
+        node.input.schema, node.partition, node.order, node.frame, node.calls, node.names, node.time_unit
+    )
+
+
+def _retracting(below: Relation) -> bool:
+    if below.changelog is Changelog.UPSERT:
+        raise Unsupported(
+            "an upsert stream can not be aggregated yet",
+            code="MR1934",
+            hint="read a stream that says what it takes back",
+        )
+    return below.changelog is Changelog.RETRACT
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(f.name, f.type, metadata=f.metadata) for f in schema])

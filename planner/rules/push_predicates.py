@@ -1,0 +1,79 @@
+"""Filters go down to where their columns come from, as far as the answer stays the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from millrace.operators.expressions.evaluate import is_deterministic
+from millrace.operators.expressions.tree import Expression
+from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap, substitute
+from millrace.planner.logical import (
+    Aggregate,
+    AssignWindow,
+    Filter,
+    Over,
+    Project,
+    Relation,
+    RowBuffer,
+    Union,
+    WindowedAggregate,
+)
+from millrace.planner.rules.traversal import top_down
+
+
+def push_predicates(relation: Relation) -> Relation:
+    """Each conjunct below projections, unions, window assignment and, on keys, aggregates and OVER partitions.
+
+    A filter stays above an aggregate without keys, which has a row even where nothing passes, and above a windowed
+    one: there rows that are filtered out still let windows close and count as late.
+    """
+    return top_down(relation, _push)
+
+
+def _push(node: Relation) -> Relation:
+    if not isinstance(node, Filter):
+        return node
+    below = node.input
+    match below:
+        case Filter():
+            both = [*conjuncts(below.predicate), *conjuncts(node.predicate)]
+            return _push(Filter(below.input, conjunction(both)))
+        case Project():
+            if any(not is_deterministic(below.expressions[c]) for c in columns_of([node.predicate])):
+                return node
+            inner = _push(Filter(below.input, substitute(node.predicate, below.expressions)))
+            return replace(below, input=inner)
+        case Union():
+            return Union(tuple(_push(Filter(part, node.predicate)) for part in below.parts))
+        case AssignWindow():
+            width = len(below.input.schema)
+            if below.partition:
+                return _split(node, below, set(below.partition), {c: c for c in below.partition})
+            return _split(node, below, set(range(width)), {c: c for c in range(width)})
+        case Aggregate() if below.keys:
+            places = dict(enumerate(below.keys))
+            return _split(node, below, set(places), places)
+        case WindowedAggregate():
+            places = dict(enumerate(below.keys))
+            return _split(node, below, set(places), places)
+        case Over() | RowBuffer():
+            return _split(node, below, set(below.partition), {c: c for c in below.partition})
+    return node
+
+
+def _split(
+    node: Filter,
+    below: Project | AssignWindow | Aggregate | WindowedAggregate | Over | RowBuffer,
+    allowed: set[int],
+    places: dict[int, int],
+) -> Relation:
+    down: list[Expression] = []
+    stay: list[Expression] = []
+    for part in conjuncts(node.predicate):
+        fits = columns_of([part]) and columns_of([part]) <= allowed and is_deterministic(part)
+        (down if fits else stay).append(part)
+    if not down:
+        return node
+    inner = _push(Filter(below.input, conjunction([remap(part, places) for part in down])))
+    moved = below.with_inputs(inner)
+    return Filter(moved, conjunction(stay)) if stay else moved

@@ -1,0 +1,159 @@
+"""From SQL text to plans: the one entry that the floors above use. Runs nothing.
+
+    planner = Planner()                                 # its own empty catalog
+    for statement in planner.parse(text):               # statements with their place in the text
+        planned = planner.plan(statement)               # binds; changes the catalog; raises coded errors
+        planned.changes    tuple[Change, ...]            created / replaced / dropped / altered catalog entries
+        planned.outputs    tuple[PlannedOutput, ...]     streams, tables, sinks, selects to be run
+        planned.command    Command | None                SHOW, SET, CHECKPOINT, INSERT … VALUES: for the front door
+        plan = planner.extend(plan, planned)            # existing nodes keep their positions
+
+    plan, planned = planner.compile(text)               # a whole script as one job
+    errors = planner.validate(text)                     # every error of a script; changes nothing
+    tree = planner.explain(text)                        # EXPLAIN as text; explain_json as JSON
+
+`extend(plan, a, b, …)` compiles several planned statements together, so that queries of one source share
+one node with the columns all of them need; extending one by one shares equal sub-plans, and a source node
+that already has the columns. A statement with neither changes, outputs nor command does nothing
+(CREATE … IF NOT EXISTS of what exists).
+
+In a `Plan`, `outputs` says which node carries which stream, table, sink or select. Only nodes that
+`Plan.reachable` finds from outputs somebody reads need to run: a stream that nobody reads may rest.
+A dropped entry is not taken out of a plan by the planner: `Change` says what was dropped, and the driver
+retires the nodes that no other output reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from millrace.errors import MillraceError, Position
+from millrace.planner.binder.statements import Binder, Command, PlannedOutput, PlannedStatement
+from millrace.planner.catalog import Catalog
+from millrace.planner.explain import explain_json, explain_text
+from millrace.planner.physical.compile import Compiler
+from millrace.planner.plan import OutputKind, Plan
+from millrace.planner.script import parse_script
+from millrace.planner.statements import Explain, Script, Statement
+
+
+@dataclass(slots=True)
+class Planner:
+    """Binds statements against its catalog and grows plans out of them."""
+
+    catalog: Catalog = field(default_factory=Catalog)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What `${NAME}` in the text stands for."""
+
+    def script(self, text: str) -> Script:
+        """The text parsed: statements, and every error of syntax."""
+        return parse_script(text, self.variables)
+
+    def parse(self, text: str) -> tuple[Statement, ...]:
+        """The statements of a text. Raises the first error of syntax."""
+        script = self.script(text)
+        if script.errors:
+            raise script.errors[0]
+        return script.statements
+
+    def plan(self, statement: Statement, text: str | None = None) -> PlannedStatement:
+        """Bind one statement. The catalog changes when all went well.
+
+        `text` is the script that the statement's positions refer to, for the excerpt in errors.
+        """
+        try:
+            return Binder(self.catalog).bind(statement)
+        except MillraceError as error:
+            if error.source_text is None and error.position is not None:
+                error.source_text = statement.text if text is None else text
+            raise
+
+    def extend(self, plan: Plan, *planned: PlannedStatement, share: frozenset[int] | None = None) -> Plan:
+        """The plan with what these statements yield; nodes that are there keep their positions.
+
+        Of those, only the ones in `share` are read by what is new (None: any): a node that has run for a
+        while would withhold the rows it has sent already. Materialised tables hand them over.
+        """
+        compiler = Compiler.over(plan, share)
+        outputs = [output for one in planned for output in one.outputs]
+        for output in outputs:
+            compiler.announce(output.relation, kept=output.kind in (OutputKind.STREAM, OutputKind.TABLE))
+        for output in outputs:
+            try:
+                _compile(compiler, output)
+            except MillraceError as error:
+                if error.position is None:
+                    error.position = output.position
+                raise
+        return compiler.plan()
+
+    def compile(self, text: str, plan: Plan | None = None) -> tuple[Plan, tuple[PlannedStatement, ...]]:
+        """A whole script as one job."""
+        planned = tuple(self.plan(_explained(statement), text) for statement in self.parse(text))
+        try:
+            return self.extend(plan or Plan(), *planned), planned
+        except MillraceError as error:
+            if error.source_text is None and error.position is not None:
+                error.source_text = text
+            raise
+
+    def explain(self, text: str, variables: Mapping[str, str] | None = None) -> str:
+        """The plan of a script as trees, one an output. The catalog stays as it is."""
+        return explain_text(self._trial(text, variables))
+
+    def explain_json(self, text: str, variables: Mapping[str, str] | None = None) -> str:
+        """The plan of a script as one JSON object."""
+        return explain_json(self._trial(text, variables))
+
+    def _trial(self, text: str, variables: Mapping[str, str] | None) -> Plan:
+        trial = Planner(self.catalog.copy(), self.variables if variables is None else variables)
+        return trial.compile(text)[0]
+
+    def validate(self, text: str, variables: Mapping[str, str] | None = None) -> tuple[MillraceError, ...]:
+        """Every error of a script, by place. The catalog stays as it is.
+
+        What a failed statement would have declared is taken as unknown: statements that read it are not
+        blamed for that.
+        """
+        trial = Planner(self.catalog.copy(), self.variables if variables is None else variables)
+        script = trial.script(text)
+        errors = list(script.errors)
+        missing: set[str] = set()
+        for statement in script.statements:
+            try:
+                trial.extend(Plan(), trial.plan(statement, text))
+            except MillraceError as error:
+                error.source_text = text
+                name = getattr(statement, "name", None)
+                if name is not None:
+                    missing.add(str(name).casefold())
+                if not (
+                    error.code == "MR1201" and any(m in error.message.casefold().split() for m in missing)
+                ):
+                    errors.append(error)
+        return tuple(sorted(errors, key=_place))
+
+
+def _compile(compiler: Compiler, output: PlannedOutput) -> None:
+    relation = output.relation
+    match output.kind:
+        case OutputKind.SINK:
+            assert output.sink is not None and output.mode is not None
+            compiler.add_sink(output.name, relation, output.sink, output.mode)
+        case OutputKind.TABLE:
+            compiler.add_table(output.name, relation)
+        case _:
+            compiler.add_stream(output.name, relation, output.kind)
+
+
+def _explained(statement: Statement) -> Statement:
+    return statement.statement if isinstance(statement, Explain) else statement
+
+
+def _place(error: MillraceError) -> tuple[int, int]:
+    at = error.position or Position(0, 0)
+    return at.line, at.column
+
+
+__all__ = ["Command", "PlannedOutput", "PlannedStatement", "Planner"]

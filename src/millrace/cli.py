@@ -1,0 +1,184 @@
+"""The command line: run, validate, explain, a shell, and what there is. Imports an engine only when one is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from millrace.errors import BadData, Invalid, MillraceError, Position
+
+if TYPE_CHECKING:
+    from millrace.database import Database
+
+app = typer.Typer(
+    name="millrace",
+    help="Streaming SQL, exactly once: the same file runs here and on a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+EXIT_ERROR = 1
+"""Something failed while running."""
+EXIT_INVALID = 2
+"""The SQL, a setting or an option is wrong; nothing ran."""
+EXIT_BAD_ROWS = 3
+"""The job was told to stop at bad rows, and met one."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C; what was read until then has been published."""
+
+File = Annotated[Path, typer.Argument(help="A file of SQL; - reads standard input.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="K=V", help="A setting (batch.max_rows=8192) or a value for ${K}; repeatable."
+    ),
+]
+
+
+@app.command()
+def run(
+    file: File,
+    set_: Assignments = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+) -> None:
+    """Run a SQL file to the end of its input, or until Ctrl-C."""
+    from millrace.running import run_file
+
+    raise typer.Exit(run_file(_read(file), *_assignments(set_), quiet=quiet))
+
+
+@app.command()
+def validate(file: File, set_: Assignments = None) -> None:
+    """Find every error of a SQL file without running it."""
+    from millrace.planner.session import Planner
+
+    settings, variables = _assignments(set_)
+    _open(settings)
+    text = _read(file)
+    errors = Planner(variables=variables).validate(text)
+    for error in errors:
+        _complain(error, str(file))
+    if errors:
+        typer.echo(f"{len(errors)} error{'s' if len(errors) > 1 else ''}", err=True)
+        raise typer.Exit(EXIT_INVALID)
+    typer.echo(f"{file}: no errors")
+
+
+@app.command()
+def explain(
+    file: File,
+    set_: Assignments = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a tree.")] = False,
+) -> None:
+    """Show the plan of a SQL file and what was decided: emission, changelog, keys, state, exchange."""
+    from millrace.planner.session import Planner
+
+    _, variables = _assignments(set_)
+    planner = Planner(variables=variables)
+    text = _read(file)
+    typer.echo(planner.explain_json(text) if json else planner.explain(text))
+
+
+@app.command()
+def sql(
+    file: Annotated[Path | None, typer.Argument(help="A SQL file to run first.")] = None,
+    set_: Assignments = None,
+    command: Annotated[str | None, typer.Option("--command", "-c", help="Run this SQL and leave.")] = None,
+) -> None:
+    """A shell: statements end with ';', history and completion included."""
+    from millrace.shell import Shell
+
+    settings, variables = _assignments(set_)
+    with _open(settings) as database:
+        shell = Shell(database, variables)
+        if file is not None:
+            shell.execute(_read(file))
+        if command is not None:
+            shell.execute(command)
+        else:
+            shell.interact()
+
+
+@app.command()
+def functions(
+    pattern: Annotated[str, typer.Argument(help="Part of a name or description.")] = "",
+) -> None:
+    """List the functions that SQL may call."""
+    from millrace.catalog_views import function_rows
+
+    found = [row for row in function_rows() if pattern.lower() in " ".join(row).lower()]
+    width = max((len(row[0]) for row in found), default=0)
+    for signature, kind, description in sorted(found):
+        typer.echo(f"{signature:<{min(width, 60)}}  {kind:<9}  {description}".rstrip())
+    if not found:
+        typer.echo(f"no function matches {pattern!r}", err=True)
+        raise typer.Exit(EXIT_INVALID)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from millrace import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """The console script: coded errors become one message and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except MillraceError as error:
+        _complain(error)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: MillraceError) -> int:
+    """The exit code that tells a script what kind of error it was."""
+    if isinstance(error, BadData):
+        return EXIT_BAD_ROWS
+    return EXIT_INVALID if isinstance(error, Invalid) else EXIT_ERROR
+
+
+def _open(settings: dict[str, str]) -> Database:
+    from millrace.database import Database
+    from millrace.settings import Settings
+
+    return Database(Settings().with_values(settings))
+
+
+def _read(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+    except OSError as error:
+        raise Invalid(
+            f"can not read {file}: {error.strerror}", code="MR1550", hint="give the path of a SQL file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"{file} is not UTF-8: byte {error.start}", code="MR1551", hint="save the file as UTF-8"
+        ) from None
+
+
+def _assignments(texts: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:
+    """`--set` values as settings and as variables: a name with a dot or of a setting is a setting."""
+    from millrace.settings import NAMES
+
+    settings: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise Invalid(f"--set takes name=value, not {text!r}", code="MR1552")
+        (settings if name in NAMES or "." in name else variables)[name] = value
+    return settings, variables
+
+
+def _complain(error: MillraceError, file: str | None = None) -> None:
+    position: Position | None = error.position
+    place = f"{file}:{position.line}:{position.column}: " if file and position else ""
+    typer.secho(f"{place}error: {error}", fg=typer.colors.RED, err=True)

@@ -1,0 +1,415 @@
+"""The embedded database: SQL in, rows in and out, no server. Leaves planning and running to the floors below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millrace.catalog_views import describe, schema_rows, show, text_rows
+from millrace.cluster.dataflow import Dataflow
+from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
+from millrace.cluster.reading import SourceVertex
+from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
+from millrace.errors import Invalid, Unsupported
+from millrace.operators.batch import Batch, concatenate
+from millrace.operators.connectors.push import PushSpec, to_batches
+from millrace.operators.materialize import Materialize, Materialized
+from millrace.operators.sink import Changelog, SinkSpec
+from millrace.operators.source import SourceInput
+from millrace.operators.spec import OperatorSpec
+from millrace.planner.logical import Read, Scan
+from millrace.planner.plan import Node, OutputKind, Plan
+from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
+from millrace.planner.statements import (
+    Describe,
+    Explain,
+    SelectStatement,
+    SetVariable,
+    Show,
+    Statement,
+    Subscribe,
+)
+from millrace.result import Result
+from millrace.settings import Settings
+from millrace.subscription import Subscription, as_batches, as_objects, as_rows
+
+Row = TypeVar("Row")
+
+MAX_WAITING_ROWS = 10_000_000
+
+
+def connect(**settings: str | int) -> Database:
+    """An embedded database in this process. `settings` are those of `SET`, e.g. `batch_max_rows=8192`."""
+    return Database(Settings().with_values({k: str(v) for k, v in settings.items()}))
+
+
+class Database:
+    """Sources, streams, tables and sinks, and the dataflow that computes them.
+
+    What a statement declares runs from the moment `execute` returns: tables and sinks on a thread of
+    their own, streams when somebody subscribes to them. Every query sees the whole of a source that can
+    be read again, and what is pushed from then on of one that can't. All methods may be called from any
+    thread.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.planner = Planner()
+        self._runtime = EmbeddedRuntime(
+            Dataflow(
+                vnodes=self.settings.vnodes,
+                batch_rows=self.settings.batch_max_rows,
+                stop_at_bad_rows=self.settings.bad_rows == "fail",
+            )
+        )
+        self._subscriptions: list[Subscription[Any]] = []
+        self._closed = False
+
+    def execute(self, sql: str, variables: Mapping[str, str] | None = None) -> Result:
+        """Run all statements of `sql`; answers the last one's rows, or what was done.
+
+        `variables` fill `${NAME}`. Statements before one that fails have taken effect.
+        """
+        with self._runtime.lock:
+            self._check_open()
+            self.planner.variables = dict(variables or {})
+            statements = self.planner.parse(sql)
+            pending: list[PlannedStatement] = []
+            answer = _done("nothing to do")
+            try:
+                for statement in statements:
+                    answer = self._execute_one(statement, sql, pending)
+            finally:
+                self._run(pending)
+            return answer
+
+    def query(self, sql: str) -> Result:
+        """The rows of one SELECT over what tables hold now; sources in it must be bounded and are read whole."""
+        with self._runtime.lock:
+            self._check_open()
+            statements = self.planner.parse(sql)
+            if len(statements) != 1 or not isinstance(statements[0], SelectStatement):
+                raise Invalid(
+                    "query takes one SELECT", code="MR1501", hint="use execute for other statements"
+                )
+            return self._select(statements[0], sql)
+
+    @overload
+    def subscribe(
+        self, query: str, form: Literal["arrow"] = "arrow", *, max_rows: int = MAX_WAITING_ROWS
+    ) -> Subscription[pa.RecordBatch]: ...
+    @overload
+    def subscribe(
+        self, query: str, form: Literal["rows"], *, max_rows: int = MAX_WAITING_ROWS
+    ) -> Subscription[dict[str, object]]: ...
+    @overload
+    def subscribe(
+        self, query: str, form: type[Row], *, max_rows: int = MAX_WAITING_ROWS
+    ) -> Subscription[Row]: ...
+    def subscribe(
+        self, query: str, form: str | type = "arrow", *, max_rows: int = MAX_WAITING_ROWS
+    ) -> Subscription[Any]:
+        """The rows of a stream, a table or a SELECT as they come: Arrow batches, dicts or dataclass instances.
+
+        A table gives its present rows first. Rows of a changelog carry `_weight`: +1 inserts, −1 takes back.
+        """
+        with self._runtime.lock:
+            self._check_open()
+            text = query if len(query.split()) > 1 else f"SELECT * FROM {query}"
+            statements = self.planner.parse(text)
+            if len(statements) != 1 or not isinstance(statements[0], SelectStatement | Subscribe):
+                raise Invalid("subscribe takes a name or one SELECT", code="MR1502")
+            return self._subscribe(statements[0], text, query, form, max_rows)
+
+    def push(self, name: str, data: object) -> int:
+        """Send rows into a push source, through everything that reads it; answers how many were taken.
+
+        `data` is a dict, dicts, dataclass instances, an Arrow batch or table, a pandas or Polars frame, or
+        anything with `__arrow_c_stream__`. Rows that do not fit the columns go to the dead letters.
+        """
+        spec = self._push_source(name)
+        batches, bad = to_batches(data, spec.schema)
+        with self._runtime.lock:
+            self._check_open()
+            self._runtime.push(self._push_vertices(spec.name), batches, bad)
+        return sum(batch.num_rows for batch in batches)
+
+    def end(self, name: str) -> None:
+        """No row will be pushed into this source any more: windows over it close, iteration of readers ends."""
+        spec = self._push_source(name)
+        with self._runtime.lock:
+            for vertex in self._push_vertices(spec.name):
+                vertex.end()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all bounded input has been read; False where `timeout` seconds did not suffice."""
+        self._check_open()
+        return self._runtime.wait(timeout)
+
+    def explain(self, sql: str, format: Literal["text", "json"] = "text") -> str:
+        """The plan of the last statement of `sql` with what was decided, as a tree or as JSON."""
+        self._check_open()
+        return self.planner.explain_json(sql) if format == "json" else self.planner.explain(sql)
+
+    def metrics(self) -> Result:
+        """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
+        with self._runtime.lock:
+            running = [
+                v for v in self._runtime.dataflow.vertices if v.position not in self._runtime.dataflow.retired
+            ]
+            return Result(
+                pa.table(
+                    {
+                        "node": pa.array([v.position for v in running], pa.int64()),
+                        "operator": pa.array([_title(v.node.spec) for v in running], pa.string()),
+                        "name": pa.array([v.node.name for v in running], pa.string()),
+                        "rows_in": pa.array([v.metrics.rows_in for v in running], pa.int64()),
+                        "rows_out": pa.array([v.metrics.rows_out for v in running], pa.int64()),
+                        "late_rows": pa.array([v.metrics.late_rows for v in running], pa.int64()),
+                        "dead_rows": pa.array([v.metrics.dead_rows for v in running], pa.int64()),
+                        "busy_ms": pa.array([v.metrics.busy_ns / 1e6 for v in running], pa.float64()),
+                        "watermark_us": pa.array([v.watermark for v in running], pa.int64()),
+                    }
+                )
+            )
+
+    def names(self) -> list[str]:
+        """Names of all sources, streams, tables and sinks."""
+        return [entry.name for entry in self.planner.catalog]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no source will give rows by itself any more: all have ended, push sources aside."""
+        with self._runtime.lock:
+            sources = self._runtime.dataflow.sources
+            return all(v.ended or isinstance(v.spec.source, PushSpec) for v in sources)
+
+    def progress(self) -> Progress:
+        """Rows in, rows out, watermark and time, over everything that runs."""
+        return self._runtime.progress()
+
+    def dead_letters(self) -> Result:
+        """The latest records that did not decode or compute, at most 20 a node, where no table takes them."""
+        with self._runtime.lock:
+            kept = [
+                (v.context.name, record)
+                for v in self._runtime.dataflow.vertices
+                for record in v.metrics.examples
+            ]
+        return Result(
+            pa.table(
+                {
+                    "node": pa.array([name for name, _ in kept], pa.string()),
+                    "code": pa.array([r.code for _, r in kept], pa.string()),
+                    "reason": pa.array([r.reason for _, r in kept], pa.string()),
+                    "split": pa.array([r.split for _, r in kept], pa.string()),
+                    "position": pa.array([r.position for _, r in kept], pa.string()),
+                    "payload": pa.array([r.payload for _, r in kept], pa.binary()),
+                }
+            )
+        )
+
+    def close(self) -> None:
+        """Publish what sinks hold, stop everything, end all subscriptions. Closing twice does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._runtime.close()
+        for subscription in self._subscriptions:
+            subscription.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(entry.name for entry in self.planner.catalog)
+        state = "closed" if self._closed else "open"
+        return f"<millrace.Database {state}: {names or 'empty'}>"
+
+    def _execute_one(self, statement: Statement, sql: str, pending: list[PlannedStatement]) -> Result:
+        match statement:
+            case SelectStatement() if not statement.connectors:
+                self._run(pending)
+                return self._select(statement, sql)
+            case Explain():
+                return text_rows(
+                    ["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()]
+                )
+            case Show() | Describe():
+                return self._look(statement, sql)
+            case SetVariable():
+                self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
+                return _done(f"set {statement.name}")
+        planned = self.planner.plan(statement, sql)
+        command = planned.command
+        if command is not None and command.rows is not None and command.target is not None:
+            self._run(pending)
+            return _done(f"inserted {self.push(command.target.name, command.rows)} rows")
+        if command is not None:
+            raise Unsupported(
+                f"{type(statement).__name__} can not be run embedded",
+                code="MR1930",
+                position=statement.position,
+            )
+        pending.append(planned)
+        return _done(
+            "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
+        )
+
+    def _run(self, pending: list[PlannedStatement]) -> None:
+        running = [
+            planned
+            for planned in pending
+            if any(o.kind in (OutputKind.TABLE, OutputKind.SINK) for o in planned.outputs)
+        ]
+        pending.clear()
+        if running:
+            plan = self.planner.extend(self._runtime.plan, *running, share=self._tables())
+            self._runtime.extend(plan)
+            self._runtime.start()
+
+    def _select(self, statement: SelectStatement, sql: str) -> Result:
+        planned, plan, position = self._plan_select(statement, sql)
+        for node in plan.nodes[len(self._runtime.plan.nodes) :]:
+            if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
+                raise Invalid(
+                    f"source {node.name} never ends, so this query would never answer",
+                    code="MR1503",
+                    hint="subscribe to the query, or keep it as a table: CREATE TABLE t AS SELECT …",
+                )
+        batches = self._runtime.answer(plan, position)
+        node = plan.nodes[position]
+        return Result(_arranged(_fold(batches, node), planned.outputs[-1]))
+
+    def _subscribe(
+        self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
+    ) -> Subscription[Any]:
+        planned, plan, position = self._plan_select(statement, sql)
+        shown = planned.outputs[-1]
+        if shown.order or shown.limit is not None or shown.offset:
+            raise Unsupported(
+                "a subscription has no end to be ordered or limited by",
+                code="MR1933",
+                hint="leave ORDER BY and LIMIT out, or use query for what a table holds now",
+                position=shown.position,
+                source_text=sql,
+            )
+        node = plan.nodes[position]
+        changelog = node.changelog is not Changelog.APPEND
+        convert: Callable[[pa.RecordBatch], list[Any]]
+        match form:
+            case "arrow":
+                convert = as_batches
+            case "rows":
+                convert = as_rows
+            case type():
+                convert = as_objects(form, node.schema)
+            case _:
+                raise Invalid(
+                    f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass"
+                )
+        stop: list[Callable[[], None]] = []
+        subscription: Subscription[Any] = Subscription(
+            name,
+            node.schema,
+            convert,
+            changelog=changelog,
+            max_rows=max_rows,
+            on_close=lambda: stop[0](),
+        )
+        stop.append(
+            self._runtime.subscribe(
+                plan, position, subscription.deliver, subscription.finish, subscription.fail
+            )
+        )
+        self._subscriptions.append(subscription)
+        self._runtime.start()
+        return subscription
+
+    def _plan_select(self, statement: Statement, sql: str) -> tuple[PlannedStatement, Plan, int]:
+        planned = self.planner.plan(statement, sql)
+        before = self._runtime.plan
+        plan = self.planner.extend(before, planned, share=self._tables())
+        return planned, plan, plan.outputs[-1].node
+
+    def _tables(self) -> frozenset[int]:
+        """Nodes that new queries may read as they run: materialised tables, which hand over what they hold."""
+        dataflow = self._runtime.dataflow
+        return frozenset(v.position for v in dataflow.vertices if materialised(v)) - dataflow.retired
+
+    def _push_source(self, name: str) -> PushSpec:
+        entry = self.planner.catalog.get(name, what="push source")
+        relation = entry.relation.input if isinstance(entry.relation, Read) else entry.relation
+        source = relation.input.source if isinstance(relation, Scan) else None
+        if not isinstance(source, PushSpec):
+            raise Invalid(
+                f"{entry.name} is no push source", code="MR1505", hint="WITH ('connector' = 'push') makes one"
+            )
+        return source
+
+    def _push_vertices(self, name: str) -> list[SourceVertex]:
+        return [
+            vertex
+            for vertex in self._runtime.dataflow.sources
+            if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
+        ]
+
+    def _look(self, statement: Show | Describe, sql: str) -> Result:
+        if isinstance(statement, Show):
+            return show(self.planner.catalog, statement, self.settings, self.metrics)
+        if statement.query is not None:
+            _, plan, position = self._plan_select(statement, sql)
+            return schema_rows(plan.nodes[position].schema)
+        return describe(self.planner.catalog, statement)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Invalid("the database is closed", code="MR1500", hint="connect again")
+
+
+def _done(text: str) -> Result:
+    return text_rows(["status"], [(text,)])
+
+
+def _title(spec: SourceInput | OperatorSpec | SinkSpec) -> str:
+    return f"source {spec.source.title}" if isinstance(spec, SourceInput) else spec.title
+
+
+def _fold(batches: list[Batch], node: Node) -> pa.Table:
+    """What a changelog amounts to: its rows after all insertions and retractions."""
+    whole = concatenate(batches, node.schema)
+    if node.changelog is Changelog.APPEND:
+        return pa.Table.from_batches([whole.data], node.schema)
+    table = Materialize(node.schema, node.key, node.changelog).build(
+        VertexContext("result", 1, wall_clock_us, VertexMetrics(), False)
+    )
+    assert isinstance(table, Materialized)
+    table.process(0, whole)
+    return table.snapshot()
+
+
+def _arranged(table: pa.Table, output: PlannedOutput) -> pa.Table:
+    """The rows of a select in the order and number it asks for."""
+    if output.order:
+        keys = [
+            (
+                str(key.column),
+                "descending" if key.descending else "ascending",
+                "at_start" if key.nulls_first else "at_end",
+            )
+            for key in output.order
+        ]
+        numbered = table.rename_columns([str(i) for i in range(table.num_columns)])
+        table = table.take(pc.sort_indices(numbered, sort_keys=keys))
+    if output.offset or output.limit is not None:
+        table = table.slice(output.offset, output.limit)
+    return table

@@ -1,0 +1,124 @@
+"""`millrace run`: a SQL file to the end of its input, with progress. Prints to standard error only."""
+
+from __future__ import annotations
+
+import datetime
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Self
+
+from millrace.database import Database
+from millrace.operators.batch import END_OF_TIME, START_OF_TIME
+from millrace.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from millrace.cluster.embedded import Progress
+
+INTERRUPTED = 130
+SHOW_EVERY_S = 0.2
+
+
+def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, quiet: bool) -> int:
+    """Run statements and wait for the end of their input; answers the exit code.
+
+    Ctrl-C ends the job in good order: what was read goes through and is published. A second one kills it.
+    """
+    interrupted = threading.Event()
+    former = signal.signal(signal.SIGINT, lambda number, frame: _interrupt(interrupted, number, frame))
+    database = Database(Settings().with_values(settings))
+    try:
+        answer = database.execute(text, variables)
+        if len(answer.columns) and answer.columns != ["status"]:
+            sys.stdout.write(f"{answer!r}\n")
+        with _Display(enabled=not quiet) as display:
+            while not database.finished and not interrupted.wait(SHOW_EVERY_S):
+                database.wait(0)
+                display.show(database.progress())
+        database.close()
+        progress = database.progress()
+    finally:
+        signal.signal(signal.SIGINT, former)
+        database.close()
+    if not quiet:
+        _summarise(progress, database)
+    return INTERRUPTED if interrupted.is_set() else 0
+
+
+def _interrupt(interrupted: threading.Event, number: int, frame: FrameType | None) -> None:
+    if interrupted.is_set():
+        signal.default_int_handler(number, frame)
+    interrupted.set()
+
+
+def _summarise(progress: Progress, database: Database) -> None:
+    rate = progress.rows_in / max(progress.elapsed_s, 1e-9)
+    parts = [
+        f"{progress.rows_in:,} rows in",
+        f"{progress.rows_out:,} rows out",
+        f"{progress.elapsed_s:.2f} s",
+        f"{rate:,.0f} rows/s",
+    ]
+    if progress.late_rows:
+        parts.append(f"{progress.late_rows:,} late")
+    if progress.dead_rows:
+        parts.append(f"{progress.dead_rows:,} did not decode or compute")
+    sys.stderr.write(" · ".join(parts) + "\n")
+    for row in database.dead_letters().rows()[:3]:
+        payload = row["payload"]
+        text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+        sys.stderr.write(
+            f"  {row['node']} {row['split']} {row['position']}: {row['reason']} [{row['code']}] {text[:100]}\n"
+        )
+
+
+class _Display:
+    """One live line on a terminal; nothing elsewhere."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled and sys.stderr.isatty()
+        self._bar: Bar | None = None
+        self._last = (time.monotonic(), 0)
+
+    def __enter__(self) -> Self:
+        if self._enabled:
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+            from rich.progress import SpinnerColumn, TextColumn
+
+            self._bar = Bar(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task("compiling kernels (once per machine) …", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Bring the line up to date."""
+        if self._bar is None or not progress.rows_in:
+            return
+        now = time.monotonic()
+        then, rows = self._last
+        rate = (progress.rows_in - rows) / max(now - then, 1e-9)
+        self._last = (now, progress.rows_in)
+        text = f"{progress.rows_in:,} rows in · {rate:,.0f} rows/s · {progress.rows_out:,} out · {_watermark(progress)}"
+        self._bar.update(self._bar.task_ids[0], description=text)
+
+
+def _watermark(progress: Progress) -> str:
+    if progress.watermark in (START_OF_TIME, END_OF_TIME):
+        return "no watermark"
+    moment = datetime.datetime.fromtimestamp(progress.watermark / 1e6, datetime.UTC)
+    lag = time.time() - progress.watermark / 1e6
+    return f"watermark {moment:%Y-%m-%d %H:%M:%S}" + (f" (lag {lag:,.0f} s)" if lag < 86_400 else "")
