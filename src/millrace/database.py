@@ -182,9 +182,11 @@ class Database:
         return [entry.name for entry in self.planner.catalog]
 
     @property
-    def running(self) -> bool:
-        """Whether anything reads a source."""
-        return bool(self._runtime.dataflow.sources)
+    def finished(self) -> bool:
+        """Whether no source will give rows by itself any more: all have ended, push sources aside."""
+        with self._runtime.lock:
+            sources = self._runtime.dataflow.sources
+            return all(v.ended or isinstance(v.spec.source, PushSpec) for v in sources)
 
     def progress(self) -> Progress:
         """Rows in, rows out, watermark and time, over everything that runs."""
