@@ -134,10 +134,14 @@ class WordAccumulator(Accumulator):
         return [self.finish(call, words) for call in calls]
 
     def gather(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """The words of these groups; where they are a run, a view."""
+        """The words of these groups; where they are a run of several words each, a view.
+
+        Columns of such a view have gaps, so that results copy them; a single column they would keep.
+        """
         count = len(slots)
         if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
-            return self.words[slots[0] : slots[0] + count]
+            run = self.words[slots[0] : slots[0] + count]
+            return run if run.shape[1] > 1 else run.copy()
         return self.words.take(slots, axis=0)
 
     def capture(self, slots: Slots) -> pa.Array:
