@@ -60,8 +60,9 @@ def _narrow(type: pa.DataType) -> bool:
     return sql.digits(type)[0] <= sql.FAST_DIGITS
 
 
-def _exact(value: Value, type: pa.DataType) -> Decimal:
-    return Decimal(value.as_py())
+def _fits_64_bits(type: pa.DataType) -> bool:
+    """Whether all values are held (or can be) as scaled 64-bit integers."""
+    return bool(pa.types.is_decimal64(type) or (sql.is_integer(type) and type != pa.uint64()))
 
 
 def _wide(value: Value, type: pa.DataType) -> Value:
@@ -103,10 +104,10 @@ def _scaled(value: Value, scale: int) -> Int64s | np.int64:
 def multiply(types: Sequence[pa.DataType], returns: pa.DataType) -> Body:
     """left * right; products of 64-bit integers are written straight as 64 or 128 bits."""
     (p1, s1), (p2, s2) = (sql.digits(t) for t in types)
-    small = [p1 <= 19 and types[0] != pa.uint64(), p2 <= 19 and types[1] != pa.uint64()]
+    small = all(_fits_64_bits(t) for t in types)
 
     def body(values: Sequence[Value], rows: int) -> Value:
-        if all(small) and s1 + s2 == returns.scale and not _scalars(values):
+        if small and s1 + s2 == returns.scale and not _scalars(values):
             product = _product(values, rows, returns)
             if product is not None:
                 return product
@@ -132,19 +133,17 @@ def _product(values: Sequence[Value], rows: int, returns: pa.DataType) -> pa.Arr
     # Deferred: Numba takes long to import, and this module is imported with the front door.
     from millrace.operators.functions import decimal_kernels as kernels
 
-    left, right = (int64_operand(v) for v in values)
-    if isinstance(left, np.int64):
-        left, right = right, left
-    assert not isinstance(left, np.int64)
+    constant = next((v for v in values if isinstance(v, pa.Scalar)), None)
+    arrays = [np.asarray(int64_operand(v)) for v in values if not isinstance(v, pa.Scalar)]
     bitmap = validity(values, rows)
     wide = not pa.types.is_decimal64(returns)
     out = np.empty(2 * rows if wide else rows, np.int64)
-    if isinstance(right, np.int64):
+    if constant is not None:
         kernel = kernels.multiply_constant_wide if wide else kernels.multiply_constant
-        fits = kernel(left, right, out)
+        fits = kernel(arrays[0], int64_operand(constant), out)
     else:
         kernel = kernels.multiply_wide if wide else kernels.multiply
-        fits = kernel(left, right, out)
+        fits = kernel(arrays[0], arrays[1], out)
     if not fits:
         return None
     return pa.Array.from_buffers(returns, rows, [bitmap, pa.py_buffer(out)])
@@ -152,9 +151,9 @@ def _product(values: Sequence[Value], rows: int, returns: pa.DataType) -> pa.Arr
 
 def divide(types: Sequence[pa.DataType], returns: pa.DataType) -> Body:
     """left / right, rounded half away from zero to the scale of `returns`."""
-    (p1, s1), (p2, s2) = (sql.digits(t) for t in types)
+    (_, s1), (_, s2) = (sql.digits(t) for t in types)
     shift = returns.scale - s1 + s2
-    small = p1 <= 19 and p2 <= 19 and 0 <= shift <= 18 and pa.uint64() not in types
+    small = all(_fits_64_bits(t) for t in types) and 0 <= shift <= 18
 
     def body(values: Sequence[Value], rows: int) -> Value:
         if small and not _scalars(values):
@@ -247,7 +246,7 @@ def negate(returns: pa.DataType) -> Body:
     def body(values: Sequence[Value], rows: int) -> Value:
         value = broadcast(values[0], rows)
         if pa.types.is_decimal64(returns):
-            return from_int64(-int64_operand(value), validity([value], rows), returns)
+            return from_int64(np.asarray(-int64_operand(value)), validity([value], rows), returns)
         return pc.negate(value)
 
     return body

@@ -329,3 +329,47 @@ def rank(
         numbers[i] = kept[0]
         ranks[i] = kept[1]
         dense[i] = kept[2]
+
+
+@njit(cache=True, nogil=True)
+def look_back(
+    slots: Any,
+    values: Int64s,
+    valid: Any,
+    resets: Any,
+    clip: bool,
+    seen: Int64s,
+    ring_values: Any,
+    ring_valid: Any,
+    out: Int64s,
+    found: Bytes,
+) -> None:
+    """The value as many rows back as the rings are wide, or with `clip` the oldest there is up to that.
+
+    `found` is 1 for a value, 0 for null, 2 where there is no such row. `seen` and the rings are kept by slot.
+    """
+    width = ring_values.shape[1]
+    for i in range(len(slots)):
+        slot = slots[i]
+        if resets is not None and resets[i]:
+            seen[slot] = 0
+        count = seen[slot]
+        known = 1
+        if valid is not None:
+            known = valid[i]
+        back = width
+        if clip and count < width:
+            back = count
+        if back == 0:
+            out[i] = values[i]
+            found[i] = known
+        elif count < back:
+            out[i] = 0
+            found[i] = 2
+        else:
+            at = (count - back) % width
+            out[i] = ring_values[slot, at]
+            found[i] = ring_valid[slot, at]
+        ring_values[slot, count % width] = values[i]
+        ring_valid[slot, count % width] = known
+        seen[slot] = count + 1

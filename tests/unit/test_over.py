@@ -169,7 +169,17 @@ def expected(data: pa.RecordBatch, frame: Frame, calls: list[str], order: str, k
 NUMBERS = ["count()", "count(s)", "sum(x)", "avg(x)", "min(x)", "max(f)", "sum(d)", "max(x)F", "min(f)"]
 FLOATS = ["sum(f)", "avg(f)", "avg(f)F", "count(f)", "count()F"]
 OTHERS = ["min(s)", "stddev_samp(x)", "string_agg(s)", "lag(s)", "first_value(s)", "last_value(x)"]
-PLACES = ["row_number()", "lag(x; offset=2,default=7)", "nth_value(x; n=2)", "lead(s)", "sum(x)"]
+PLACES = [
+    "row_number()",
+    "lag(f; offset=3)",
+    "first_value(f)",
+    "lag(d)",
+    "first_value(b)",
+    "lag(x; offset=2,default=7)",
+    "nth_value(x; n=2)",
+    "lead(s)",
+    "sum(x)",
+]
 MIXES = {
     "numbers": NUMBERS,
     "floats": FLOATS,
@@ -263,12 +273,12 @@ def test_no_partition_is_one_partition() -> None:
 
 
 RESTORED = [
-    (Frame(ROWS, -4, 0), NUMBERS + FLOATS),
+    (Frame(ROWS, -4, 0), NUMBERS + FLOATS + ["first_value(b)", "lag(f; offset=3)"]),
     (Frame(RANGE, -20, 0), NUMBERS + FLOATS),
     (Frame(RANGE, None, 0), ["sum(x)", "rank()", "min(s)"]),
     (Frame(ROWS, None, 0), ["string_agg(s)"]),
     (Frame(ROWS, None, 0), ["first_value(s)", "nth_value(s; n=3)", "last_value(s)"]),
-    (Frame(ROWS, -3, 2), ["sum(x)", "lead(s)", "row_number()", "lag(x; offset=5)"]),
+    (Frame(ROWS, -3, 2), ["sum(x)", "lead(s)", "row_number()", "lag(x; offset=5)", "lag(s; offset=5)"]),
     (Frame(RANGE, -9, 9), ["count()", "stddev_pop(x)"]),
     (Frame(ROWS, None, None), ["count()"]),
 ]
