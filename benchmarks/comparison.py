@@ -53,7 +53,7 @@ def _normal(con: duckdb.DuckDBPyConnection, table: pa.Table, compare: str) -> pa
 
 def _cast(field: pa.Field) -> str:
     name = '"' + field.name.replace('"', '""') + '"'
-    if pa.types.is_integer(field.type):
+    if pa.types.is_integer(field.type) or (pa.types.is_decimal(field.type) and field.type.scale == 0):
         return f"{name}::HUGEINT::VARCHAR"
     if pa.types.is_floating(field.type):
         return f"{name}::DOUBLE"
