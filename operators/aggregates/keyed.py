@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.types as pt
 
 from millrace.operators.aggregates.accumulators import Slots
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind
@@ -62,6 +63,10 @@ class KeyedGroups:
         self._always_differ = not layout.retracting and any(
             call.function == "count" and not call.arguments and call.filter is None for call in layout.calls
         )
+        # Not of floats: -0.0 and 0.0 are one key, and it must be told in one form.
+        self._keys_from_rows = not any(
+            pt.is_floating(kind) or pt.is_nested(kind) for kind in layout.key_types
+        )
         self._context = context
         self._sequence = 0
         self._captured = False
@@ -91,22 +96,29 @@ class KeyedGroups:
         """Take rows in, and say what the emission has to say at once."""
         match self.emission.kind:
             case EmissionKind.CHANGES:
-                return self.add_and_tell(slots, batch, self.set.distinct(slots))
+                touched, rows = self.set.distinct(slots)
+                found = None
+                if self._keys_from_rows:
+                    picked = pa.array(rows)
+                    found = [key.take(picked) for key in keys]
+                return self.add_and_tell(slots, batch, touched, found)
             case EmissionKind.EVERY_RECORD:
                 return self._each(keys, slots, batch)
             case EmissionKind.INTERVAL:
-                self._note(self.set.distinct(slots))
+                self._note(self.set.distinct(slots)[0])
         self.add(slots, batch)
         if self.layout.retracting and self.emission.kind in (EmissionKind.FINAL, EmissionKind.ON_CLOSE):
-            self._drop_empty(self.set.distinct(slots))
+            self._drop_empty(self.set.distinct(slots)[0])
         return []
 
-    def add_and_tell(self, slots: Slots, batch: Batch, touched: Slots) -> list[Batch]:
-        """Take rows in; the change of the `touched` groups."""
+    def add_and_tell(
+        self, slots: Slots, batch: Batch, touched: Slots, keys: list[pa.Array] | None = None
+    ) -> list[Batch]:
+        """Take rows in; the change of the `touched` groups, whose keys may be known."""
         shown = self.marks[touched] & SHOWN != 0
         old = None if self.emission.upsert else self.told(touched[shown])
         self.add(slots, batch)
-        out = self._change(touched, shown, old)
+        out = self._change(touched, shown, old, keys)
         self._drop_empty(touched)
         return out
 
@@ -118,7 +130,7 @@ class KeyedGroups:
         told = Told.of(batch.num_rows, outcomes[: len(self.layout.calls)])
         rows = assembled(self.layout.output(list(keys)) + told.values, self.layout.schema)
         out = self.checked(rows, told.wrong)
-        self._drop_empty(self.set.distinct(slots))
+        self._drop_empty(self.set.distinct(slots)[0])
         return out
 
     def _note(self, touched: Slots) -> None:
@@ -142,30 +154,32 @@ class KeyedGroups:
         if self._captured:
             self._changed[touched] = 1
         old = None if self.emission.upsert else joined([told for _, told in pending], self._types)
-        out = self._change(touched, self.marks[touched] & SHOWN != 0, old)
+        out = self._change(touched, self.marks[touched] & SHOWN != 0, old, None)
         self._drop_empty(touched)
         return out
 
-    def _change(self, touched: Slots, shown: Bools, old: Told | None) -> list[Batch]:
+    def _change(
+        self, touched: Slots, shown: Bools, old: Told | None, keys: list[pa.Array] | None
+    ) -> list[Batch]:
         """What to send now that `touched` changed, of which those `shown` had been told `old` (None: upsert)."""
         present = self._present(touched)
-        after = touched if present is None else touched[present]
-        new = self.told(after)
+        new = self.told(touched if present is None else touched[present])
         self.marks[touched] = (self.marks[touched] & ~SHOWN) | (SHOWN if present is None else present * SHOWN)
-        before = touched[shown]
+        before = np.flatnonzero(shown)
+        after = np.arange(len(touched)) if present is None else np.flatnonzero(present)
         keep_new = None if new.wrong is None else ~new.wrong
         if old is None:
-            gone = None if present is None else shown & ~present
-            before = before[:0] if gone is None else touched[gone]
-            old = self.told(before)
+            before = before[:0] if present is None else np.flatnonzero(shown & ~present)
+            old = self.told(touched[before])
         else:
             keep_old, keep_new = self._differences(old, shown, new, present, keep_new)
             old = old.filter(keep_old)
             before = before if keep_old is None else before[keep_old]
-        self._refuse(after, new)
+        self._refuse(touched[after], new)
         new = new.filter(keep_new)
         after = after if keep_new is None else after[keep_new]
-        return self._sent(self._both(before, after, joined([old, new], self._types)), len(before))
+        told = joined([old, new], self._types)
+        return self._sent(self._both(touched, before, after, told, keys), len(before))
 
     def _differences(
         self, old: Told, shown: Bools, new: Told, present: Bools | None, keep_new: Bools | None
@@ -190,13 +204,31 @@ class KeyedGroups:
             theirs if keep_new is None else keep_new & theirs,
         )
 
-    def _both(self, before: Slots, after: Slots, told: Told) -> pa.RecordBatch:
-        """Rows of groups `before`, then `after`, with values `told`."""
-        if len(before) == len(after) and np.array_equal(before, after):
-            keys = [pa.concat_arrays([key, key]) for key in self.index.keys(after)]
+    def _both(
+        self,
+        touched: Slots,
+        before: Int64Array,
+        after: Int64Array,
+        told: Told,
+        keys: list[pa.Array] | None,
+    ) -> pa.RecordBatch:
+        """Rows of the groups at `before`, then `after`, in `touched` (with `keys`), with values `told`."""
+        if len(before) == len(after) == len(touched):
+            once = self.index.keys(touched) if keys is None else keys
+            columns = [pa.concat_arrays([key, key]) for key in once]
+        elif not len(before) and len(after) == len(touched):
+            columns = self.index.keys(touched) if keys is None else keys
         else:
-            keys = self.index.keys(np.concatenate([before, after]) if len(before) else after)
-        return assembled(self.layout.output(keys) + told.values, self.layout.schema)
+            rows = np.concatenate([before, after])
+            if keys is None:
+                columns = self.index.keys(touched[rows])
+            else:
+                picked = pa.array(rows)
+                columns = [key.take(picked) for key in keys]
+        return assembled(self.layout.output(columns) + told.values, self.layout.schema)
+
+    def _plain_rows(self, slots: Slots, told: Told) -> pa.RecordBatch:
+        return assembled(self.layout.output(self.index.keys(slots)) + told.values, self.layout.schema)
 
     def show(self, slots: Slots) -> list[Batch]:
         """Send the rows of these groups for the first time."""
@@ -206,7 +238,7 @@ class KeyedGroups:
         if not len(slots):
             return []
         told = self.told(slots)
-        rows = self._both(slots[:0], slots, told)
+        rows = self._plain_rows(slots, told)
         self.marks[slots] |= SHOWN
         if self._captured:
             self._changed[slots] = 1
@@ -227,7 +259,7 @@ class KeyedGroups:
         """Groups without values become dead letters."""
         if told.wrong is not None and told.wrong.any():
             bad = slots[told.wrong]
-            self._bury(self._both(bad[:0], bad, told.filter(told.wrong)))
+            self._bury(self._plain_rows(bad, told.filter(told.wrong)))
 
     def _bury(self, rows: pa.RecordBatch) -> None:
         self.metrics.dead_rows += rows.num_rows
