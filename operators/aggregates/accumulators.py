@@ -97,7 +97,7 @@ class WordAccumulator(Accumulator):
             self._reserve = np.empty((4 * capacity, len(self.initial)), np.int64)
             self._reserve[:used] = self.words
         self.words = self._reserve[:capacity]
-        self.words[used:] = self.initial
+        number_kernels.fill_rows(self.words, used, self.initial)
         self.floats = self.words.view(np.float64)
 
     def shrink(self, capacity: int) -> None:
@@ -139,7 +139,9 @@ class WordAccumulator(Accumulator):
         if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
             run = self.words[slots[0] : slots[0] + count]
             return run.copy() if len(self.initial) == 1 else run
-        return self.words.take(slots, axis=0)
+        out = np.empty((len(self.initial), count), np.int64)
+        number_kernels.gather_rows(self.words, slots, out)
+        return out.T
 
     def capture(self, slots: Slots) -> pa.Array:
         words = self.words[slots]
@@ -310,10 +312,11 @@ class AccumulatorSet:
         for part in self.parts:
             part.accumulator.reset(slots)
 
-    def distinct(self, slots: Slots) -> Slots:
-        """The slots in order of first appearance, once each."""
-        out = np.empty(len(slots), slots.dtype)
-        return out[: number_kernels.distinct_slots(slots, self._seen, out)]
+    def distinct(self, slots: Slots) -> tuple[Slots, Int64Array]:
+        """The slots in order of first appearance, once each, and the row where each appears first."""
+        out, rows = np.empty(len(slots), slots.dtype), np.empty(len(slots), np.int64)
+        count = number_kernels.distinct_slots(slots, self._seen, out, rows)
+        return out[:count], rows[:count]
 
     def capture(self, slots: Slots) -> dict[str, pa.Array]:
         """The state of these groups as columns, one row a group."""
