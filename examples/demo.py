@@ -42,7 +42,9 @@ def main() -> None:
         f"{progress.rows_in:,} rows in, {progress.rows_out:,} rows out, "
         f"{progress.late_rows:,} late, {progress.dead_rows:,} unreadable, {progress.elapsed_s:.1f} s"
     )
-    console.print(f"The SQL is [cyan]{HERE / 'fraud' / 'fraud.sql'}[/cyan], the output in [cyan]{output}[/cyan]")
+    console.print(
+        f"The SQL is [cyan]{HERE / 'fraud' / 'fraud.sql'}[/cyan], the output in [cyan]{output}[/cyan]"
+    )
 
 
 def view(db: millrace.Database) -> Group:

@@ -68,7 +68,7 @@ class TemporalFilter(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.over.temporal import TemporalOperator  # deferred: kernels import numba
 
-        return TemporalOperator(self, context)
+        return TemporalOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {"time": self.input.field(self.time).name, "now": self.clock.value}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from millrace.state.memory_kernels import bits_set, lowest_bit, signed
+from millrace.state.memory_kernels import bits_set, lowest_bit
 from millrace.state.words import Slots, Words
 
 _ZERO = np.uint64(0)
@@ -13,11 +13,15 @@ _ONE = np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
-def mark(bitmap: Words, slots: Slots) -> None:
-    """Set the bit of each slot."""
+def mark(bitmap: Words, slots: Slots) -> bool:
+    """Set the bit of each slot; answers whether all are in the bitmap, and stops at one that is not."""
+    words = np.uint64(bitmap.shape[0])
     for i in range(slots.shape[0]):
         slot = np.uint64(slots[i])
+        if slot >> np.uint64(6) >= words:
+            return False
         bitmap[slot >> np.uint64(6)] |= _ONE << (slot & np.uint64(63))
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -26,15 +30,6 @@ def clear(bitmap: Words, slots: Slots) -> None:
     for i in range(slots.shape[0]):
         slot = np.uint64(slots[i])
         bitmap[slot >> np.uint64(6)] &= ~(_ONE << (slot & np.uint64(63)))
-
-
-@njit(cache=True, nogil=True)
-def highest(slots: Slots) -> int:
-    """The highest slot, -1 where there is none."""
-    top = -1
-    for i in range(slots.shape[0]):
-        top = max(top, signed(slots[i]))
-    return top
 
 
 @njit(cache=True, nogil=True)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from millrace.errors import Bug
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots, Words
 
@@ -116,9 +117,10 @@ class DirtySlots:
 
     def mark(self, slots: Slots) -> None:
         """These live slots changed (repeats are fine)."""
-        if self.active:
+        if self.active and len(slots):
             self._room()
-            self._kernels.mark(self._dirty, slots)
+            if not self._kernels.mark(self._dirty, slots):
+                raise Bug("a slot was marked as changed, and it is not live")
 
     def create(self, slots: Slots) -> None:
         """These slots were created: `Upserted.created`. Marks them too."""

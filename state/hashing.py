@@ -55,7 +55,9 @@ def partition_rows(
     from millrace.state import hash_kernels  # deferred: Numba is slow to import
 
     table = np.ascontiguousarray(owner_of_vnode, np.int16)
+    assert table.min() >= 0, "rows whose owner is unknown are held back, not partitioned"
     count = int(table.max()) + 1 if owners is None else owners
+    assert count > table.max() and (not len(vnodes) or vnodes.max() < len(table))
     order = np.empty(len(vnodes), np.int32)
     bounds = np.empty(count + 1, np.int64)
     hash_kernels.partition_rows(vnodes, table, order, bounds)

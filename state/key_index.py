@@ -169,6 +169,7 @@ class KeyIndex:
     def keys(self, slots: npt.NDArray[np.integer]) -> list[pa.Array]:
         """The key values of these live slots, one array a key column, of exactly the column's type."""
         given = np.ascontiguousarray(slots, np.int32)
+        assert not len(given) or (given.min() >= 0 and given.max() < self.high), "slots must be live"
         held = {} if self._held is None else self._held.columns(given)
         return [held[c] if c in held else self._column(c, given) for c in range(len(self._types))]
 

@@ -31,7 +31,7 @@ LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
 highest slot, bytes used in the arena, of them bytes of removed keys, slots created in this call."""
 
 _BLOCK = 64
-_PREFETCH_FROM = 1 << 15
+_PREFETCH_FROM = 1 << 16
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)

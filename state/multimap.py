@@ -54,6 +54,7 @@ class Multimap:
         entries: Int32s = np.empty(len(slots), np.int32)
         if not len(slots):
             return entries
+        assert slots.min() >= 0, "rows of no slot cannot be inserted"
         self._room(int(slots.max()) + 1, len(slots))
         self._kernels.insert(
             slots,

@@ -102,7 +102,8 @@ class RowStore:
         """Keep all rows of `batch`; returns their numbers, which are consecutive."""
         first, rows = self._next, int(batch.num_rows)
         if rows:
-            if batch.get_total_buffer_size() > batch.nbytes * 5 // 4 + 4096:
+            held = batch.get_total_buffer_size()
+            if held > 4096 and held > batch.nbytes * 5 // 4 + 4096:
                 batch = batch.take(pa.array(np.arange(rows)))
             self._chunks.append(_Chunk(batch, first))
             self._next += rows

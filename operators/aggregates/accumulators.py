@@ -19,6 +19,7 @@ from millrace.operators.batch import Int64Array
 Slots = npt.NDArray[np.integer]
 
 _CAPACITY_MIN = 1024
+_RUN_MIN = 4096
 
 
 @dataclass(slots=True)
@@ -84,19 +85,23 @@ class WordAccumulator(Accumulator):
     def __init__(self, initial: Sequence[int]) -> None:
         self.initial = np.array(initial, np.int64)
         self.words: npt.NDArray[np.int64] = np.empty((0, len(initial)), np.int64)
+        self._reserve = self.words
         self.floats = self.words.view(np.float64)
 
     def grow(self, capacity: int) -> None:
         if capacity <= len(self.words):
             return
-        words = np.empty((capacity, len(self.initial)), np.int64)
-        words[: len(self.words)] = self.words
-        words[len(self.words) :] = self.initial
-        self.words = words
-        self.floats = words.view(np.float64)
+        used = len(self.words)
+        if capacity > len(self._reserve):
+            # Untouched memory costs nothing, and what is reserved need not be copied at the next growth.
+            self._reserve = np.empty((4 * capacity, len(self.initial)), np.int64)
+            self._reserve[:used] = self.words
+        self.words = self._reserve[:capacity]
+        self.words[used:] = self.initial
+        self.floats = self.words.view(np.float64)
 
     def shrink(self, capacity: int) -> None:
-        self.words = self.words[:capacity].copy()
+        self._reserve = self.words = self.words[:capacity].copy()
         self.floats = self.words.view(np.float64)
 
     def reset(self, slots: Slots) -> None:
@@ -120,13 +125,21 @@ class WordAccumulator(Accumulator):
         """The value of `call` for each row of words."""
 
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
-        return self.finish(call, self.words.take(slots, axis=0))
+        return self.finish(call, self.gather(slots))
 
     def results(self, calls: Sequence[AggregateCall], slots: Slots) -> list[Outcome]:
         if not self.traceable:
             return [self.result(call, slots) for call in calls]
-        words = self.words.take(slots, axis=0)
+        words = self.gather(slots)
         return [self.finish(call, words) for call in calls]
+
+    def gather(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """The words of these groups. Where they are a run of many, only copied if a column of them would be a view."""
+        count = len(slots)
+        if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
+            run = self.words[slots[0] : slots[0] + count]
+            return run.copy() if len(self.initial) == 1 else run
+        return self.words.take(slots, axis=0)
 
     def capture(self, slots: Slots) -> pa.Array:
         words = self.words[slots]

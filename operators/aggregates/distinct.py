@@ -10,7 +10,7 @@ from millrace.operators.aggregates import multiset_kernels
 from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import Rows, truth
-from millrace.operators.aggregates.multiset import Multiset
+from millrace.operators.aggregates.multiset import Int32s, Multiset
 from millrace.operators.batch import Int64Array
 
 LANES_MAX = 63
@@ -63,7 +63,7 @@ class DistinctCounts(Accumulator):
         return bits
 
     def _count(
-        self, entries: Slots, slots: Slots, lanes: Int64Array | None, weights: Int64Array | None
+        self, entries: Int32s, slots: Slots, lanes: Int64Array | None, weights: Int64Array | None
     ) -> None:
         values = self.values
         if not self.retracting:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,19 @@ from millrace.state.key_index import KeyIndex
 if TYPE_CHECKING:
     from millrace.operators.aggregates.specs import WindowAggregate
 
+Number = TypeVar("Number", np.int32, np.int64)
+
 _LOOP_MAX = 8
 """Up to so many windows that close at once are put together one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panes:
+    """Live panes by time: pane i starts at `starts[i]` and has `slots[bounds[i]:bounds[i + 1]]`."""
+
+    starts: Int64Array
+    bounds: Int64Array
+    slots: Slots
 
 
 class PaneWindows:
@@ -42,6 +54,7 @@ class PaneWindows:
         self._window = spec.window
         self._context = context
         self._placement = Placement(spec.input, spec.time, spec.window, spec.time_unit)
+        self._schema = spec.output_schema
         self._stride = -(-spec.window.size // spec.window.slide) + 1
         key_types = tuple(spec.input.field(key).type for key in spec.keys)
         layout = Layout(
@@ -50,7 +63,7 @@ class PaneWindows:
             vnode_from=1,
             calls=spec.calls,
             output=lambda keys: keys[1:],
-            schema=spec.output_schema,
+            schema=self._schema,
             retracting=spec.retracting_input,
         )
         self._panes = KeyedGroups(layout, spec.emission, context)
@@ -58,6 +71,7 @@ class PaneWindows:
         self._merged = build_set(calls, spec.input, retracting=spec.retracting_input)
         self._starts = SlotTimes()
         self._floors: Int64Array = np.zeros(0, np.int64)
+        self._some_missed = False
         self._numbers: npt.NDArray[np.int32] = np.zeros(0, np.int32)
         self._keys = KeyIndex(key_types)
         self._uses: Int64Array = np.zeros(0, np.int64)
@@ -67,7 +81,7 @@ class PaneWindows:
     def metrics(self) -> OperatorMetrics:
         return self._panes.metrics
 
-    def take(self, batch: Batch, now: int, watermark: int) -> tuple[np.ndarray | None, list[Batch]]:
+    def take(self, batch: Batch, now: int, watermark: int) -> tuple[Int64Array | None, list[Batch]]:
         """Take rows in; late rows by position."""
         codes = self._placement.panes(batch, now, self._stride, 0)
         late = None
@@ -128,13 +142,14 @@ class PaneWindows:
         missed = codes % self._stride
         own = np.where(missed > 0, self._window_ends(starts)[0] + missed * self._window.slide, START_OF_TIME)
         self._floors[created] = own if floors is None else np.maximum(own, floors)
+        self._some_missed = self._some_missed or floors is not None or bool(missed.any())
         numbers = self._keys.upsert(keys[1:], len(created)).slots
         if self._keys.high > len(self._uses):
             room = max(1024, 2 * self._keys.high)
             self._uses = _longer(self._uses, room, 0)
             self._scratch = np.full(room, -1, np.int32)
         self._numbers[created] = numbers
-        np.add.at(self._uses, numbers, 1)
+        window_kernels.use_keys(numbers, self._uses)
 
     def advance(self, previous: int, watermark: int) -> list[Batch]:
         """The watermark rose: send the windows that close, forget panes that no open window has."""
@@ -142,36 +157,50 @@ class PaneWindows:
             (self._starts.first - self._window.offset) // self._window.pane
         ):
             return []
-        slots = self._starts.until(END_OF_TIME - 1)
+        slots = self._starts.in_order(self._window.pane)
         starts = self._starts.times[slots]
-        out = self._close(slots, starts, previous, watermark)
-        gone = slots[self._window_ends(starts)[1] <= watermark]
-        if len(gone):
-            self._forget(gone)
+        firsts = np.flatnonzero(np.diff(starts, prepend=START_OF_TIME))
+        panes = Panes(starts[firsts], np.append(firsts, len(slots)), slots)
+        out = self._close(panes, previous, watermark)
+        over = int(np.searchsorted(self._window_ends(panes.starts)[1], watermark, side="right"))
+        if over:
+            self._forget(slots[: panes.bounds[over]])
         return out
 
-    def _close(self, slots: Slots, starts: Int64Array, previous: int, watermark: int) -> list[Batch]:
-        picked, ends = self._memberships(starts, previous)
-        due = (ends <= watermark) & (ends >= self._floors[slots[picked]])
-        picked, ends = slots[picked[due]], ends[due]
+    def _close(self, panes: Panes, previous: int, watermark: int) -> list[Batch]:
+        """Put together and send the windows that end after `previous` and up to `watermark`."""
+        closing = np.unique(self._memberships(panes.starts, previous)[1])
+        closing = closing[: np.searchsorted(closing, watermark, side="right")]
+        if len(closing) > _LOOP_MAX:
+            return self._close_many(panes, previous, watermark)
+        out: list[Batch] = []
+        starts = self._placement.starts_of(closing)
+        lows, highs = np.searchsorted(panes.starts, starts), np.searchsorted(panes.starts, closing)
+        for end, low, high in zip(closing, panes.bounds[lows], panes.bounds[highs], strict=True):
+            part = panes.slots[low:high]
+            if self._some_missed:
+                part = part[self._floors[part] <= end]
+            if not len(part):
+                continue
+            groups, first = np.empty(len(part), np.int32), np.empty(len(part), np.int64)
+            count = window_kernels.number_keys(self._numbers[part], self._scratch, groups, first)
+            out += self._send(part, groups, first[:count], np.full(len(part), end))
+        return out
+
+    def _close_many(self, panes: Panes, previous: int, watermark: int) -> list[Batch]:
+        """All windows in one pass, by an index over (end, number of the key)."""
+        rows, ends = self._memberships(self._starts.times[panes.slots], previous)
+        due = (ends <= watermark) & (ends >= self._floors[panes.slots[rows]])
+        picked, ends = panes.slots[rows[due]], ends[due]
         if not len(picked):
             return []
         order = np.argsort(ends, kind="stable")
         picked, ends = picked[order], ends[order]
-        closing, bounds = np.unique(ends, return_index=True)
-        if len(closing) > _LOOP_MAX:
-            number_key = KeyIndex((pa.int64(), pa.int32()))
-            found = number_key.upsert([pa.array(ends), pa.array(self._numbers[picked])])
-            first = np.empty(len(found.created), np.int64)
-            first[found.slots[::-1]] = np.arange(len(picked))[::-1]
-            return self._send(picked, found.slots, first, ends)
-        out: list[Batch] = []
-        for start, end in zip(bounds, [*bounds[1:], len(picked)], strict=True):
-            part = picked[start:end]
-            numbers, first = np.empty(len(part), np.int32), np.empty(len(part), np.int64)
-            count = window_kernels.number_keys(self._numbers[part], self._scratch, numbers, first)
-            out += self._send(part, numbers, first[:count], ends[start:end])
-        return out
+        index = KeyIndex((pa.int64(), pa.int32()))
+        found = index.upsert([pa.array(ends), pa.array(self._numbers[picked])])
+        first = np.empty(len(found.created), np.int64)
+        first[found.slots[::-1]] = np.arange(len(picked))[::-1]
+        return self._send(picked, found.slots, first, ends)
 
     def _memberships(self, starts: Int64Array, previous: int) -> tuple[Int64Array, Int64Array]:
         """Positions in `starts` and the end of each window of theirs that ends after `previous`."""
@@ -202,15 +231,15 @@ class PaneWindows:
         keys = self._keys.keys(self._numbers[slots[first[wanted]]])
         bounds = self._placement.bounds(ends[first[wanted]], self._spec.bound_type)
         shown = [bound for bound, asked in zip(bounds, self._spec.bounds, strict=True) if asked]
-        rows = assembled([*keys, *shown, *(outcome.values for outcome in outcomes)], self._spec.output_schema)
+        rows = assembled([*keys, *shown, *(outcome.values for outcome in outcomes)], self._schema)
         wrong = [outcome.wrong for outcome in outcomes if outcome.wrong is not None]
         return self._panes.checked(rows, np.logical_or.reduce(wrong) if wrong else None)
 
     def _forget(self, slots: Slots) -> None:
         numbers = self._numbers[slots]
-        np.subtract.at(self._uses, numbers, 1)
-        unused = np.unique(numbers[self._uses[numbers] == 0])
-        self._keys.remove(unused)
+        unused = np.empty(len(numbers), np.int32)
+        count = window_kernels.release_keys(numbers, self._uses, unused)
+        self._keys.remove(unused[:count])
         self._panes.remove(slots)
         self._starts.forget(slots, self._panes.index.high)
         room = len(self._starts.times)
@@ -240,7 +269,7 @@ class PaneWindows:
             self._note(slots, np.where(watermarks == START_OF_TIME, START_OF_TIME, watermarks + 1))
 
 
-def _longer(array: npt.NDArray[np.integer], length: int, fill: int) -> npt.NDArray[np.integer]:
+def _longer(array: npt.NDArray[Number], length: int, fill: int) -> npt.NDArray[Number]:
     longer = np.full(length, fill, array.dtype)
     longer[: len(array)] = array
     return longer

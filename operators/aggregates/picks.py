@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -263,7 +264,8 @@ class PythonState(Accumulator):
             given = [argument.slice(first, last - first) for argument in arguments]
             (state.retract if retract else state.accumulate)(*given)
 
-    def _state(self, slot: int):  # type: ignore[no-untyped-def]  # whatever the user's class is
+    def _state(self, slot: int) -> Any:
+        """The state of a group, made where there is none: an instance of the user's class."""
         if self.states[slot] is None:
             self.states[slot] = self.factory()
         return self.states[slot]
@@ -278,7 +280,7 @@ class PythonState(Accumulator):
         self.states[slots] = None
 
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
-        values = [(self.factory() if s is None else s).result() for s in self.states[slots]]
+        values = [self._state(slot).result() for slot in slots.tolist()]
         return Outcome(pa.array(values, call.type))
 
     def capture(self, slots: Slots) -> pa.Array:

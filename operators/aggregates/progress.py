@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from millrace.operators.aggregates import window_kernels
 from millrace.operators.aggregates.accumulators import Slots
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Int64Array
 from millrace.operators.operator import VNODE, StateDelta
@@ -33,6 +34,21 @@ class SlotTimes:
         """The slots whose time is `time` or before, ordered by it."""
         slots = np.flatnonzero(self.times <= min(time, END_OF_TIME - 1)).astype(np.int32)
         return slots[np.argsort(self.times[slots], kind="stable")]
+
+    def in_order(self, width: int) -> Slots:
+        """All slots that have a time, ordered by it; times lie a multiple of `width` apart."""
+        present = self.times != END_OF_TIME
+        count = int(np.count_nonzero(present))
+        if not count:
+            return np.zeros(0, np.int32)
+        first = int(self.times.min())
+        places = (int(self.times.max(where=present, initial=first)) - first) // width + 1
+        if places > 4 * count:
+            return self.until(END_OF_TIME)
+        out = np.empty(count, np.int32)
+        counts = np.zeros(places, np.int64)
+        window_kernels.sort_slots(self.times, END_OF_TIME, first, width, counts, out)
+        return out
 
     def forget(self, slots: Slots, high: int) -> None:
         """Clear slots that were freed; no slot from `high` on lives."""

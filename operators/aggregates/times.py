@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from millrace.operators.aggregates.columns import int64_of
+from millrace.operators.aggregates.columns import from_int64, int64_of
 from millrace.operators.batch import Int64Array
 
 _RATIOS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
@@ -39,8 +38,4 @@ def from_microseconds(us: Int64Array, kind: pa.DataType, integer_unit: str) -> p
         us = us // multiplier
     elif divisor != 1:
         us = us * divisor
-    return (
-        pa.array(np.ascontiguousarray(us), pa.int64())
-        .cast(pa.int32() if pt.is_date32(kind) else pa.int64())
-        .cast(kind)
-    )
+    return from_int64(us, None, kind)

@@ -15,7 +15,7 @@ from millrace.operators.aggregates.keyed import SHOWN, KeyedGroups, Layout
 from millrace.operators.aggregates.panes import PaneWindows
 from millrace.operators.aggregates.placement import Placement
 from millrace.operators.aggregates.progress import SlotTimes, capture_clock, restored_clock
-from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch
+from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
 from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class WholeWindows:
         bounds = self._placement.bounds(int64_of(keys[0]), self._spec.bound_type)
         return keys[1:] + [b for b, wanted in zip(bounds, self._spec.bounds, strict=True) if wanted]
 
-    def take(self, batch: Batch, now: int, watermark: int) -> tuple[np.ndarray | None, list[Batch]]:
+    def take(self, batch: Batch, now: int, watermark: int) -> tuple[Int64Array | None, list[Batch]]:
         """Take rows in; late rows by position, and what is to be sent at once."""
         placed = self._placement.windows(batch, now, watermark, self._spec.allowed_lateness)
         if placed.rows is not None:

@@ -115,3 +115,41 @@ def number_keys(keys: Any, scratch: Any, numbers: Any, first: Any) -> int:
     for i in range(count):
         scratch[np.uint64(keys[first[i]])] = -1
     return count
+
+
+@njit(cache=True, nogil=True)
+def use_keys(keys: Any, uses: Any) -> None:
+    """Count one more use of each key."""
+    for i in range(len(keys)):
+        uses[np.uint64(keys[i])] += 1
+
+
+@njit(cache=True, nogil=True)
+def release_keys(keys: Any, uses: Any, unused: Any) -> int:
+    """Count one use less of each key; those with none left go to `unused`."""
+    count = 0
+    for i in range(len(keys)):
+        key = np.uint64(keys[i])
+        uses[key] -= 1
+        if uses[key] == 0:
+            unused[count] = keys[i]
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def sort_slots(times: Any, none: int, first: int, width: int, counts: Any, out: Any) -> None:
+    """Slots by their time, a multiple of `width` from `first` (`none`: no time); `counts` is 0, one for each multiple."""
+    for slot in range(len(times)):
+        if times[slot] != none:
+            counts[(times[slot] - first) // width] += 1
+    at = 0
+    for i in range(len(counts)):
+        here = counts[i]
+        counts[i] = at
+        at += here
+    for slot in range(len(times)):
+        if times[slot] != none:
+            place = (times[slot] - first) // width
+            out[counts[place]] = slot
+            counts[place] += 1

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from millrace.operators.formats.lines import LineDecoder, Mismatch, line_bounds
+from millrace.operators.batch import Int64Array
+from millrace.operators.formats.lines import LineDecoder, Mismatch, line_bounds, newline_offsets
 from millrace.operators.formats.records import (
     ENCODING,
     SYNTAX,
@@ -34,30 +36,41 @@ class JsonDecoder(LineDecoder):
         ]
         self._keeps_text = any(keeps for _, _, keeps in self._converters)
         self._ways = [_Column(f, readings(f, layout)) for f in self.record_schema]
-        self._columnar = all(column.ways for column in self._ways)
+        self._texts = [f.name for f in self.record_schema if is_json(f)]
+        self._columnar = all(column.ways or is_json(column.field) for column in self._ways)
+        asked = [column for column in self._ways if column.ways]
+        self._asked = asked or [
+            _Column(pa.field("\0", pa.string()), [Reading(pa.string(), _same, frozenset())])
+        ]
 
     def fast(self, block: bytes, count: int | None) -> pa.RecordBatch:
         if not self._columnar:
             raise Mismatch
         if not block.isascii():
             block.decode()
-        if not only_objects(block):
+        newlines = newline_offsets(block)
+        if not only_objects(block, newlines):
             raise Mismatch
         table = pj.read_json(
             pa.BufferReader(block),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
             parse_options=pj.ParseOptions(
-                explicit_schema=pa.schema([(c.field.name, c.way.read) for c in self._ways]),
+                explicit_schema=pa.schema([(c.field.name, c.way.read) for c in self._asked]),
                 newlines_in_values=False,
                 unexpected_field_behavior="ignore",
             ),
         )
-        lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        lines = len(newlines) + (not block.endswith(b"\n"))
         if table.num_rows != lines and table.num_rows != (
             len(self.split(block)[0]) if count is None else count
         ):
             raise Mismatch
-        arrays = [c.way.convert(_one_chunk(table.column(i))) for i, c in enumerate(self._ways)]
+        columns = {
+            c.field.name: c.way.convert(_one_chunk(table.column(i))) for i, c in enumerate(self._asked)
+        }
+        if self._texts:
+            columns |= texts_of(block, self._texts, table.num_rows)
+        arrays = [columns[name] for name in self.record_schema.names]
         return pa.RecordBatch.from_arrays(arrays, schema=self.record_schema)
 
     def adapt(self, records: Sequence[bytes]) -> bool:
@@ -84,6 +97,10 @@ class JsonDecoder(LineDecoder):
 
     def slow(self, record: bytes) -> tuple[object, ...]:
         row = parse_object(record)
+        if self._texts:
+            for name, column in texts_of(record.replace(b"\n", b" "), self._texts, 1).items():
+                text = column[0].as_py()
+                row[name] = None if text is None else JsonText(text)
         return self.row_values(row)
 
     def row_values(self, row: dict[str, object]) -> tuple[object, ...]:
@@ -109,15 +126,51 @@ class _Column:
             self.way = self.ways[0]
 
 
-def only_objects(block: bytes) -> bool:
-    """Whether every line begins as an object, and no null follows one: Arrow's reader crashes on a null by itself."""
+def _same(column: pa.Array) -> pa.Array:
+    return column
+
+
+def texts_of(block: bytes, keys: Sequence[str], rows: int) -> dict[str, pa.Array]:
+    """The values of top-level keys as the text they are written in, null as NULL; lines must be valid objects.
+
+    Raises Mismatch where there are not `rows` lines.
+    """
+    # Numba is slow to import, and only JSON columns need it.
+    from millrace.operators.formats.json_kernels import copy_pieces, value_spans
+
+    line_starts, line_ends = line_bounds(block)
+    if len(line_starts) != rows:
+        raise Mismatch
+    data = np.frombuffer(block, np.uint8)
+    starts, ends = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    found: dict[str, pa.Array] = {}
+    for key in keys:
+        name = np.frombuffer(json.dumps(key, ensure_ascii=False)[1:-1].encode(), np.uint8)
+        value_spans(data, line_starts, line_ends, name, starts, ends)
+        offsets = np.zeros(rows + 1, np.int32)
+        np.cumsum(ends - starts, out=offsets[1:])
+        body = np.empty(int(offsets[-1]), np.uint8)
+        copy_pieces(data, starts, ends, body)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(body)]
+        array = pa.Array.from_buffers(pa.string(), rows, buffers)
+        absent = pc.or_(pa.array(starts < 0), pc.equal(array, "null"))
+        found[key] = pc.if_else(absent, pa.scalar(None, pa.string()), array)
+    return found
+
+
+def only_objects(block: bytes, newlines: Int64Array) -> bool:
+    """Whether every line begins as an object, and no null follows one: Arrow's reader crashes on a null by itself.
+
+    `newlines` are the offsets of all line ends.
+    """
     if b"null" in block and b"}null" in block.translate(None, b" \t\r"):
         return False
-    newlines = block.count(b"\n") - block.endswith(b"\n")
-    if block.startswith(b"{") and block.count(b"\n{") == newlines:
+    data = np.frombuffer(block, np.uint8)
+    following = newlines[:-1] + 1 if block.endswith(b"\n") else newlines + 1
+    if block.startswith(b"{") and (data[following] == ord("{")).all():
         return True
     starts, _ = line_bounds(block)
-    first = np.frombuffer(block, np.uint8)[starts]
+    first = data[starts]
     others = starts[first != ord("{")].tolist()
     return all(block[at : at + 1].isspace() and block[at : at + 200].lstrip()[:1] == b"{" for at in others)
 
@@ -132,7 +185,7 @@ def _keeps_text(field: pa.Field) -> bool:
 
 def _as_text(value: object) -> object:
     """What stands in a JSON or VARCHAR column for a parsed value: text as it is, the rest as JSON text."""
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, str | JsonText):
         return value
     return JsonText(json_text(value)) if isinstance(value, dict | list) else value
 

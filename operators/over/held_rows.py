@@ -5,39 +5,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.batch import END_OF_TIME, Int64Array
 from millrace.operators.operator import VNODE, StateDelta
 from millrace.state.hashing import hash_columns, vnodes_of
-from millrace.state.row_store import RowStore
 
 _RUNS_MAX = 8
 
 
 @dataclass(slots=True)
 class _Run:
-    """Ascending ticks with the row of each; those before `start` are gone."""
+    """Rows by ascending tick, with the number of each; those before `start` are gone."""
 
+    data: pa.RecordBatch
     ticks: Int64Array
     rows: Int64Array
     start: int = 0
 
+    def __len__(self) -> int:
+        return len(self.ticks) - self.start
+
+    def part(self, end: int) -> _Run:
+        """What is left of it up to `end`."""
+        start = self.start
+        return _Run(self.data.slice(start, end - start), self.ticks[start:end], self.rows[start:end])
+
 
 class HeldRows:
-    """Owns rows of one schema, each due at a tick. Rows of equal tick come out in the order they came in."""
+    """Owns rows of one schema, each due at a tick. Rows of equal tick come out in the order they came in.
+
+    Rows lie in runs; a run that came in order and is popped alone is never copied.
+    """
 
     def __init__(self, schema: pa.Schema, keys: tuple[int, ...], vnodes: int) -> None:
         self._schema = schema
         self._keys = keys
         self._vnodes = vnodes
-        self._store = RowStore(schema)
         self._runs: list[_Run] = []
+        self._next = 0
         self._mark: int | None = None
-        self._gone: list[tuple[Int64Array, pa.RecordBatch]] = []
+        self._gone: list[tuple[Int64Array, npt.NDArray[np.uint16]]] = []
 
     def __len__(self) -> int:
-        return len(self._store)
+        return sum(len(run) for run in self._runs)
 
     @property
     def earliest(self) -> int:
@@ -51,63 +63,58 @@ class HeldRows:
 
     def add(self, data: pa.RecordBatch, ticks: Int64Array) -> None:
         """Hold rows until their ticks."""
-        if not len(ticks):
+        count = len(ticks)
+        if not count:
             return
-        rows = self._store.append(data)
-        if len(ticks) > 1 and (ticks[1:] < ticks[:-1]).any():
+        if count > 1 and (ticks[1:] < ticks[:-1]).any():
             order = np.argsort(ticks, kind="stable")
-            ticks, rows = ticks[order], rows[order]
-        last = self._runs[-1] if self._runs else None
-        if last is not None and len(last.ticks) - last.start < 4096 and last.ticks[-1] <= ticks[0]:
-            last.ticks = np.concatenate([last.ticks[last.start :], ticks])
-            last.rows = np.concatenate([last.rows[last.start :], rows])
-            last.start = 0
-        else:
-            self._runs.append(_Run(np.array(ticks), rows))
+            data, ticks = data.take(pa.array(order)), ticks[order]
+        rows = np.arange(self._next, self._next + count)
+        self._next += count
+        self._runs.append(_Run(data, ticks, rows))
         if len(self._runs) > _RUNS_MAX:
-            self._runs = [_Run(*self._merged(self._runs, [len(run.ticks) for run in self._runs]))]
+            self._tidy()
 
     def pop(self, below: int) -> tuple[pa.RecordBatch, Int64Array] | None:
         """The rows with ticks below a tick (END_OF_TIME: all), in order, with their ticks; None where there are none."""
-        if below == END_OF_TIME:
-            ends = [len(run.ticks) for run in self._runs]
-        else:
-            ends = [int(np.searchsorted(run.ticks, below)) for run in self._runs]
-        due = [(run, end) for run, end in zip(self._runs, ends, strict=True) if end > run.start]
+        due: list[_Run] = []
+        for run in self._runs:
+            end = len(run.ticks) if below == END_OF_TIME else int(np.searchsorted(run.ticks, below))
+            if end > run.start:
+                due.append(run.part(end))
+                run.start = end
         if not due:
             return None
-        ticks, rows = self._merged([run for run, _ in due], [end for _, end in due])
-        for run, end in due:
-            run.start = end
-        self._runs = [run for run in self._runs if run.start < len(run.ticks)]
-        data = self._store.gather(rows)
+        popped = _merged(due)
+        self._runs = [run for run in self._runs if len(run)]
+        for run in self._runs:
+            if run.start > 2 * len(run):  # let go of the buffers behind the few rows left
+                left = run.part(len(run.ticks))
+                run.data = left.data.take(pa.array(np.arange(len(left))))
+                run.ticks, run.rows, run.start = left.ticks.copy(), left.rows.copy(), 0
         if self._mark is not None:
-            told = rows < self._mark
+            told = popped.rows < self._mark
             if told.any():
-                picked = data.filter(pa.array(told)) if not told.all() else data
-                self._gone.append((rows[told], picked.select([self._schema.names[k] for k in self._keys])))
-        self._store.remove(rows)
-        return data, ticks
+                self._gone.append((popped.rows[told], self._vnodes_of(popped.data.filter(pa.array(told)))))
+        return popped.data, popped.ticks
 
     def capture(self, *, changes: bool) -> StateDelta:
         """Table of `c0` … (the rows), `_tick`, `_row`, and the vnode of the key."""
         complete = not changes or self._mark is None
-        rows = self._store.live() if complete else self._store.rows_since(self._mark or 0)
-        ticks, numbers = self._merged(self._runs, [len(run.ticks) for run in self._runs])
-        order = np.argsort(numbers)
-        ticks = ticks[order][np.searchsorted(numbers[order], rows)]
-        data = self._store.gather(rows)
+        parts = [run.part(len(run.ticks)) for run in self._runs]
+        whole = _merged(parts) if parts else _nothing(self._schema)
+        fresh = np.flatnonzero(whole.rows >= (0 if complete else self._mark or 0))
+        data = whole.data.take(pa.array(fresh))
         columns = {f"c{i}": column for i, column in enumerate(data.columns)}
-        columns["_tick"] = pa.array(ticks)
-        columns["_row"] = pa.array(rows)
-        columns[VNODE] = pa.array(self._vnodes_of(data.select(self._keys), data.num_rows))
+        columns["_tick"] = pa.array(whole.ticks[fresh])
+        columns["_row"] = pa.array(whole.rows[fresh])
+        columns[VNODE] = pa.array(self._vnodes_of(data))
         deleted = None
         if not complete:
             gone = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in self._gone)])
-            parts = [self._vnodes_of(keys, keys.num_rows) for _, keys in self._gone]
-            vnodes = np.concatenate([np.empty(0, np.uint16), *parts])
+            vnodes = np.concatenate([np.empty(0, np.uint16), *(vnodes for _, vnodes in self._gone)])
             deleted = pa.record_batch({"_row": pa.array(gone), VNODE: pa.array(vnodes)})
-        self._mark = self._store.next_row
+        self._mark = self._next
         self._gone = []
         return StateDelta(("_row",), pa.record_batch(columns), deleted, complete)
 
@@ -119,19 +126,31 @@ class HeldRows:
         data = pa.RecordBatch.from_arrays(table.columns[:width], schema=self._schema)
         self.add(data, np.array(table.column("_tick").to_numpy()))
 
-    def _vnodes_of(self, keys: pa.RecordBatch, rows: int) -> Int64Array:
-        return vnodes_of(hash_columns(keys.columns, rows), self._vnodes)  # type: ignore[return-value]
+    def _vnodes_of(self, rows: pa.RecordBatch) -> npt.NDArray[np.uint16]:
+        keys = [rows.column(key) for key in self._keys]
+        return vnodes_of(hash_columns(keys, rows.num_rows), self._vnodes)
 
-    def _merged(self, runs: list[_Run], ends: list[int]) -> tuple[Int64Array, Int64Array]:
-        """Ticks and rows of several runs from their starts to `ends`, in order."""
-        if len(runs) == 1:
-            part = slice(runs[0].start, ends[0])
-            return runs[0].ticks[part], runs[0].rows[part]
-        parts = [
-            (run.ticks[run.start : end], run.rows[run.start : end])
-            for run, end in zip(runs, ends, strict=True)
-        ]
-        ticks = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
-        rows = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+    def _tidy(self) -> None:
+        """Merge the last runs until each is at least twice the next: a row is merged a logarithmic number of times."""
+        runs = self._runs
+        while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
+            last, before = runs.pop(), runs.pop()
+            runs.append(_merged([before.part(len(before.ticks)), last.part(len(last.ticks))]))
+
+
+def _merged(runs: list[_Run]) -> _Run:
+    """Whole runs as one, in order."""
+    if len(runs) == 1:
+        return runs[0]
+    ticks = np.concatenate([run.ticks for run in runs])
+    rows = np.concatenate([run.rows for run in runs])
+    data = pa.concat_batches([run.data for run in runs])
+    if (ticks[1:] < ticks[:-1]).any() or (rows[1:] < rows[:-1]).any():
         order = np.lexsort((rows, ticks))
-        return ticks[order], rows[order]
+        ticks, rows, data = ticks[order], rows[order], data.take(pa.array(order))
+    return _Run(data, ticks, rows)
+
+
+def _nothing(schema: pa.Schema) -> _Run:
+    none = np.empty(0, np.int64)
+    return _Run(pa.RecordBatch.from_pylist([], schema=schema), none, none)

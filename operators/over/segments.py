@@ -68,10 +68,13 @@ def narrowed(calls: Sequence[AggregateCall], schema: pa.Schema) -> tuple[list[in
 
 
 class SegmentCalls:
-    """Answers calls for chosen rows of segments."""
+    """Answers calls for chosen rows of segments. With `only_frame`, lag sees no row before the frame."""
 
-    def __init__(self, calls: Sequence[AggregateCall], frame: Frame, per_us: int) -> None:
+    def __init__(
+        self, calls: Sequence[AggregateCall], frame: Frame, per_us: int, *, only_frame: bool = False
+    ) -> None:
         self._calls = tuple(calls)
+        self._only_frame = only_frame
         self._frame = frame
         self._per_us = per_us
 
@@ -126,6 +129,8 @@ class SegmentCalls:
         offset = _whole(call, "offset", 1)
         places = targets - offset if call.function == "lag" else targets + offset
         floor = rows.lows[targets] if rows.starts is None else rows.starts[targets]
+        if self._only_frame:
+            floor = np.maximum(floor, targets + (self._frame.start or 0))
         inside = (places >= floor) & (places < rows.highs[targets])
         values = _picked(rows, call, places, inside)
         default = call.option("default")

@@ -66,7 +66,7 @@ class OverAggregate(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.over.operator import OverOperator  # deferred: kernels import numba
 
-        return OverOperator(self, context)
+        return OverOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {
@@ -87,7 +87,7 @@ class RowBufferAggregate(OperatorSpec):
 
     The output is the input's columns, then the calls, named `names` (of the calls only): for every row, or
     for every `rows`-th row of a key. With `expire_after` (µs) a row more than that after the key's last one
-    (by column `time`, as in OverAggregate) finds the buffer empty.
+    (by column `time`, as in OverAggregate) finds the buffer empty, and so does one that comes when the watermark is.
     """
 
     title: ClassVar[str] = "RowBufferAggregate"
@@ -134,7 +134,7 @@ class RowBufferAggregate(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.over.operator import OverOperator  # deferred: kernels import numba
 
-        return OverOperator(self, context)
+        return OverOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {

@@ -7,13 +7,15 @@ linked newest last time first, from `heads[slot]`. Every session that is not FRE
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-Int64s = npt.NDArray[np.int64]
-Int32s = npt.NDArray[np.int32]
-Bytes = npt.NDArray[np.uint8]
+# An element of a typed array is an array to the checkers, and a number to Numba.
+Int64s = Any
+Int32s = Any
+Bytes = Any
 
 FREE, OPEN, DEAD = 0, 1, 2
 """The low two bits of a flag. DEAD: joined to another, kept only until its heap entry comes up."""

@@ -13,7 +13,8 @@ from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.grouping import place_calls
 from millrace.planner.binder.windows import CLOCK_FUNCTIONS, is_processing_time
 from millrace.planner.dialect.nodes import position_of
-from millrace.planner.logical import Over, Ranking, Relation, RowBuffer, SortKey
+from millrace.planner.logical import Over, Relation, RowBuffer
+from millrace.planner.ranking import Ranking, SortKey
 
 RANKS = frozenset({"row_number", "rank", "dense_rank"})
 WHOLE_PARTITION = Frame(FrameUnit.ROWS, None, None)
@@ -90,9 +91,9 @@ def _time_order(relation: Relation, order: Order, places: Sequence[int]) -> tupl
     """Whether the order is one of time, and by which column (None: by arrival)."""
     if not order:
         return True, None
-    if len(order) > 1 or order[0][1]:
+    (value, descending, _), *others = order
+    if others or descending:
         return False, None
-    value = order[0][0]
     if isinstance(value, Call) and value.function in CLOCK_FUNCTIONS:
         return True, None
     if isinstance(value, Column) and is_processing_time(relation, value.index):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from millrace.errors import Position
 from millrace.operators.aggregates.calls import CHANGES
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.operators.functions import types as sql
-from millrace.planner.binder.calls import FIRST_BOUND, FIRST_OVER, Calls, bind_order
+from millrace.planner.binder.calls import FIRST_BOUND, FIRST_OVER, Calls
 from millrace.planner.binder.errors import invalid, unsupported
 from millrace.planner.binder.grouping import (
     Grouped,
@@ -27,21 +28,13 @@ from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Scope
+from millrace.planner.binder.select_list import Item, Sort, group_key, sort_items, starred, title_of
 from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
-from millrace.planner.expressions import column, rewrite, walk
-from millrace.planner.logical import (
-    Aggregate,
-    AssignWindow,
-    Filter,
-    Project,
-    Relation,
-    Session,
-    SortKey,
-    TopN,
-    Union,
-)
+from millrace.planner.expressions import column, rewrite
+from millrace.planner.logical import Aggregate, AssignWindow, Filter, Project, Relation, Session, Union
+from millrace.planner.ranking import SortKey, TopN
 
 
 class Names(Protocol):
@@ -69,15 +62,6 @@ class BoundQuery:
     limit: int | None = None
     offset: int = 0
     key: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One select-list column: its name, its value over the block's input, and the node it came from."""
-
-    name: str
-    value: Expression
-    node: object
 
 
 @dataclass(slots=True)
@@ -216,15 +200,12 @@ class QueryBinder:
         having, qualify = node.args.get("having"), node.args.get("qualify")
         conditions = [None if c is None else binder.condition(c.this) for c in (having, qualify)]
         order = node.args.get("order")
-        sort = _sort(order.expressions if order is not None else [], binder, items)
+        sort = sort_items(order.expressions if order is not None else [], binder, items)
         if clause is not None or calls.aggregates or having is not None:
             relation, resolve = self._grouped(node, scope, clause, calls, items, binder)
         else:
             check_no_emission(node)
-            relation = scope.relation
-
-            def resolve(e: Expression, at: object) -> Expression:
-                return _resolve_plain(e, scope.relation, at)
+            relation, resolve = scope.relation, partial(_resolve_plain, scope.relation)
 
         if conditions[0] is not None:
             relation = Filter(relation, resolve(conditions[0], having))
@@ -251,10 +232,10 @@ class QueryBinder:
             )
             if isinstance(star, exp.Star):
                 qualifier = inner.table if isinstance(inner, exp.Column) else None
-                items += _starred(star, scope.star(qualifier or None, expression), expression, binder)
+                items += starred(star, scope.star(qualifier or None, expression), expression, binder)
                 continue
             value = binder.bind(inner)
-            items.append(Item(_title(expression, value, position), value, expression))
+            items.append(Item(title_of(expression, value, position), value, expression))
         return items
 
     def _grouped(
@@ -307,9 +288,11 @@ class QueryBinder:
             if isinstance(expression, nodes.GroupWindow):
                 windowed = True
             elif not isinstance(expression, exp.Cube | exp.Rollup | exp.GroupingSets):
-                plain.append(grouping.add(_key(expression, items, binder)))
+                plain.append(grouping.add(group_key(expression, items, binder)))
         lists = grouping_sets(clause)
-        sets = [[tuple(grouping.add(_key(e, items, binder)) for e in one) for one in many] for many in lists]
+        sets = [
+            [tuple(grouping.add(group_key(e, items, binder)) for e in one) for one in many] for many in lists
+        ]
         grouping.sets = cross_sets(plain, sets)
         return windowed
 
@@ -386,7 +369,7 @@ class QueryBinder:
         order = node.args.get("order")
         binder = ScalarBinder(Scope.of(relation, None), "ORDER BY")
         items = [Item(f.name, column(relation.schema, i), node) for i, f in enumerate(relation.schema)]
-        sort = _sort(order.expressions if order is not None else [], binder, items)
+        sort = sort_items(order.expressions if order is not None else [], binder, items)
         keys = tuple(SortKey(s.place, s.descending, s.nulls_first) for s in sort if s.place is not None)
         return BoundQuery(relation, keys, _count(node, "limit"), _count(node, "offset") or 0)
 
@@ -395,17 +378,6 @@ class Resolve(Protocol):
     """Turns an expression over a block's input into one over a later stage of the block."""
 
     def __call__(self, e: Expression, at: object, /) -> Expression: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Sort:
-    """One ORDER BY item: the select-list place it names, or a value of its own."""
-
-    place: int | None
-    value: Expression
-    descending: bool
-    nulls_first: bool
-    node: object
 
 
 def renamed(relation: Relation, columns: Sequence[str], node: object) -> Relation:
@@ -476,105 +448,6 @@ def _check_session(relation: Relation, grouping: Grouping, node: object) -> None
         )
 
 
-def _starred(star: exp.Star, columns: Sequence[Column], node: object, binder: ScalarBinder) -> list[Item]:
-    dropped = {i.name.casefold() for i in star.args.get("except_") or []}
-    unknown = dropped - {c.name.casefold() for c in columns}
-    if unknown:
-        raise invalid(node, "MR1101", f"there is no column named {min(unknown)} to leave out")
-    renames = {a.this.name.casefold(): a.alias for a in star.args.get("rename") or []}
-    replaced = {a.alias.casefold(): a.this for a in star.args.get("replace") or []}
-    items = []
-    for c in columns:
-        folded = c.name.casefold()
-        if folded in dropped:
-            continue
-        value = binder.bind(replaced[folded]) if folded in replaced else c
-        items.append(Item(renames.get(folded, c.name), value, node))
-    return items
-
-
-def _title(node: exp.Expr, value: Expression, position: int) -> str:
-    if isinstance(node, exp.Alias):
-        return node.alias
-    inner = node
-    while isinstance(inner, exp.Paren | exp.Cast | exp.TryCast):
-        inner = inner.this
-    if isinstance(inner, exp.Column):
-        return value.name if isinstance(value, Column) and value.index >= 0 else inner.name
-    if isinstance(inner, exp.Dot):
-        return inner.expression.name
-    if isinstance(inner, nodes.WindowBound):
-        return f"window_{inner.args['bound']}"
-    if isinstance(inner, exp.Window | nodes.RowsWindow):
-        inner = inner.this
-    if isinstance(inner, nodes.Call):
-        return str(inner.this)
-    return f"column{position + 1}"
-
-
-def _key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Expression:
-    inner = node.this if isinstance(node, exp.Paren) else node
-    if isinstance(inner, exp.Literal) and not inner.is_string:
-        place = int(inner.this) if inner.this.isdigit() else 0
-        if not 1 <= place <= len(items):
-            raise invalid(node, "MR1133", f"GROUP BY {inner.this}: the select list has {len(items)} columns")
-        value = items[place - 1].value
-    else:
-        value = binder.bind(inner)
-    if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in walk(value)):
-        raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate", "use a subquery")
-    relation = binder.scope.relation
-    return rewrite(
-        value,
-        lambda e: (
-            resolve_bound(e, relation, relation.bounds, node)
-            if isinstance(e, Column) and e.index <= -FIRST_BOUND
-            else None
-        ),
-    )
-
-
-def _sort(nodes_: Sequence[exp.Expr], binder: ScalarBinder, items: Sequence[Item]) -> list[Sort]:
-    found = []
-    for node in nodes_:
-        inner = node.this if isinstance(node, exp.Ordered) else node
-        if isinstance(inner, exp.Literal) and not inner.is_string:
-            place = int(inner.this) if inner.this.isdigit() else 0
-            if not 1 <= place <= len(items):
-                raise invalid(
-                    node, "MR1133", f"ORDER BY {inner.this}: the select list has {len(items)} columns"
-                )
-            ((_, descending, first),) = bind_order([_reordered(node)], binder)
-            found.append(Sort(place - 1, items[place - 1].value, descending, first, node))
-            continue
-        named = _named_item(inner, items)
-        if named is not None:
-            ((_, descending, first),) = bind_order([_reordered(node)], binder)
-            found.append(Sort(named, items[named].value, descending, first, node))
-            continue
-        ((value, descending, first),) = bind_order([node], binder)
-        at = next((i for i, item in enumerate(items) if item.value == value), None)
-        found.append(Sort(at, value, descending, first, node))
-    return found
-
-
-def _reordered(node: exp.Expr) -> exp.Expr:
-    """The same direction over a constant, where the value is known already."""
-    if not isinstance(node, exp.Ordered):
-        return exp.Literal.number(1)
-    return exp.Ordered(
-        this=exp.Literal.number(1), desc=node.args.get("desc"), nulls_first=node.args.get("nulls_first")
-    )
-
-
-def _named_item(node: exp.Expr, items: Sequence[Item]) -> int | None:
-    """ORDER BY prefers names of the select list over columns of the input."""
-    if not isinstance(node, exp.Column) or node.table:
-        return None
-    hits = [i for i, item in enumerate(items) if item.name.casefold() == node.name.casefold()]
-    return hits[0] if len(hits) == 1 else None
-
-
 def _count(node: exp.Expr, clause: str) -> int | None:
     found = node.args.get(clause)
     if found is None:
@@ -585,7 +458,7 @@ def _count(node: exp.Expr, clause: str) -> int | None:
     return int(value.this)
 
 
-def _resolve_plain(e: Expression, relation: Relation, at: object) -> Expression:
+def _resolve_plain(relation: Relation, e: Expression, at: object) -> Expression:
     def change(part: Expression) -> Expression | None:
         if isinstance(part, Column) and part.index <= -FIRST_BOUND:
             return resolve_bound(part, relation, relation.bounds, at)

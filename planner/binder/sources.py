@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from millrace.errors import MillraceError
 from millrace.operators.connectors.options import Options
+from millrace.operators.connectors.push import PushSpec
 from millrace.operators.connectors.registry import common_options, source_spec
 from millrace.operators.expressions.tree import Expression
 from millrace.operators.functions import types as sql
@@ -39,6 +41,8 @@ def bind_source(statement: CreateSource) -> Scan:
     connector = statement.connector
     options = {} if connector is None else options_of(connector)
     spec = open_source(connector, options, schema)
+    if isinstance(spec, PushSpec):
+        spec = replace(spec, name=str(statement.name))
     own = common_options(options)
     computed, schema = _computed(statement.columns, spec)
     time = _event_time(statement.watermark, own, schema, spec)

@@ -152,7 +152,7 @@ def emission_of(node: exp.Expr, relation: Relation, *, windowed: bool) -> Emitti
                 "use EMIT CHANGES",
             )
         return Emitting(EVERY_RECORD, us, table)
-    if mode == "interval":
+    if emit is not None and mode == "interval":
         return Emitting(Emission(EmissionKind.INTERVAL, int(emit.args["us"])), us, table)
     assert mode == "changes", mode
     return Emitting(CHANGES, us, table)

@@ -8,8 +8,9 @@ from sqlglot import exp
 
 from millrace.planner.dialect.cursor import OTHER, RESERVED, Cursor, words
 from millrace.planner.dialect.durations import read_duration, unit_named
-from millrace.planner.dialect.nodes import Call, NamedArgument, RowsWindow
+from millrace.planner.dialect.nodes import Call, NamedArgument, RowsWindow, TypeName
 from millrace.planner.dialect.tokens import Kind, Token
+from millrace.planner.dialect.types import read_type
 
 CONSTANTS = frozenset(("CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME", "LOCALTIMESTAMP", "LOCALTIME"))
 """Functions that are called without parentheses."""
@@ -43,8 +44,13 @@ def read_call(cursor: Cursor) -> exp.Expression:
     call = special(cursor, token) if special is not None else None
     if call is None:
         call = _plain(cursor, token)
-    cursor.expect(")")
     cursor.placed(call, token)
+    if token.word == "JSON_VALUE" and cursor.take("RETURNING"):
+        at = cursor.here
+        to = cursor.placed(TypeName(this=read_type(cursor).text), at)
+        cursor.expect(")")
+        return cursor.placed(exp.Cast(this=call, to=to), token)
+    cursor.expect(")")
     _modified(cursor, call)
     return read_over(cursor, call) if cursor.at("OVER") else call
 
@@ -297,7 +303,7 @@ def _frame(cursor: Cursor) -> exp.WindowSpec:
         cursor.expect("AND")
         end, end_side = _frame_bound(cursor)
     if cursor.at("EXCLUDE"):
-        cursor.fail("EXCLUDE in a window frame is not supported", "MR1923")
+        cursor.fail("EXCLUDE in a window frame is not supported", "MR1983")
     node = exp.WindowSpec(kind=token.word, start=start, start_side=start_side, end=end, end_side=end_side)
     return cursor.placed(node, token)
 

@@ -17,7 +17,7 @@ from millrace.planner.dialect.definitions import (
     read_query_end,
 )
 from millrace.planner.dialect.options import read_option_name, read_option_value, read_options
-from millrace.planner.dialect.queries import CLAUSE_WORDS, read_condition, read_query
+from millrace.planner.dialect.queries import CLAUSE_WORDS, apply_changes, read_condition, read_query
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.statements import (
     Alter,
@@ -64,7 +64,7 @@ def _statement(cursor: Cursor, head: Head) -> Statement:
         cursor.advance()
         return reader(cursor, head)
     if token.word in _REFUSED:
-        cursor.fail(f"{token.word} is not supported", "MR1935", hint=_REFUSED[token.word])
+        cursor.fail(f"{token.word} is not supported", "MR1995", hint=_REFUSED[token.word])
     words = [*_READERS, "SELECT", "WITH", "VALUES"]
     close = difflib.get_close_matches(token.word, words, 1, 0.6) if token.kind is Kind.WORD else []
     hint = f"did you mean {close[0]}?" if close else None
@@ -84,7 +84,7 @@ def _inner(cursor: Cursor) -> Statement:
 def _select(cursor: Cursor, head: Head) -> Statement:
     found = read_query(cursor, may_store=True)
     options, into = read_query_end(cursor, (), found.into)
-    rest, connectors = split_options(cursor, options)
+    rest, connectors = split_options(cursor, apply_changes(cursor, found.query, options))
     if into is not None:
         return InsertQuery(target=into, query=found.query, options=rest, connectors=connectors, **head)
     return SelectStatement(query=found.query, options=rest, connectors=connectors, **head)
@@ -92,7 +92,7 @@ def _select(cursor: Cursor, head: Head) -> Statement:
 
 def _insert(cursor: Cursor, head: Head) -> Statement:
     if cursor.at("OVERWRITE"):
-        cursor.fail("INSERT OVERWRITE is not supported", "MR1935", hint="use INSERT INTO")
+        cursor.fail("INSERT OVERWRITE is not supported", "MR1995", hint="use INSERT INTO")
     cursor.expect("INTO")
     cursor.take("TABLE")
     target = cursor.name("a table")
@@ -105,7 +105,7 @@ def _insert(cursor: Cursor, head: Head) -> Statement:
         cursor.unexpected("VALUES", "SELECT")
     query = read_query(cursor).query
     options, _ = read_query_end(cursor, (), target)
-    rest, connectors = split_options(cursor, options)
+    rest, connectors = split_options(cursor, apply_changes(cursor, query, options))
     return InsertQuery(
         target=target, query=query, columns=columns, options=rest, connectors=connectors, **head
     )
@@ -141,7 +141,7 @@ def _update(cursor: Cursor, head: Head) -> Statement:
 
     assignments = tuple(cursor.commas(assignment))
     if cursor.at("FROM"):
-        cursor.fail("UPDATE … FROM is not supported", "MR1939", hint="use a subquery in SET")
+        cursor.fail("UPDATE … FROM is not supported", "MR1999", hint="use a subquery in SET")
     return Update(target=target, assignments=assignments, where=read_condition(cursor), **head)
 
 
@@ -149,7 +149,7 @@ def _delete(cursor: Cursor, head: Head) -> Statement:
     cursor.expect("FROM")
     target = cursor.name("a table")
     if cursor.at("USING"):
-        cursor.fail("DELETE … USING is not supported", "MR1939", hint="use WHERE … IN (SELECT …)")
+        cursor.fail("DELETE … USING is not supported", "MR1999", hint="use WHERE … IN (SELECT …)")
     return Delete(target=target, where=read_condition(cursor), **head)
 
 

@@ -179,14 +179,15 @@ class Cursor:
                     hint = "take out the comma before it"
                 self.fail(f"expected {what}, found the reserved word {token.word}", "MR1011", hint=hint)
             self.unexpected(what)
-        self.advance()
-        return self.placed(exp.Identifier(this=token.text, quoted=token.kind is Kind.QUOTED), token)
+        return self.label(what)
 
     def label(self, what: str = "a name") -> exp.Identifier:
         """A name after AS or a dot, where reserved words are clear enough."""
         token = self.here
         if token.kind not in (Kind.QUOTED, Kind.WORD):
             self.unexpected(what)
+        if not token.text:
+            self.fail("a name can not be empty", "MR1009")
         self.advance()
         return self.placed(exp.Identifier(this=token.text, quoted=token.kind is Kind.QUOTED), token)
 
@@ -291,19 +292,19 @@ def _close(token: Token, possible: Sequence[str]) -> str | None:
 _STARTS = words("SELECT INSERT CREATE DROP ALTER UPDATE DELETE SHOW DESCRIBE EXPLAIN SET WITH")
 _WORDS = (*sorted(RESERVED), *sorted(CLAUSES))
 _REFUSED = {
-    "LATERAL": ("LATERAL VIEW", "MR1902", "use CROSS JOIN UNNEST(…)"),
-    "PIVOT": ("PIVOT", "MR1903", "use aggregates with FILTER (WHERE …)"),
-    "UNPIVOT": ("UNPIVOT", "MR1903", "use UNION ALL, or CROSS JOIN UNNEST(ARRAY[…])"),
-    "TABLESAMPLE": ("TABLESAMPLE", "MR1904", "use WHERE rand() < …"),
-    "PREWHERE": ("PREWHERE", "MR1905", "use WHERE"),
-    "CONNECT": ("CONNECT BY", "MR1906", None),
-    "START": ("START WITH", "MR1906", None),
-    "CLUSTER": ("CLUSTER BY", "MR1907", "use ORDER BY with LIMIT"),
-    "DISTRIBUTE": ("DISTRIBUTE BY", "MR1907", "rows are distributed by the plan"),
-    "SORT": ("SORT BY", "MR1907", "use ORDER BY with LIMIT"),
-    "RETURNING": ("RETURNING", "MR1908", None),
-    "FOR": ("FOR UPDATE", "MR1909", "reads take no locks"),
-    "COLLATE": ("COLLATE", "MR1910", "compare lower(…) or upper(…)"),
-    "NATURAL": ("NATURAL JOIN", "MR1911", "name the columns with USING (…)"),
-    "TOP": ("TOP", "MR1912", "use ORDER BY … LIMIT"),
+    "LATERAL": ("LATERAL VIEW", "MR1963", "use CROSS JOIN UNNEST(…)"),
+    "PIVOT": ("PIVOT", "MR1964", "use aggregates with FILTER (WHERE …)"),
+    "UNPIVOT": ("UNPIVOT", "MR1964", "use UNION ALL, or CROSS JOIN UNNEST(ARRAY[…])"),
+    "TABLESAMPLE": ("TABLESAMPLE", "MR1965", "use WHERE rand() < …"),
+    "PREWHERE": ("PREWHERE", "MR1966", "use WHERE"),
+    "CONNECT": ("CONNECT BY", "MR1967", None),
+    "START": ("START WITH", "MR1967", None),
+    "CLUSTER": ("CLUSTER BY", "MR1968", "use ORDER BY with LIMIT"),
+    "DISTRIBUTE": ("DISTRIBUTE BY", "MR1968", "rows are distributed by the plan"),
+    "SORT": ("SORT BY", "MR1968", "use ORDER BY with LIMIT"),
+    "RETURNING": ("RETURNING", "MR1969", None),
+    "FOR": ("FOR UPDATE", "MR1970", "reads take no locks"),
+    "COLLATE": ("COLLATE", "MR1971", "compare lower(…) or upper(…)"),
+    "NATURAL": ("NATURAL JOIN", "MR1972", "name the columns with USING (…)"),
+    "TOP": ("TOP", "MR1973", "use ORDER BY … LIMIT"),
 }

@@ -26,6 +26,9 @@ from millrace.planner.dialect.nodes import Call, Interval, TypeName
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.types import read_type
 
+CHAIN_MAX = 150
+"""Operators in a row, AND and OR aside: each is a level of the tree, and those who walk it recurse."""
+
 _COMPARISONS: dict[str, type[exp.Expression]] = {
     "=": exp.EQ,
     "==": exp.EQ,
@@ -60,16 +63,19 @@ def read_operand(cursor: Cursor, least: int) -> exp.Expression:
     """An expression of operators that bind at least as tightly as `least`."""
     cursor.enter()
     left = _prefixed(cursor, least)
+    count = 0
     while True:
-        token = cursor.here
-        word = token.word
+        word = cursor.here.word
         plain = _PLAIN.get(word)
         if plain is not None:
             level, kind = plain
             if level < least:
                 break
-            cursor.advance()
-            left = kind(this=left, expression=read_operand(cursor, level + 1))
+            if level in (AND, OR):
+                left = _connected(cursor, left, word)
+            else:
+                cursor.advance()
+                left = kind(this=left, expression=read_operand(cursor, level + 1))
         elif word in _COMPARISONS:
             if least > COMPARISON:
                 break
@@ -82,8 +88,30 @@ def read_operand(cursor: Cursor, least: int) -> exp.Expression:
             if following is None:
                 break
             left = following
+        count += 1
+        if count > CHAIN_MAX:
+            cursor.fail(
+                f"more than {CHAIN_MAX} operators in a row", "MR1012", hint="group them with parentheses"
+            )
     cursor.leave()
     return left
+
+
+def _connected(cursor: Cursor, left: exp.Expression, word: str) -> exp.Expression:
+    """`left AND b AND c …`. Long chains become balanced trees, so that depth grows with the logarithm only."""
+    level, kind = _PLAIN[word]
+    operands = [left]
+    while cursor.take(word):
+        operands.append(read_operand(cursor, level + 1))
+    if len(operands) <= 8:
+        for operand in operands[1:]:
+            left = kind(this=left, expression=operand)
+        return left
+    while len(operands) > 1:
+        pairs = zip(operands[::2], operands[1::2], strict=False)
+        rest = operands[-1:] if len(operands) % 2 else []
+        operands = [kind(this=one, expression=other) for one, other in pairs] + rest
+    return operands[0]
 
 
 def _prefixed(cursor: Cursor, least: int) -> exp.Expression:
@@ -148,7 +176,7 @@ def _matched(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
     node: exp.Expression
     if word == "BETWEEN":
         if cursor.at_any(("SYMMETRIC", "ASYMMETRIC")):
-            cursor.fail("BETWEEN SYMMETRIC is not supported", "MR1915", hint="use least(…) and greatest(…)")
+            cursor.fail("BETWEEN SYMMETRIC is not supported", "MR1975", hint="use least(…) and greatest(…)")
         low = read_operand(cursor, OTHER)
         cursor.expect("AND")
         node = exp.Between(this=left, low=low, high=read_operand(cursor, OTHER))
@@ -175,7 +203,7 @@ def _matched(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
 
 def _in(cursor: Cursor, left: exp.Expression) -> exp.Expression:
     if cursor.at("UNNEST"):
-        cursor.fail("IN UNNEST(…) is not supported", "MR1918", hint="use = ANY(array)")
+        cursor.fail("IN UNNEST(…) is not supported", "MR1978", hint="use = ANY(array)")
     start = cursor.expect("(")
     if cursor.at_query():
         node = exp.In(this=left, query=cursor.placed(exp.Subquery(this=cursor.query()), start))
@@ -210,7 +238,7 @@ def _zone(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
 def _power(cursor: Cursor, left: exp.Expression) -> exp.Expression:
     cursor.fail(
         "the operator ^ means different things in different systems",
-        "MR1914",
+        "MR1974",
         hint="use power(a, b) or a # b",
     )
 
@@ -230,7 +258,7 @@ _STEPS: dict[str, tuple[int, Callable[[Cursor, exp.Expression], exp.Expression |
 
 def _suffixed(cursor: Cursor, node: exp.Expression) -> exp.Expression:
     """`node` with the casts, fields and elements behind it."""
-    while True:
+    for _ in range(CHAIN_MAX):
         token = cursor.here
         if token.word == "::":
             cursor.advance()
@@ -241,16 +269,17 @@ def _suffixed(cursor: Cursor, node: exp.Expression) -> exp.Expression:
             cursor.advance()
             node = exp.Dot(this=node, expression=cursor.label("a field's name"))
             if cursor.here.word == "(":
-                cursor.fail("functions are not called with a dot", "MR1919", hint="write f(x) for x.f()")
+                cursor.fail("functions are not called with a dot", "MR1979", hint="write f(x) for x.f()")
         elif token.word == "[":
             cursor.advance()
             element = cursor.expression()
             if cursor.at(":"):
-                cursor.fail("slices are not supported", "MR1917", hint="use array_slice(a, from, to)")
+                cursor.fail("slices are not supported", "MR1977", hint="use array_slice(a, from, to)")
             cursor.expect("]")
             node = exp.Bracket(this=node, expressions=[element])
         else:
             return node
+    cursor.fail(f"more than {CHAIN_MAX} casts, fields and elements in a row", "MR1012")
 
 
 def read_primary(cursor: Cursor) -> exp.Expression:
@@ -299,10 +328,10 @@ def _bracketed(cursor: Cursor) -> exp.Expression:
         cursor.advance()
         return cursor.placed(exp.Literal.number(f"0.{cursor.advance().text}"), token)
     if token.word in ("?", "@", "$", ":"):
-        cursor.fail("parameters are not supported", "MR1916", hint="use ${NAME} and set it as a variable")
+        cursor.fail("parameters are not supported", "MR1976", hint="use ${NAME} and set it as a variable")
     if token.word == "{":
         cursor.fail(
-            "{…} is not supported", "MR1921", hint="write ROW(…), named_struct('a', 1) or MAP['k', v]"
+            "{…} is not supported", "MR1981", hint="write ROW(…), named_struct('a', 1) or MAP['k', v]"
         )
     cursor.unexpected("an expression")
 
@@ -396,7 +425,7 @@ def _cast(cursor: Cursor) -> exp.Expression:
     to = cursor.placed(TypeName(this=read_type(cursor).text), at)
     if cursor.at("FORMAT"):
         cursor.fail(
-            "CAST with FORMAT is not supported", "MR1922", hint="use to_timestamp(text, format) or to_char"
+            "CAST with FORMAT is not supported", "MR1982", hint="use to_timestamp(text, format) or to_char"
         )
     cursor.expect(")")
     kind = exp.Cast if token.word == "CAST" else exp.TryCast
@@ -412,7 +441,7 @@ def read_column(cursor: Cursor) -> exp.Expression:
         parts.append(cursor.label())
         if cursor.here.word == "(":
             cursor.fail(
-                "functions are not called with a dot", "MR1919", hint="write f(x) for x.f()", at=token
+                "functions are not called with a dot", "MR1979", hint="write f(x) for x.f()", at=token
             )
     names = dict(zip(("this", "table", "db", "catalog"), reversed(parts), strict=False))
     return cursor.placed(exp.Column(**names), token)

@@ -31,7 +31,7 @@ exp.Join          this, side ('LEFT'|'RIGHT'|'FULL'|None), kind ('INNER'|'CROSS'
                   method ('ASOF' or None), asof (AsofMatch), within (Within). A comma in FROM is kind 'CROSS'.
 
 Expressions
-  Call            every function call, aggregate or not, whatever syntax it had:
+  Call            every function call, aggregate or not, whatever syntax it had (f(a => 1) has a NamedArgument):
                   EXTRACT(x FROM y) is date_part('x', y); POSITION(a IN b) is strpos(b, a); SUBSTRING(a FROM b FOR c) is
                   substring(a, b, c); TRIM([LEADING|TRAILING|BOTH] c FROM a) is ltrim/rtrim/btrim(a, c);
                   OVERLAY(a PLACING b FROM c FOR d) is overlay(a, b, c, d); CURRENT_TIMESTAMP is current_timestamp();
@@ -47,10 +47,11 @@ Expressions
   exp.Dot         field of an expression that is no plain name: this, expression (exp.Identifier)
   exp.Bracket     this, expressions (one): element of array or map, index as written (SQL counts from 1)
   exp.Star        except_ (list of exp.Identifier), rename/replace lists as sqlglot has them
+  exp.HexString   x'00ff': this is the hex text
   exp.Literal, exp.Boolean, exp.Null, exp.Alias, exp.Paren, exp.Tuple (also ROW(…) is Call 'row'), exp.Ordered
                   (this, desc, nulls_first as the user said, or None)
   Interval        `INTERVAL '5' SECOND`, `INTERVAL '1 day 2 hours'`: months and µs
-  exp.Cast, exp.TryCast   this, to (TypeName); `x::t`, `DATE '2020-01-01'` and `TIMESTAMP '…'` are casts of a string
+  exp.Cast, exp.TryCast   this, to (TypeName); `x::t`, JSON_VALUE(… RETURNING t), `DATE '2020-01-01'` and `TIMESTAMP '…'` are casts of a string
   exp.Array       ARRAY[…]: expressions; exp.Map has keys and values (exp.Array each): MAP {…} and MAP['k', v, …]
   exp.Lambda      x -> e as function argument: expressions (exp.Identifier), this
   exp.And Or Not EQ NEQ GT GTE LT LTE NullSafeEQ NullSafeNEQ Is Between In Like ILike SimilarTo Escape Add Sub Mul Div
@@ -168,7 +169,8 @@ class WindowBound(exp.Expression):
 
 
 class Emit(exp.Expression):
-    """`mode` is 'final', 'changes', 'every_record' (WINDOW clause with EMIT CHANGES) or 'interval' (with `us`)."""
+    """`mode` is 'final', 'changes', 'every_record' (EMIT CHANGES with a WINDOW clause, or
+    with the option 'changes' = 'every_record') or 'interval' (with `us`)."""
 
     arg_types: ClassVar[dict[str, bool]] = {"mode": True, "us": False}
 

@@ -15,7 +15,7 @@ _INTERESTING = re.compile(
   | (?P<variable>\$\{(?P<name>[^}:\n]*)(?::(?P<mode>[-?])(?P<rest>[^}\n]*))?\}?)
   | (?P<quote>')
   | (?P<name_quoted>"[^"]*"?|`[^`]*`?)
-  | (?P<uri>\b(?:FROM|JOIN)\s+(?P<target>[A-Za-z][A-Za-z0-9+.\-]*://[^\s;,()'"]+))
+  | (?P<uri>(?:\b(?:FROM|JOIN)\s+|,\s*)(?P<target>[A-Za-z][A-Za-z0-9+.\-]*://[^\s;,()'"]+))
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
@@ -65,9 +65,7 @@ class _Preparation:
                 self._fill(match, in_string=False)
             elif match["target"] is not None:
                 self._keep(at, match.start("target"))
-                self._put("'", match.start("target"), fixed=True)
-                self._keep(match.start("target"), match.end("target"))
-                self._put("'", match.end("target") - 1, fixed=True)
+                self._quote(*match.span("target"))
             else:
                 if match["comment"] is not None and match[0].startswith("/*+"):
                     self._refuse_hint(match)
@@ -87,12 +85,25 @@ class _Preparation:
         )
         return text, tuple(self._error(text, *problem) for problem in self._problems)
 
+    def _quote(self, start: int, stop: int) -> None:
+        """Puts a bare URI as a string, its variables filled in."""
+        self._put("'", start, fixed=True)
+        at = start
+        while (variable := self._sql.find("${", at, stop)) >= 0:
+            found = _INTERESTING.match(self._sql, variable)
+            assert found is not None
+            self._keep(at, variable)
+            self._fill(found, in_string=True)
+            at = found.end()
+        self._keep(at, stop)
+        self._put("'", stop - 1, fixed=True)
+
     def _refuse_hint(self, match: re.Match[str]) -> None:
         message, advice = (
             "optimizer hints are not supported",
             "take the hint out: /* … */ without + is a comment",
         )
-        self._problems.append(("MR1901", message, advice, match.start(), len(match[0])))
+        self._problems.append(("MR1962", message, advice, match.start(), len(match[0])))
 
     def _keep(self, start: int, stop: int) -> None:
         if stop > start:
@@ -136,7 +147,7 @@ class _Preparation:
         self, text: Text, code: str, message: str, hint: str | None, offset: int, length: int
     ) -> MillraceError:
         position = text.original_position(offset, length)
-        kind = Unsupported if code == "MR1901" else Invalid
+        kind = Unsupported if code == "MR1962" else Invalid
         return kind(message, code=code, hint=hint, position=position, source_text=self._sql)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from millrace.planner.dialect.calls import read_ordered, read_window
-from millrace.planner.dialect.cursor import CLAUSES, OTHER, RESERVED, Cursor
+from millrace.planner.dialect.cursor import CLAUSES, RESERVED, Cursor
 from millrace.planner.dialect.durations import read_duration
 from millrace.planner.dialect.expressions import read_operand
 from millrace.planner.dialect.nodes import AllowLateness, Emit, LateDataTo
@@ -16,7 +16,7 @@ from millrace.planner.dialect.normal_form import Pending, normalise
 from millrace.planner.dialect.relations import read_from
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.windows import at_window_clause, read_table_name, read_window_clause
-from millrace.planner.statements import Name
+from millrace.planner.statements import Name, Option
 
 if TYPE_CHECKING:
     from millrace.planner.statements import Query
@@ -39,6 +39,10 @@ CLAUSE_WORDS = (
     "WITH",
 )
 """Every word that may begin a clause of a query: what a misspelt one is compared with."""
+
+
+OPERANDS_MAX = 100
+"""Queries that set operations put together in one."""
 
 
 class QueryGrammar:
@@ -95,7 +99,7 @@ def read_query(cursor: Cursor, may_store: bool = False) -> Found:
 def _with(cursor: Cursor) -> exp.With:
     token = cursor.expect("WITH")
     if cursor.at("RECURSIVE") and cursor.ahead().word not in ("AS", "("):
-        cursor.fail("WITH RECURSIVE is not supported", "MR1929", hint="a recursion has no end in a stream")
+        cursor.fail("WITH RECURSIVE is not supported", "MR1989", hint="a recursion has no end in a stream")
     return cursor.placed(exp.With(expressions=cursor.commas(lambda: _common_table(cursor))), token)
 
 
@@ -121,6 +125,10 @@ def _common_table(cursor: Cursor) -> exp.CTE:
 def _set_operation(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     left = _intersection(cursor, selects, may_store)
     while cursor.at_any(("UNION", "EXCEPT", "MINUS")):
+        if len(selects.pending) >= OPERANDS_MAX:
+            cursor.fail(
+                f"more than {OPERANDS_MAX} queries in one", "MR1012", hint="name parts with CREATE VIEW"
+            )
         token = cursor.advance()
         distinct = _distinct(cursor)
         kind = exp.Union if token.word == "UNION" else exp.Except
@@ -129,9 +137,15 @@ def _set_operation(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     return left
 
 
+def _check_count(cursor: Cursor, selects: _Selects) -> None:
+    if len(selects.pending) >= OPERANDS_MAX:
+        cursor.fail(f"more than {OPERANDS_MAX} queries in one", "MR1012", hint="name parts with CREATE VIEW")
+
+
 def _intersection(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
     left = _select_or_parenthesis(cursor, selects, may_store)
     while cursor.at("INTERSECT"):
+        _check_count(cursor, selects)
         token = cursor.advance()
         distinct = _distinct(cursor)
         right = _select_or_parenthesis(cursor, selects, False)
@@ -142,7 +156,7 @@ def _intersection(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
 def _distinct(cursor: Cursor) -> bool:
     if cursor.at("BY") or cursor.at("ALL", "BY"):
         cursor.fail(
-            "set operations BY NAME are not supported", "MR1930", hint="list the columns in the same order"
+            "set operations BY NAME are not supported", "MR1990", hint="list the columns in the same order"
         )
     if cursor.take("ALL"):
         return False
@@ -334,13 +348,13 @@ def _in_order(cursor: Cursor, word: str, rank: int) -> None:
 
 def _group(cursor: Cursor) -> exp.Group:
     if cursor.at("ALL") and cursor.ahead().word not in (",", "("):
-        cursor.fail("GROUP BY ALL is not supported", "MR1931", hint="list the columns")
+        cursor.fail("GROUP BY ALL is not supported", "MR1991", hint="list the columns")
     if cursor.take("DISTINCT"):
-        cursor.fail("GROUP BY DISTINCT is not supported", "MR1931")
+        cursor.fail("GROUP BY DISTINCT is not supported", "MR1991")
     node = exp.Group(expressions=cursor.commas(lambda: _group_item(cursor)))
     if cursor.at("WITH") and cursor.ahead().word in ("ROLLUP", "CUBE", "TOTALS"):
         cursor.fail(
-            f"GROUP BY … WITH {cursor.ahead().word} is not supported", "MR1931", hint="write ROLLUP (a, b)"
+            f"GROUP BY … WITH {cursor.ahead().word} is not supported", "MR1991", hint="write ROLLUP (a, b)"
         )
     return node
 
@@ -442,17 +456,17 @@ def _limited(cursor: Cursor, query: Query, word: str) -> None:
             return
         count = _count(cursor)
         if cursor.at(","):
-            cursor.fail("LIMIT a, b is not supported", "MR1932", hint="write LIMIT b OFFSET a")
+            cursor.fail("LIMIT a, b is not supported", "MR1992", hint="write LIMIT b OFFSET a")
         if cursor.at_any(("PERCENT", "%", "BY")):
             cursor.fail(
-                f"LIMIT … {cursor.here.text} is not supported", "MR1932", hint="use ROW_NUMBER() and QUALIFY"
+                f"LIMIT … {cursor.here.text} is not supported", "MR1992", hint="use ROW_NUMBER() and QUALIFY"
             )
     else:
         cursor.take_any(("FIRST", "NEXT"))
         count = exp.Literal.number(1) if cursor.at_any(("ROW", "ROWS")) else _count(cursor)
         cursor.expect_any(("ROW", "ROWS"))
         if cursor.at("WITH", "TIES"):
-            cursor.fail("FETCH … WITH TIES is not supported", "MR1932", hint="use RANK() and QUALIFY")
+            cursor.fail("FETCH … WITH TIES is not supported", "MR1992", hint="use RANK() and QUALIFY")
         cursor.expect("ONLY")
     query.set("limit", cursor.placed(exp.Limit(expression=count), token))
 
@@ -494,11 +508,26 @@ def _lateness(cursor: Cursor) -> AllowLateness:
     return AllowLateness(us=read_duration(cursor, "the allowed lateness", 0))
 
 
+def apply_changes(cursor: Cursor, query: Query, options: tuple[Option, ...]) -> tuple[Option, ...]:
+    """Takes `'changes' = 'every_record'` out of `options` and says it in the query's EMIT CHANGES.
+
+    Raises Invalid MR1074 for another value, or a query that does not emit changes.
+    """
+    for option in options:
+        if option.name.lower() != "changes":
+            continue
+        if option.value.lower() != "every_record":
+            hint = "write 'changes' = 'every_record', or leave it out"
+            cursor.fail(f"changes can not be '{option.value}'", "MR1074", hint=hint, at=option.position)
+        emit = query.args.get("emit")
+        if emit is None or emit.args["mode"] not in ("changes", "every_record"):
+            hint = "add EMIT CHANGES to the query"
+            cursor.fail("'changes' needs a query that emits changes", "MR1074", hint=hint, at=option.position)
+        emit.set("mode", "every_record")
+        return tuple(other for other in options if other is not option)
+    return options
+
+
 def read_condition(cursor: Cursor) -> exp.Expression | None:
     """`WHERE condition`, or None."""
     return cursor.expression() if cursor.take("WHERE") else None
-
-
-def read_bound(cursor: Cursor) -> exp.Expression:
-    """An expression that AND ends."""
-    return cursor.operand(OTHER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum
@@ -158,8 +159,13 @@ def tokenize(text: Text) -> list[Token]:
 
 
 def unreadable(text: Text) -> Invalid:
-    """The error about the first thing in `text` that does not end."""
+    """The error about the first thing in `text` that does not end, or is no hex string."""
     start, what, hint = _unclosed(text.prepared)
+    wrong = next((m for m in _HEX.finditer(text.prepared) if re.search("[^0-9A-Fa-f]", m[1])), None)
+    if not what:
+        place = text.position(wrong.start(), wrong.end()) if wrong is not None else text.position(start)
+        message = f"{wrong[0]} is no hex string" if wrong is not None else "the text can not be read"
+        return Invalid(message, code="MR1001", position=place, source_text=text.original)
     return Invalid(
         f"{what} does not end",
         code="MR1001",
@@ -180,6 +186,7 @@ def _token(text: Text, raw: RawToken) -> Token:
     return Token(kind, raw.text, word, start, stop, place.line, place.column, place.length)
 
 
+_HEX = re.compile(r"\b[xX]'([^']*)'")
 _OPENERS = (
     ("'", "'", "a string", "close it with ', and write '' for a quote inside"),
     ('"', '"', "a quoted name", 'close it with "'),
@@ -209,4 +216,4 @@ def _unclosed(sql: str) -> tuple[int, str, str]:
                     at = end + len(tag)
                     continue
             at += 1
-    return max(0, len(sql) - 1), "something in this text", "check quotes and comments"
+    return max(0, len(sql) - 1), "", ""

@@ -173,7 +173,7 @@ def _time(cursor: Cursor) -> SqlType:
     sizes = _sizes(cursor, 1)
     if _zone(cursor):
         cursor.fail(
-            "TIME WITH TIME ZONE is not supported", "MR1920", hint="use TIME or TIMESTAMP_LTZ", at=token
+            "TIME WITH TIME ZONE is not supported", "MR1980", hint="use TIME or TIMESTAMP_LTZ", at=token
         )
     if sizes and sizes[0] > 6:
         cursor.fail(f"TIME({sizes[0]}): at most 6 digits of a second", "MR1021", at=token)
@@ -225,14 +225,14 @@ def _nested(cursor: Cursor, name: str) -> SqlType:
     if name in ("ARRAY", "LIST"):
         item, nullable = _item(cursor)
         _close(cursor, closer)
-        return SqlType(f"ARRAY<{item.text}>", pa.list_(item.field("item", nullable)))
+        return SqlType(f"ARRAY<{_written(item, nullable)}>", pa.list_(item.field("item", nullable)))
     if name == "MAP":
         key, _ = _item(cursor)
         cursor.expect(",")
         value, nullable = _item(cursor)
         _close(cursor, closer)
         arrow = pa.map_(key.field("key", False), value.field("value", nullable))
-        return SqlType(f"MAP<{key.text}, {value.text}>", arrow)
+        return SqlType(f"MAP<{key.text}, {_written(value, nullable)}>", arrow)
     fields: list[pa.Field] = []
     texts: list[str] = []
 
@@ -241,7 +241,8 @@ def _nested(cursor: Cursor, name: str) -> SqlType:
         cursor.take(":")
         item, nullable = _item(cursor)
         fields.append(item.field(label, nullable))
-        texts.append(f'"{label}" {item.text}' + ("" if nullable else " NOT NULL"))
+        escaped = label.replace('"', '""')
+        texts.append(f'"{escaped}" {_written(item, nullable)}')
 
     cursor.commas(field)
     _close(cursor, closer)
@@ -254,6 +255,10 @@ def _item(cursor: Cursor) -> tuple[SqlType, bool]:
     if not not_null:
         cursor.take("NULL")
     return found, not not_null
+
+
+def _written(item: SqlType, nullable: bool) -> str:
+    return item.text if nullable else f"{item.text} NOT NULL"
 
 
 def _close(cursor: Cursor, closer: str) -> None:

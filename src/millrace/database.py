@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
@@ -22,7 +23,7 @@ from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
-from millrace.planner.session import PlannedStatement, Planner
+from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
 from millrace.planner.statements import (
     Describe,
     Explain,
@@ -181,9 +182,11 @@ class Database:
         return [entry.name for entry in self.planner.catalog]
 
     @property
-    def running(self) -> bool:
-        """Whether anything reads a source."""
-        return bool(self._runtime.dataflow.sources)
+    def finished(self) -> bool:
+        """Whether no source will give rows by itself any more: all have ended, push sources aside."""
+        with self._runtime.lock:
+            sources = self._runtime.dataflow.sources
+            return all(v.ended or isinstance(v.spec.source, PushSpec) for v in sources)
 
     def progress(self) -> Progress:
         """Rows in, rows out, watermark and time, over everything that runs."""
@@ -275,7 +278,7 @@ class Database:
             self._runtime.start()
 
     def _select(self, statement: SelectStatement, sql: str) -> Result:
-        plan, position = self._plan_select(statement, sql)
+        planned, plan, position = self._plan_select(statement, sql)
         for node in plan.nodes[len(self._runtime.plan.nodes) :]:
             if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
                 raise Invalid(
@@ -285,12 +288,21 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        return Result(_fold(batches, node))
+        return Result(_arranged(_fold(batches, node), planned.outputs[-1]))
 
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
     ) -> Subscription[Any]:
-        plan, position = self._plan_select(statement, sql)
+        planned, plan, position = self._plan_select(statement, sql)
+        shown = planned.outputs[-1]
+        if shown.order or shown.limit is not None or shown.offset:
+            raise Unsupported(
+                "a subscription has no end to be ordered or limited by",
+                code="MR1933",
+                hint="leave ORDER BY and LIMIT out, or use query for what a table holds now",
+                position=shown.position,
+                source_text=sql,
+            )
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
         convert: Callable[[pa.RecordBatch], list[Any]]
@@ -323,11 +335,11 @@ class Database:
         self._runtime.start()
         return subscription
 
-    def _plan_select(self, statement: Statement, sql: str) -> tuple[Plan, int]:
+    def _plan_select(self, statement: Statement, sql: str) -> tuple[PlannedStatement, Plan, int]:
         planned = self.planner.plan(statement, sql)
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
-        return plan, plan.outputs[-1].node
+        return planned, plan, plan.outputs[-1].node
 
     def _tables(self) -> frozenset[int]:
         """Nodes that new queries may read as they run: materialised tables, which hand over what they hold."""
@@ -355,7 +367,7 @@ class Database:
         if isinstance(statement, Show):
             return show(self.planner.catalog, statement, self.settings, self.metrics)
         if statement.query is not None:
-            plan, position = self._plan_select(statement, sql)
+            _, plan, position = self._plan_select(statement, sql)
             return schema_rows(plan.nodes[position].schema)
         return describe(self.planner.catalog, statement)
 
@@ -383,3 +395,21 @@ def _fold(batches: list[Batch], node: Node) -> pa.Table:
     assert isinstance(table, Materialized)
     table.process(0, whole)
     return table.snapshot()
+
+
+def _arranged(table: pa.Table, output: PlannedOutput) -> pa.Table:
+    """The rows of a select in the order and number it asks for."""
+    if output.order:
+        keys = [
+            (
+                str(key.column),
+                "descending" if key.descending else "ascending",
+                "at_start" if key.nulls_first else "at_end",
+            )
+            for key in output.order
+        ]
+        numbered = table.rename_columns([str(i) for i in range(table.num_columns)])
+        table = table.take(pc.sort_indices(numbered, sort_keys=keys))
+    if output.offset or output.limit is not None:
+        table = table.slice(output.offset, output.limit)
+    return table

@@ -36,10 +36,9 @@ def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, 
         if len(answer.columns) and answer.columns != ["status"]:
             sys.stdout.write(f"{answer!r}\n")
         with _Display(enabled=not quiet) as display:
-            while not interrupted.is_set() and not database.wait(SHOW_EVERY_S):
+            while not database.finished and not interrupted.wait(SHOW_EVERY_S):
+                database.wait(0)
                 display.show(database.progress())
-            if not interrupted.is_set() and _waits_for_pushes(database):
-                display.note("nothing to run: the file declares no sink or table that reads anything")
         database.close()
         progress = database.progress()
     finally:
@@ -54,10 +53,6 @@ def _interrupt(interrupted: threading.Event, number: int, frame: FrameType | Non
     if interrupted.is_set():
         signal.default_int_handler(number, frame)
     interrupted.set()
-
-
-def _waits_for_pushes(database: Database) -> bool:
-    return not database.running
 
 
 def _summarise(progress: Progress, database: Database) -> None:
@@ -119,11 +114,6 @@ class _Display:
         self._last = (now, progress.rows_in)
         text = f"{progress.rows_in:,} rows in · {rate:,.0f} rows/s · {progress.rows_out:,} out · {_watermark(progress)}"
         self._bar.update(self._bar.task_ids[0], description=text)
-
-    def note(self, text: str) -> None:
-        """Say something once."""
-        if self._bar is not None:
-            self._bar.console.print(text)
 
 
 def _watermark(progress: Progress) -> str:

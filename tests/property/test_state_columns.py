@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millrace.errors import Bug
 from millrace.state.columns import DirtySlots, SlotColumn
 from millrace.state.key_index import KeyIndex
 from millrace.state.snapshot import fold
@@ -93,3 +95,11 @@ def test_captures_fold_to_what_is_live(epochs: list[list[tuple[str, int, int]]])
     folded = fold(captured[0][0], captured[1:], ["k"])
     assert {row["k"]: row["v"] for row in folded.to_pylist()} == model
     assert dirty.take().slots.tolist() == []
+
+
+@pytest.mark.parametrize("slot", [-1, 10_000])
+def test_marking_a_slot_that_is_not_there_is_a_bug(slot: int) -> None:
+    dirty = DirtySlots(KeyIndex([pa.int64()]))
+    dirty.take()
+    with pytest.raises(Bug, match="not live"):
+        dirty.mark(np.array([slot], np.int32))

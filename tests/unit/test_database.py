@@ -159,7 +159,9 @@ def test_slow_reader_fails_alone(db: Database) -> None:
 def test_rows_that_do_not_fit_become_dead_letters(db: Database) -> None:
     db.execute(TICKS)
     rows = db.subscribe("SELECT 10 / price AS q FROM ticks", "rows")
-    db.push("ticks", [{"symbol": "a", "price": "many"}, {"symbol": "a", "price": 0}, {"symbol": "a", "price": 5}])
+    db.push(
+        "ticks", [{"symbol": "a", "price": "many"}, {"symbol": "a", "price": 0}, {"symbol": "a", "price": 5}]
+    )
     assert [row["q"] for row in iter(rows.poll, None)] == [2]
     reasons = " ".join(str(row["reason"]) for row in db.dead_letters())
     assert len(db.dead_letters()) == 2 and "zero" in reasons and "many" in reasons
@@ -211,6 +213,27 @@ def test_late_rows_and_dead_letters_go_to_their_tables(db: Database) -> None:
     assert row is not None and row["symbol"] == "b"
 
 
+def test_query_is_ordered_and_limited(db: Database) -> None:
+    db.execute("CREATE TABLE limits (symbol STRING, most BIGINT, PRIMARY KEY (symbol))")
+    db.execute("INSERT INTO limits VALUES ('a', 3), ('b', NULL), ('c', 1), ('d', 2)")
+    assert db.query("SELECT most, symbol FROM limits ORDER BY most DESC NULLS LAST LIMIT 2").tuples() == [
+        (3, "a"),
+        (2, "d"),
+    ]
+    assert db.query(
+        "SELECT most, symbol FROM limits ORDER BY most NULLS FIRST LIMIT 2 OFFSET 1"
+    ).tuples() == [(1, "c"), (2, "d")]
+    with pytest.raises(Unsupported):
+        db.subscribe("SELECT most FROM limits ORDER BY most LIMIT 1")
+
+
+def test_push_sources_with_equal_columns_are_two(db: Database) -> None:
+    db.execute(f"{TICKS}; {TICKS.replace('ticks', 'tocks')}")
+    ticks, tocks = db.subscribe("ticks", "rows"), db.subscribe("tocks", "rows")
+    db.push("tocks", {"symbol": "a", "price": 1})
+    assert ticks.poll() is None and tocks.poll() == {"symbol": "a", "price": 1}
+
+
 def test_query_over_endless_input_is_refused(db: Database) -> None:
     db.execute(TICKS)
     with pytest.raises(Invalid, match="never ends") as caught:
@@ -237,7 +260,9 @@ def test_statements_of_a_cluster_are_refused(db: Database) -> None:
         db.execute("CHECKPOINT")
 
 
-@pytest.mark.parametrize("statement", ["SHOW SOURCES", "SHOW FUNCTIONS LIKE 'split%'", "DESCRIBE EXTENDED ticks", "SHOW SETTINGS"])
+@pytest.mark.parametrize(
+    "statement", ["SHOW SOURCES", "SHOW FUNCTIONS LIKE 'split%'", "DESCRIBE EXTENDED ticks", "SHOW SETTINGS"]
+)
 def test_show_and_describe_answer_rows(db: Database, statement: str) -> None:
     db.execute(TICKS)
     assert len(db.execute(statement)) > 0

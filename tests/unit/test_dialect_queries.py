@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from sqlglot import exp
 
 from millrace.errors import Invalid, Unsupported
+from millrace.planner.dialect import nodes
 from millrace.planner.dialect.nodes import (
     AllowLateness,
     AsofMatch,
@@ -81,6 +84,7 @@ SAME = [
     ("1 + 2 * 3", "1 + 2 * 3"),
     ("count(ALL x)", "count(x)"),
     (".5", "0.5"),
+    ("JSON_VALUE(j, '$.a' RETURNING INT)", "json_value(j, '$.a')::INT"),
     ("first_value(x IGNORE NULLS) OVER (ORDER BY y)", "first_value(x) IGNORE NULLS OVER (ORDER BY y)"),
     ("string_agg(x, ',' ORDER BY y DESC)", "STRING_AGG(x, ',' ORDER BY y DESC)"),
 ]
@@ -380,6 +384,8 @@ def test_what_is_understood_but_not_run_is_refused(sql: str) -> None:
 
 
 WRONG = [
+    ('SELECT a FROM t WHERE "" = 1', "MR1009", 23),
+    ("SELECT x'0g' FROM t", "MR1001", 8),
     ("SELECT a, FROM t", "MR1011", 11),
     ("SELECT a b c FROM t", "MR1013", 12),
     ("SELECT f(a,) FROM t", "MR1010", 12),
@@ -449,6 +455,29 @@ def test_misspelt_words_are_guessed(sql: str, hint: str) -> None:
     assert hint in (caught.value.hint or "")
 
 
+def test_the_catalogue_names_every_node() -> None:
+    assert nodes.__doc__ is not None
+    documented = set(re.findall(r"\w+", nodes.__doc__))
+    sql = ", ".join(spelling for pair in SAME for spelling in pair)
+    more = (
+        "SELECT DISTINCT a.*, sum(x) OVER (ROWS WINDOW BUFFER 2 ROWS) FROM TUMBLE(t, ts, 1m) w JOIN u ON x LIKE 'a' ESCAPE '!'"
+        " ASOF JOIN v ON u WHERE a SIMILAR TO b AND EXISTS (SELECT TUMBLE_START() FROM t GROUP BY TUMBLE(1m)) AND x = ANY (l)"
+    )
+    for tree in (query(f"SELECT {sql} FROM t"), query(more), *map(query, QUERIES)):
+        unknown = {type(node).__name__ for node in tree.walk()} - documented
+        assert not unknown
+
+
+QUERIES = [
+    "SELECT CASE a WHEN 1 THEN 2 END, (1, 2), x'00', {f} FROM t GROUP BY ROLLUP (a), CUBE (b), GROUPING SETS (c)".replace(
+        "{f}", "~a"
+    ),
+    "SELECT f(x -> 1, a => 2) FROM (VALUES (1)) v INTERSECT SELECT 1 EXCEPT SELECT 2 UNION SELECT 3 ORDER BY 1 LIMIT 1 OFFSET 1",
+    "SELECT a FROM 'file://x' CROSS JOIN UNNEST(a) JOIN r FOR SYSTEM_TIME AS OF x ON a WITHIN 1m, f(x) QUALIFY a EMIT FINAL",
+    "WITH c AS (SELECT 1) SELECT l[1], r.a FROM c HAVING a ALLOW LATENESS 1m LATE DATA TO x",
+]
+
+
 def test_deep_nesting_is_refused_and_long_chains_are_not() -> None:
     with pytest.raises(Invalid) as caught:
         parse_statement("SELECT " + "(" * 5000 + "1" + ")" * 5000)
@@ -457,5 +486,20 @@ def test_deep_nesting_is_refused_and_long_chains_are_not() -> None:
         parse_statement("SELECT " + "- " * 5000 + "1")
     with pytest.raises(Invalid):
         parse_statement("SELECT * FROM " + "(SELECT * FROM " * 500 + "t" + ")" * 500)
-    parse_statement("SELECT 1 WHERE " + " AND ".join(["a = 1"] * 3000))
+    for chain in (
+        " + ".join(["a"] * 1000),
+        " || ".join(["a"] * 1000),
+        "a" + "::int" * 1000,
+        "a" + "[1]" * 1000,
+    ):
+        with pytest.raises(Invalid) as caught:
+            parse_statement(f"SELECT {chain}")
+        assert caught.value.code == "MR1012"
+    for word in (" UNION ALL ", " INTERSECT "):
+        with pytest.raises(Invalid):
+            parse_statement(word.join(["SELECT 1"] * 1000))
+    for word in ("AND", "OR"):
+        long = condition(f" {word} ".join(["a = 1"] * 3000))
+        assert max(node.depth for node in long.walk()) < 20
+        assert len(list(long.find_all(exp.EQ))) == 3000
     parse_statement("SELECT " + "(" * 40 + "1" + ")" * 40)

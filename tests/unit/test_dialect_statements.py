@@ -164,12 +164,19 @@ def test_named_queries(words: str, kind: QueryKind) -> None:
     assert isinstance(found, CreateQuery)
     assert (found.kind, str(found.name), found.or_replace, found.if_not_exists) == (kind, "S", True, True)
     assert found.query.args["emit"] is not None
-    named = parse_statement(
-        f"CREATE {words} s (x, y) WITH ('changes' = 'every_record') AS SELECT a, b FROM t"
-    )
+    named = parse_statement(f"CREATE {words} s (x, y) WITH ('state.ttl' = '1h') AS SELECT a, b FROM t")
     assert isinstance(named, CreateQuery)
     assert named.column_names == ("x", "y")
-    assert settings(named.options) == {"changes": "every_record"}
+    assert settings(named.options) == {"state.ttl": "1h"}
+
+
+@pytest.mark.parametrize("start", ["CREATE STREAM s AS ", "INSERT INTO s ", ""])
+def test_changes_by_record_are_a_kind_of_emission(start: str) -> None:
+    query = "SELECT k, count(*) FROM t GROUP BY k, TUMBLE(ts, 1m) EMIT CHANGES"
+    found = parse_statement(f"{start}{query} WITH ('changes' = 'every_record')")
+    assert isinstance(found, (CreateQuery, InsertQuery, SelectStatement))
+    assert found.options == ()
+    assert found.query.args["emit"].args["mode"] == "every_record"
 
 
 def test_connectors_on_a_query() -> None:
@@ -430,6 +437,8 @@ WRONG = [
     ("DEPLOY JOB j AS SELECT 1 STRATEGY MAGIC", "MR1010", 35),
     ("START JOB j AS DROP TABLE t", "MR1072", 16),
     ("SELECT 1 INTO a FROM t INTO b", "MR1017", 24),
+    ("SELECT 1 FROM t EMIT FINAL WITH (changes = every_record)", "MR1074", 34),
+    ("SELECT 1 FROM t EMIT CHANGES WITH (changes = sometimes)", "MR1074", 36),
 ]
 
 

@@ -132,10 +132,29 @@ def test_missing_keys_are_null_and_not_null_is_held() -> None:
     assert decoded.bad[0].reason == "column 'a' is NOT NULL and has no value"
 
 
-def test_json_columns_keep_their_text() -> None:
-    column = pa.field("j", pa.string(), metadata={b"sql_type": b"JSON"})
-    decoded = decode('{"j":{"x":[1,2.50,"é"],"y":{}}}\n{"j":[]}\n{"j":7}\n{"j":null}\n{"j":true}\n', column)
-    assert decoded.batch.data.column(0).to_pylist() == ['{"x":[1,2.50,"é"],"y":{}}', "[]", "7", None, "true"]
+JSON = pa.field("j", pa.string(), metadata={b"sql_type": b"JSON"})
+
+
+@pytest.mark.parametrize(
+    "fields", [(JSON,), (("a", pa.int64()), JSON), (("m", pa.map_(pa.string(), pa.int8())), JSON)]
+)
+def test_json_columns_keep_their_text(fields: tuple[pa.Field, ...]) -> None:
+    texts = ['{"x":[1, 2.50,"é}"],"j":{}}', "[]", "7", "null", "true", '"a\\"b,"', " 1e2 "]
+    lines = [f'{{"a":1,"b":{{"j":0}},"j":{text},"c":"j"}}' for text in texts] + [
+        '{"a":1}',
+        '{"j":[1],"j":[2]}',
+    ]
+    decoded = decode("\n".join(lines), *fields)
+    expected = ['{"x":[1, 2.50,"é}"],"j":{}}', "[]", "7", None, "true", '"a\\"b,"', "1e2", None, "[2]"]
+    assert decoded.bad == []
+    assert decoded.batch.data.column("j").to_pylist() == expected
+
+
+def test_json_columns_beside_bad_lines() -> None:
+    lines = ['{"j":{"a":1}}'] * 70 + ['{"j":{"a":}}'] + ['{"j":[2]}'] * 20
+    decoded = decode("\n".join(lines), JSON)
+    assert decoded.batch.data.column("j").to_pylist() == ['{"a":1}'] * 70 + ["[2]"] * 20
+    assert [b.line for b in decoded.bad] == [70]
 
 
 @pytest.mark.parametrize(

@@ -54,16 +54,16 @@ class World:
 
 
 def spec(emission=ON_CLOSE, lateness=0, **changes) -> SessionAggregate:
-    fields = dict(
-        input=SCHEMA,
-        time=1,
-        gap=GAP,
-        keys=(0,),
-        calls=CALLS,
-        names=NAMES,
-        emission=emission,
-        allowed_lateness=lateness,
-    )
+    fields = {
+        "input": SCHEMA,
+        "time": 1,
+        "gap": GAP,
+        "keys": (0,),
+        "calls": CALLS,
+        "names": NAMES,
+        "emission": emission,
+        "allowed_lateness": lateness,
+    }
     return SessionAggregate(**{**fields, **changes})
 
 

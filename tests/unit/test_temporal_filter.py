@@ -154,7 +154,9 @@ def test_nanoseconds_are_compared_exactly() -> None:
     world = World()
     operator = TemporalFilter(schema, 0, TimeBound(-1, False), None).build(world)
     world.clock = 1
-    data = pa.record_batch([pa.array([0, 1, 999, 1000], pa.timestamp("ns")), pa.array(list("abcd"))], schema=schema)
+    data = pa.record_batch(
+        [pa.array([0, 1, 999, 1000], pa.timestamp("ns")), pa.array(list("abcd"))], schema=schema
+    )
     (out,) = operator.process(0, Batch(data))
     assert out.data.column("v").to_pylist() == ["b", "c", "d"]
     (gone,) = operator.on_time(2)
