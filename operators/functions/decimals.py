@@ -156,7 +156,7 @@ def _product(values: Sequence[Value], rows: int, returns: pa.DataType) -> pa.Arr
     out = np.empty(2 * rows if wide else rows, np.int64)
     if constant is not None:
         kernel = kernels.multiply_constant_wide if wide else kernels.multiply_constant
-        fits = kernel(arrays[0], int64_operand(constant), out)
+        fits = kernel(arrays[0], np.int64(unscaled(constant) if constant.is_valid else 0), out)
     else:
         kernel = kernels.multiply_wide if wide else kernels.multiply
         fits = kernel(arrays[0], arrays[1], out)
