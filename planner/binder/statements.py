@@ -14,6 +14,7 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.inline import open_uri
 from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
+from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
 from millrace.planner.binder.sinks import align, bind_sink
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
@@ -160,6 +161,21 @@ class Binder:
 
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
+        trial = self.catalog.copy()
+        planned = self._with_late_tables(Binder(trial)._bind(statement), trial)
+        self.catalog.take(trial)
+        return planned
+
+    def _with_late_tables(self, planned: PlannedStatement, catalog: Catalog) -> PlannedStatement:
+        """The statement with a table for each window that sends its late rows somewhere."""
+        changes, outputs = list(planned.changes), list(planned.outputs)
+        for output in planned.outputs:
+            for name, relation in late_tables(output.relation):
+                changes.append(declare_table(catalog, name, relation, output.position))
+                outputs.append(PlannedOutput(name, OutputKind.TABLE, relation, output.position))
+        return PlannedStatement(planned.statement, tuple(changes), tuple(outputs), planned.command)
+
+    def _bind(self, statement: Statement) -> PlannedStatement:
         match statement:
             case CreateSource():
                 return self._create_source(statement)
@@ -213,8 +229,13 @@ class Binder:
                 statement.primary_key,
                 scan.input,
             )
-        change = self.catalog.put(Entry(name, kind, scan, (), external, text=statement.text))
-        return PlannedStatement(statement, (change,))
+        table = bad_table(scan)
+        if table is not None:
+            self.catalog.check_creatable(table, EntryKind.TABLE, position=statement.position)
+        changes = [self.catalog.put(Entry(name, kind, scan, (), external, text=statement.text))]
+        if table is not None:
+            changes.append(declare_table(self.catalog, table, bad_records(scan), statement.position, name))
+        return PlannedStatement(statement, tuple(changes))
 
     def _create_own_table(self, statement: CreateSource, name: str) -> PlannedStatement:
         scan = bind_source(statement)
@@ -326,18 +347,15 @@ class Binder:
     def _drop(self, statement: Drop) -> PlannedStatement:
         if statement.kind not in _DROPPED:
             return PlannedStatement(statement, command=Command(statement))
-        trial = self.catalog.copy()
         changes: list[Change] = []
         for name in statement.names:
-            changes += trial.drop(
+            changes += self.catalog.drop(
                 str(name),
                 _DROPPED[statement.kind],
                 if_exists=statement.if_exists,
                 cascade=statement.cascade,
                 position=name.position,
             )
-        for change in changes:
-            self.catalog.drop(change.entry.name, change.entry.kind, cascade=True, if_exists=True)
         return PlannedStatement(statement, tuple(changes))
 
     def _creatable(
