@@ -134,14 +134,11 @@ class WordAccumulator(Accumulator):
         return [self.finish(call, words) for call in calls]
 
     def gather(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """The words of these groups; where they are a run of several words each, a view.
-
-        Columns of such a view have gaps, so that results copy them; a single column they would keep.
-        """
+        """The words of these groups. Where they are a run of many, only copied if a column of them would be a view."""
         count = len(slots)
         if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
             run = self.words[slots[0] : slots[0] + count]
-            return run if run.shape[1] > 1 else run.copy()
+            return run.copy() if len(self.initial) == 1 else run
         return self.words.take(slots, axis=0)
 
     def capture(self, slots: Slots) -> pa.Array:

@@ -199,9 +199,10 @@ class RowLog:
         gone = ticks < floor - self.reach.ticks_back
         self._remove(slots, np.bincount(ids[gone], minlength=len(slots)), numbers[gone], slots[ids[gone]])
 
-    def empty(self, slots: Slots) -> npt.NDArray[np.bool_]:
-        """Which slots have no row."""
-        return self._meta[slots, kernels.LENGTH] == 0
+    def forget(self, slots: Slots) -> None:
+        """Drop all rows of these slots."""
+        lengths = self._meta[slots, kernels.LENGTH]
+        self._remove(slots, lengths, self._gathered(slots)[0], np.repeat(slots, lengths))
 
     def _drop(
         self,

@@ -289,13 +289,19 @@ def last_peers(slots: Any, ticks: Int64s, latest: Int64s, out: Int64s) -> None:
 
 
 @njit(cache=True, nogil=True)
-def expired(slots: Any, ticks: Int64s, after: int, latest: Int64s, out: Bytes) -> None:
-    """1 where a row's tick is more than `after` past its slot's last one; `latest` is kept by slot (least int64: none)."""
+def expired(slots: Any, ticks: Any, marks: Any, after: int, latest: Int64s, out: Bytes) -> None:
+    """1 where a row's tick, or the watermark it came behind (`marks`, None: none), is more than `after` past its slot's last tick.
+
+    `latest` is kept by slot (least int64: none).
+    """
     for i in range(len(slots)):
         slot = slots[i]
         last = latest[slot]
-        out[i] = last != np.iinfo(np.int64).min and ticks[i] - last > after
-        latest[slot] = max(last, ticks[i])
+        tick = ticks[i]
+        if marks is not None:
+            tick = max(tick, marks[i])
+        out[i] = last != np.iinfo(np.int64).min and tick - last > after
+        latest[slot] = ticks[i] if out[i] else max(last, ticks[i])
 
 
 @njit(cache=True, nogil=True)
