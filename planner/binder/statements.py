@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from millrace.planner.binder.sides import bad_records, bad_table, declare_table,
 from millrace.planner.binder.sinks import align, bind_sink
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
-from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External
+from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External, suggest
 from millrace.planner.dialect import nodes
 from millrace.planner.logical import Read, Relation
 from millrace.planner.plan import OutputKind
@@ -103,6 +103,15 @@ _KINDS = {
     QueryKind.CONTINUOUS: EntryKind.STREAM,
     QueryKind.VIEW: EntryKind.VIEW,
     QueryKind.TABLE: EntryKind.TABLE,
+}
+
+
+KEY_OPTIONS = ("key", "primary.key")
+HEEDED_VALUES = frozenset({("late.data.strategy", "drop")})
+LATER_OPTIONS = {
+    "late.data.strategy": "write ALLOW LATENESS, or LATE DATA TO a table",
+    "state.ttl": "use a window, which forgets by itself",
+    "parallelism": "leave it out: everything runs in one partition",
 }
 
 
@@ -264,6 +273,7 @@ class Binder:
         if not self._creatable(statement, name, kind):
             return PlannedStatement(statement)
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
+        bound = replace(bound, key=_key_option(statement.options) or bound.key)
         relation = renamed(bound.relation, statement.column_names, statement.query)
         _check_columns(relation, statement.query)
         if kind is not EntryKind.VIEW:
@@ -330,6 +340,7 @@ class Binder:
 
     def _select(self, statement: SelectStatement) -> PlannedStatement:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
+        bound = replace(bound, key=_key_option(statement.options) or bound.key)
         if sink is not None:
             output = self._to(sink.name, sink.connector, bound.relation, bound.key, statement.position)
         else:
@@ -455,6 +466,29 @@ def _known(connector: Connector) -> bool:
         raise placed(error, connector) from None
 
 
+def _check_options(options: Sequence[Option]) -> None:
+    """Refuses options of a query that nothing would heed: MR1344 unknown, MR1954 known and not executed."""
+    for option in options:
+        name = option.name.lower()
+        if name in KEY_OPTIONS or (name, option.value.lower()) in HEEDED_VALUES:
+            continue
+        if name in LATER_OPTIONS:
+            raise Unsupported(
+                f"option '{option.name}' = '{option.value}' is not executed yet",
+                code="MR1954",
+                hint=LATER_OPTIONS[name],
+                position=option.position,
+            )
+        raise Invalid(
+            f"a query has no option '{option.name}'",
+            code="MR1344",
+            hint=suggest(name, [*KEY_OPTIONS, "changes", *LATER_OPTIONS])
+            or "leave it out, or SET it for the job",
+            position=option.position,
+        )
+
+
 def _key_option(options: Sequence[Option]) -> tuple[str, ...] | None:
-    found = [o for o in options if o.name.lower() in ("key", "primary.key")]
+    _check_options(options)
+    found = [o for o in options if o.name.lower() in KEY_OPTIONS]
     return tuple(part.strip() for part in found[0].value.split(",")) if found else None

@@ -109,7 +109,7 @@ def test_a_table_of_ours_takes_rows_by_primary_key() -> None:
 
 @pytest.mark.parametrize(
     ("values", "code"),
-    [("(1)", "MR1117"), ("('x', 'y')", "MR1119"), ("(NULL, 'y')", "MR1119"), ("(1, 2)", "MR1110")],
+    [("(1)", "MR1117"), ("('x', 'y')", "MR1136"), ("(NULL, 'y')", "MR1119"), ("(1, 2)", "MR1110")],
 )
 def test_values_that_do_not_fit_are_refused(values: str, code: str) -> None:
     planner = Planner()
