@@ -16,6 +16,7 @@ from millrace.errors import Position
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.operators.over.frames import BufferEmission, Frame
+from millrace.operators.side import DEAD_LETTER_SCHEMA
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.operators.temporal_filter import Clock, TimeBound
@@ -177,6 +178,56 @@ class Read(Unary):
 
     name: str
     table: bool = False
+
+
+@dataclass(frozen=True)
+class LateInput(Unary):
+    """The rows that came too late for the windowed aggregate it reads, with the columns of that one's input."""
+
+    input: WindowedAggregate
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return self.input.input.schema
+
+    @property
+    def event_time(self) -> int | None:
+        return None
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND
+
+    @property
+    def key(self) -> Positions | None:
+        return None
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        return (None, None)
+
+
+@dataclass(frozen=True)
+class BadRecords(Unary):
+    """The records of the source it reads that did not decode."""
+
+    input: Scan
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return DEAD_LETTER_SCHEMA
+
+    @property
+    def event_time(self) -> int | None:
+        return None
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND
+
+    @property
+    def key(self) -> Positions | None:
+        return None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from millrace.planner.expressions import column, columns_of, remap
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
+    BadRecords,
     Filter,
     Join,
+    LateInput,
     MovingFilter,
     Over,
     Project,
@@ -74,6 +76,15 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _union(node, wanted, have)
         case Join():
             return _join(node, wanted, have)
+        case LateInput():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
+            assert isinstance(below, WindowedAggregate)
+            names = below.input.schema.names
+            return replace(node, input=below), {i: names.index(n) for i, n in enumerate(node.schema.names)}
+        case BadRecords():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
+            assert isinstance(below, Scan)
+            return replace(node, input=below), {i: i for i in range(len(node.schema))}
         case Read() | Rows():
             pass
     return node, {i: i for i in range(len(node.schema))}
@@ -169,6 +180,8 @@ def _windowed(node: WindowedAggregate, wanted: set[int], have: Kept) -> Pruned:
     kept = _kept_calls(node, first, wanted)
     calls = [node.calls[i] for i in kept]
     needed = set(node.keys) | _call_columns(calls) | (set() if node.time is None else {node.time})
+    if node.late_table is not None:  # late rows are shown whole
+        needed = set(range(len(node.input.schema)))
     below, places = _prune(node.input, needed, have)
     flags = list(node.with_bounds)
     changing = node.changelog is not Changelog.APPEND
