@@ -246,7 +246,8 @@ class SessionOperator(Operator):
         return [Batch(rows)] if rows.num_rows else []
 
     def _close(self) -> list[Batch]:
-        """End the sessions that the watermark ends: send what is to be sent, forget what is to be forgotten."""
+        """End the sessions that the watermark ends: send what is to be sent, forget what is to be
+        forgotten."""
         counts = self._counts
         if not counts[0] or self._heap[0] > self._watermark:
             return []
