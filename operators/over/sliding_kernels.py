@@ -94,11 +94,8 @@ def slide(
     op: int,
     initial: Any,
     meta: Int64s,
-    arena_values: Any,
-    arena_counts: Int32s,
-    arena_ticks: Int64s,
-    back_values: Any,
-    back_counts: Int32s,
+    arena: Any,
+    back: Any,
     arena_used: int,
     out_values: Any,
     out_counts: Any,
@@ -108,7 +105,10 @@ def slide(
 
     Without `ticks` a frame has `rows` rows at most; with them, those of at least the row's tick less `span`.
     `values` hold `initial` where null; `valid` (None: all) and `resets` (None: never) are one a row.
+    `arena` is values, counts and ticks; `back` values and counts by slot.
     """
+    arena_values, arena_counts, arena_ticks = arena
+    back_values, back_counts = back
     for i in range(first, len(slots)):
         slot = np.uint64(slots[i])
         ring = meta[slot]
@@ -174,9 +174,7 @@ def slide_total(
     rows: int,
     span: int,
     meta: Int64s,
-    arena_values: Int64s,
-    arena_counts: Int32s,
-    arena_ticks: Int64s,
+    arena: Any,
     totals: Int64s,
     arena_used: int,
     out: Int64s,
@@ -185,6 +183,7 @@ def slide_total(
 
     `totals` has by slot, and `out` by row: count, sum modulo 2^64, how often it wrapped.
     """
+    arena_values, arena_counts, arena_ticks = arena
     for i in range(first, len(slots)):
         slot = np.uint64(slots[i])
         ring = meta[slot]

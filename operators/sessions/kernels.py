@@ -121,6 +121,18 @@ def _join(session: int, found: int, times: Int64s, links: Int32s, flags: Bytes, 
     flags[session] = (flags[session] & ~np.uint8(LIFE)) | DEAD
 
 
+@njit(inline="always")
+def _open(tick: int, end: int, slot: int, newer: int, store: Any, counts: Int64s) -> int:
+    """A new session of one row behind `newer` of its key, on the heap until `end`."""
+    times, links, flags, heads, heap, free = store
+    counts[1] -= 1
+    session = free[counts[1]]
+    start(session, tick, slot, newer, times, links, heads)
+    flags[session] = OPEN
+    counts[0] = push(heap, counts[0], end, session)
+    return session
+
+
 @njit(cache=True, nogil=True)
 def assign(
     slots: Int32s,
@@ -129,12 +141,7 @@ def assign(
     watermark: int,
     gap: int,
     lateness: int,
-    times: Int64s,
-    links: Int32s,
-    flags: Bytes,
-    heads: Int32s,
-    heap: Int64s,
-    free: Int32s,
+    store: Any,
     counts: Int64s,
     out: Int32s,
     touched: Int32s,
@@ -143,6 +150,7 @@ def assign(
 ) -> None:
     """Give every row its session in `out` (LATE: none), in order of arrival.
 
+    `store` is times, links, flags, heads, heap and the free sessions.
     `marks` is the watermark before each row, or empty. `counts` is in and out: heap size, free sessions, rows
     late, sessions touched, pairs joined, rows to take back. `touched` gets every session that became DIRTY;
     `joined` pairs (session that died, session that took it over, which may itself have died later); `before`
@@ -150,7 +158,7 @@ def assign(
     was OVER and takes a row dies and lives on under a new number, so that the heap asks again when it is
     over.
     """
-    heap_size, free_count = counts[0], counts[1]
+    times, links, flags, heads = store[0], store[1], store[2], store[3]
     late, touches, joins, takebacks = 0, 0, 0, 0
     has_marks = marks.shape[0] > 0
     for i in range(slots.shape[0]):
@@ -182,29 +190,21 @@ def assign(
                 times[found, 1] = max(times[found, 1], tick)
             else:
                 if found < 0:
-                    free_count -= 1
-                    found = free[free_count]
-                    start(found, tick, slot, links[session, 1], times, links, heads)
-                    flags[found] = OPEN
-                    heap_size = push(heap, heap_size, max(tick, times[session, 1]) + gap, found)
+                    end = max(tick, times[session, 1]) + gap
+                    found = _open(tick, end, slot, links[session, 1], store, counts)
                 _join(session, found, times, links, flags, heads)
                 joined[joins, 0] = session
                 joined[joins, 1] = found
                 joins += 1
             session = older
         if found < 0:
-            free_count -= 1
-            found = free[free_count]
-            start(found, tick, slot, newer, times, links, heads)
-            flags[found] = OPEN
-            heap_size = push(heap, heap_size, tick + gap, found)
+            found = _open(tick, tick + gap, slot, newer, store, counts)
         if not flags[found] & DIRTY:
             touched[touches] = found
             touches += 1
         flags[found] |= DIRTY | UNSAVED
         out[i] = found
-    counts[0], counts[1], counts[2] = heap_size, free_count, late
-    counts[3], counts[4], counts[5] = touches, joins, takebacks
+    counts[2], counts[3], counts[4], counts[5] = late, touches, joins, takebacks
 
 
 @njit(cache=True, nogil=True)
