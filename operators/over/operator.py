@@ -1,4 +1,5 @@
-"""OVER windows and row buffers at work: rows are put in order, released, and given their calls. Knows no SQL."""
+"""OVER windows and row buffers at work: rows are put in order, released, and given their calls. Knows no
+SQL."""
 
 from __future__ import annotations
 
@@ -48,9 +49,10 @@ _RING_MAX = 64
 class OverOperator(Operator):
     """Owns what is remembered of each partition of rows (a slot of the index).
 
-    Rows are *released* in the order in which windows see them: at once, or when the watermark is above them, or (whole
-    partitions) when input has ended. Calls up to the current row are answered by engines at release; those
-    that need rows around them by the log, which may keep a row until those behind it are there.
+    Rows are *released* in the order in which windows see them: at once, or when the watermark is above them,
+    or (whole partitions) when input has ended. Calls up to the current row are answered by engines at
+    release; those that need rows around them by the log, which may keep a row until those behind it are
+    there.
     """
 
     def __init__(self, spec: OverAggregate | RowBufferAggregate, context: Context) -> None:
@@ -145,7 +147,8 @@ class OverOperator(Operator):
         return -(self._frame.start or 0) * self._ticks.per_us
 
     def _looks_back(self, call: AggregateCall) -> int:
-        """How many rows back a ring of values has to reach to answer the call; 0: a ring does not answer it."""
+        """How many rows back a ring of values has to reach to answer the call; 0: a ring does not answer
+        it."""
         frame, reach = self._frame, 0
         if call.function == "lag":
             offset = call.option("offset", 1)
@@ -228,7 +231,8 @@ class OverOperator(Operator):
     def _release(
         self, data: pa.RecordBatch, ticks: Int64Array | None, marks: Int64Array | None = None
     ) -> list[Batch]:
-        """Rows in order go through the windows; `ticks` where they are known, `marks` the watermarks before them."""
+        """Rows in order go through the windows; `ticks` where they are known, `marks` the watermarks before
+        them."""
         found = self._index.upsert([data.column(key) for key in self._spec.keys], data.num_rows)
         slots = found.slots
         self._grow(self._index.high)
@@ -339,7 +343,8 @@ class OverOperator(Operator):
         return np.flatnonzero(numbers % self._buffer.rows == 0)
 
     def _sweep(self, horizon: int) -> None:
-        """Forget the partitions whose rows no frame will see again; from time to time, since it looks at all."""
+        """Forget the partitions whose rows no frame will see again; from time to time, since it looks at
+        all."""
         reach = self._expiry
         if reach is None or horizon == END_OF_TIME or horizon < self._swept:
             return

@@ -1,4 +1,5 @@
-"""Row buffers against a plain model: last n rows of a key, every record or when full, expiry, capture and restore."""
+"""Row buffers against a plain model: last n rows of a key, every record or when full, expiry, capture and
+restore."""
 
 from __future__ import annotations
 
