@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
+from tests.e2e.broker import Broker
 
 from millrace.operators.batch import Batch
 from millrace.operators.connectors import registry
 from millrace.operators.source import BadRecord, Position, Source, SourceSpec, SplitReader
-from tests.e2e.broker import Broker
 
 PATIENCE_S = 30.0
 

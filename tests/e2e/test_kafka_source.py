@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-import millrace
 import pyarrow as pa
 import pytest
-
-from millrace.errors import Corrupt, Invalid
-from millrace.operators.spec import decode, encode
 from tests.e2e.broker import Broker
 from tests.e2e.kafka_rows import Reading, fill, source_spec
+
+import millrace
+from millrace.errors import Corrupt, Invalid
+from millrace.operators.spec import decode, encode
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
 

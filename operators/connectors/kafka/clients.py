@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -45,7 +46,7 @@ class Servers:
     bootstrap: str
     settings: tuple[tuple[str, str], ...] = ()
 
-    def client(self, own: Mapping[str, str | int | bool]) -> dict[str, object]:
+    def client(self, own: Mapping[str, str | int | bool]) -> dict[str, Any]:
         """A client's configuration: `own` are the connector's choices, which the user's settings override."""
         return {
             "bootstrap.servers": self.bootstrap,

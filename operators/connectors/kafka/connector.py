@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import datetime, timezone
 
 import pyarrow as pa
 
 from millrace.errors import Invalid
 from millrace.operators.connectors.files.connector import read_layout
-from millrace.operators.connectors.kafka.clients import Servers, read_servers
 from millrace.operators.connectors.kafka.decoding import KEY, VALUE, Decoding
+from millrace.operators.connectors.kafka.encoding import Encoding
+from millrace.operators.connectors.kafka.options import (
+    OPTIONS,
+    STARTS,
+    key_columns,
+    key_format_of,
+    read_format,
+    servers_of,
+)
 from millrace.operators.connectors.kafka.sampling import find_columns
+from millrace.operators.connectors.kafka.sink import KafkaOutboxSpec, KafkaSinkSpec, Target
 from millrace.operators.connectors.kafka.source import KafkaSourceSpec, Start
-from millrace.operators.connectors.options import Kind, Option, Options
+from millrace.operators.connectors.options import Options
 from millrace.operators.connectors.registry import METADATA, Connector
 from millrace.operators.formats.raw import check_raw
 from millrace.operators.formats.records import TextLayout
+from millrace.operators.sink import Changelog, SinkSpec
 
-FORMATS = ("json", "csv", "raw", "debezium-json")
-_ALIASES = {"debezium": "debezium-json", "text": "raw", "string": "raw", "jsonlines": "json"}
-_STARTS = {
-    "earliest": "earliest",
-    "earliest-offset": "earliest",
-    "latest": "latest",
-    "latest-offset": "latest",
-    "timestamp": "timestamp",
-    "offsets": "offsets",
-    "specific-offsets": "offsets",
-}
 _METADATA_TYPES = {
     "offset": pa.types.is_integer,
     "partition": pa.types.is_integer,
@@ -45,85 +44,6 @@ _METADATA_TYPES = {
         and (pa.types.is_string(type.item_type) or pa.types.is_binary(type.item_type))
     ),
 }
-
-_OPTIONS = (
-    Option(
-        "bootstrap.servers",
-        "host:port of brokers, separated by commas",
-        required=True,
-        aliases=("properties.bootstrap.servers", "brokers", "bootstrap_servers"),
-    ),
-    Option("topic", "topics, separated by commas", aliases=("topic.name", "topics")),
-    Option("format", "json, csv, raw or debezium-json", aliases=("value.format",)),
-    Option("key", "columns of the message key, separated by commas", aliases=("key.fields", "key.columns")),
-    Option("key.format", "raw (one column as text) or json", choices=("raw", "json")),
-    Option(
-        "value.fields-include",
-        "whether the value holds the key columns too",
-        default="all",
-        choices=("all", "except_key"),
-    ),
-    Option("mode", "append, or upsert by key", choices=("append", "upsert")),
-    Option("delimiter", "between CSV fields", Kind.CHARACTER, ",", ("csv.delimiter", "csv.field-delimiter")),
-    Option("quote", "around CSV fields; empty for none", Kind.CHARACTER, '"', ("csv.quote",)),
-    Option("escape", "before a CSV character taken as it stands", Kind.CHARACTER, "", ("csv.escape",)),
-    Option("null", "the CSV text that stands for NULL", default="", aliases=("csv.null",)),
-    Option("kafka.*", "settings of librdkafka: SASL, TLS, tuning"),
-    Option("properties.*", "the same, as other systems spell it"),
-)
-_SOURCE_OPTIONS = (
-    Option("topic.pattern", "a regular expression that whole topic names match", aliases=("topic-pattern",)),
-    Option(
-        "group.id",
-        "the name under which brokers see the reader; offsets live in checkpoints",
-        default="millrace",
-        aliases=("properties.group.id", "group"),
-    ),
-    Option(
-        "start",
-        "earliest, latest, timestamp or offsets",
-        default="earliest",
-        aliases=("startup.mode", "scan.startup.mode", "auto.offset.reset", "properties.auto.offset.reset"),
-        choices=tuple(_STARTS),
-    ),
-    Option(
-        "start.timestamp",
-        "the first message time read: epoch milliseconds or ISO text",
-        aliases=("scan.startup.timestamp-millis", "startup.timestamp"),
-    ),
-    Option(
-        "start.offsets",
-        "first offsets by partition: 0:42,1:300 or topic/0:42",
-        aliases=("scan.startup.specific-offsets", "startup.offsets"),
-    ),
-    Option(
-        "stop",
-        "never, or latest: end at the offsets that are the latest at the start",
-        default="never",
-        aliases=("scan.bounded.mode",),
-        choices=("never", "latest", "unbounded", "latest-offset"),
-    ),
-    Option(
-        "isolation.level",
-        "whether rows of open and aborted transactions are passed over",
-        default="read_committed",
-        aliases=("kafka.isolation.level", "properties.isolation.level"),
-        choices=("read_committed", "read_uncommitted"),
-    ),
-    Option(
-        "discovery.interval",
-        "how often to look for new partitions and topics",
-        Kind.DURATION,
-        "10s",
-        ("scan.topic-partition-discovery.interval",),
-    ),
-    Option(
-        "tombstones",
-        "what a message without a value is in append mode",
-        default="skip",
-        choices=("skip", "null"),
-    ),
-)
 
 
 def make_source(options: Options, schema: pa.Schema | None, format: str | None) -> KafkaSourceSpec:
@@ -153,49 +73,90 @@ def make_source(options: Options, schema: pa.Schema | None, format: str | None) 
     )
 
 
-def servers_of(options: Options) -> Servers:
-    """The cluster, and the settings that pass through. Raises Invalid MR1450."""
-    settings = options.prefixed("properties") | options.prefixed("kafka")
-    return read_servers(options.required("bootstrap.servers"), settings)
-
-
-def read_format(format: str | None) -> str:
-    """The value format. Raises Invalid MR1452."""
-    if format is None:
-        return "json"
-    wanted = format.strip().lower()
-    wanted = _ALIASES.get(wanted, wanted)
-    if wanted in FORMATS:
-        return wanted
-    close = difflib.get_close_matches(wanted, FORMATS, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(FORMATS)}"
-    raise Invalid(f"Kafka messages have no format '{format}'", code="MR1452", hint=hint)
-
-
-def key_columns(options: Options, names: Sequence[str]) -> tuple[str, ...]:
-    """The columns that `key` names. Raises Invalid MR1453."""
-    folded = {name.casefold(): name for name in names}
-    found = []
-    for part in re.split(r"[,;]", options.text("key") or ""):
-        name = part.strip()
-        if not name:
-            continue
-        if name.casefold() not in folded:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}"
-            raise Invalid(f"option 'key': there is no column '{name}'", code="MR1453", hint=hint)
-        found.append(folded[name.casefold()])
-    return tuple(found)
-
-
-def key_format_of(options: Options, count: int) -> str:
-    """How the key is written: as set, else raw for one column and JSON for several. Raises Invalid MR1453."""
-    wanted = options.text("key.format") or ("raw" if count == 1 else "json")
-    if wanted == "raw" and count > 1:
+def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tuple[str, ...]) -> SinkSpec:
+    """The spec of a Kafka sink for rows in this mode. Raises Invalid MR1407, MR1450 to MR1456 and MR1461."""
+    topics, pattern = _topics(options)
+    if pattern or len(topics) != 1:
+        raise Invalid("a Kafka sink writes to one topic", code="MR1454", hint="set 'topic' = 'orders'")
+    format = read_format(options.text("format"))
+    if changelog is Changelog.RETRACT and format != "debezium-json":
         raise Invalid(
-            "option 'key.format': raw takes one column", code="MR1453", hint="set 'key.format' = 'json'"
+            f"Kafka messages in format {format} can not take rows back",
+            code="MR1407",
+            hint="give the sink a key, so that changes replace rows, or use 'format' = 'debezium-json'",
         )
-    return wanted
+    if changelog is Changelog.UPSERT and format == "debezium-json":
+        raise Invalid(
+            "changes by key do not say what they replace, as debezium-json has to",
+            code="MR1407",
+            hint="use 'format' = 'json'",
+        )
+    target = Target(
+        servers_of(options),
+        topics[0],
+        _encoding(options, schema, changelog, key, format),
+        options.required("partitioner"),
+    )
+    if options.required("delivery").replace("-", "_") == "at_least_once":
+        return KafkaSinkSpec(target)
+    return KafkaOutboxSpec(
+        target, options.required("transactional.prefix"), topics[0], options.required("marker.topic")
+    )
+
+
+def _encoding(
+    options: Options, schema: pa.Schema, changelog: Changelog, key: tuple[str, ...], format: str
+) -> Encoding:
+    keys = key_columns(options, schema.names) or key
+    if changelog is Changelog.UPSERT and set(keys) != set(key):
+        raise Invalid(
+            f"the changes are by {', '.join(key)}, and option 'key' says {', '.join(keys)}",
+            code="MR1461",
+            hint="leave 'key' out, or group by it",
+        )
+    special = {
+        name: _column(options, name, schema, fits)
+        for name, fits in (
+            ("partition", pa.types.is_integer),
+            ("timestamp", _METADATA_TYPES["timestamp"]),
+            ("headers", _METADATA_TYPES["headers"]),
+        )
+    }
+    without = {place for place in special.values() if place >= 0}
+    if options.text("value.fields-include") == "except_key":
+        without |= {schema.names.index(name) for name in keys}
+    value = tuple(i for i in range(len(schema)) if i not in without)
+    if format == "raw":
+        check_raw(pa.schema([schema.field(i) for i in value]))
+    return Encoding(
+        format=format,
+        key_format=key_format_of(options, len(keys)),
+        schema=schema,
+        changelog=changelog,
+        key=tuple(schema.names.index(name) for name in keys),
+        value=value,
+        delimiter=options.required("delimiter"),
+        **special,
+    )
+
+
+def _column(options: Options, option: str, schema: pa.Schema, fits: Callable[[pa.DataType], bool]) -> int:
+    """The place of the column that an option names, −1 where it names none. Raises Invalid MR1462."""
+    name = options.text(option)
+    if name is None:
+        return -1
+    if name not in schema.names:
+        close = difflib.get_close_matches(name, schema.names, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(schema.names)}"
+        raise Invalid(f"option '{option}': there is no column '{name}'", code="MR1462", hint=hint)
+    place = int(schema.names.index(name))
+    if not fits(schema.field(place).type):
+        raise Invalid(
+            f"option '{option}': column '{name}' is {schema.field(place).type}",
+            code="MR1462",
+            hint="partition is an integer, timestamp a TIMESTAMP, headers MAP<VARCHAR, VARCHAR or BYTES>",
+        )
+    return place
 
 
 def _topics(options: Options) -> tuple[tuple[str, ...], str]:
@@ -277,7 +238,7 @@ def _metadata_key(column: pa.Field, key: str) -> str:
 
 
 def _start(options: Options, topics: tuple[str, ...]) -> Start:
-    mode = _STARTS[options.required("start")]
+    mode = STARTS[options.required("start")]
     if mode == "timestamp":
         return Start(mode, timestamp=_milliseconds(options.text("start.timestamp")))
     if mode == "offsets":
@@ -327,7 +288,9 @@ def _offsets(text: str | None, topics: tuple[str, ...]) -> tuple[tuple[str, int]
 CONNECTOR = Connector(
     name="kafka",
     doc="topics of Apache Kafka and what speaks its protocol",
-    source_options=(*_OPTIONS, *_SOURCE_OPTIONS),
+    source_options=OPTIONS,
+    sink_options=OPTIONS,
     source=make_source,
+    sink=make_sink,
     metadata=True,
 )

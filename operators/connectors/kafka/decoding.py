@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -81,9 +82,9 @@ class Decoder:
 
     def decode(self, messages: list[Message], split: str) -> Chunk:
         """All rows of the messages of one split, in order. Raises nothing about the data."""
-        values: list[bytes | None] = [m.value() for m in messages]  # type: ignore[misc]
+        values: list[bytes | None] = [m.value() for m in messages]
         following = _offset(messages[-1]) + 1
-        size = sum(map(len, values)) if None not in values else sum(len(v) for v in values if v is not None)
+        size = sum(len(value or b"") for value in values)
         first = _offset(messages[0])
         gone = None
         if None in values:
@@ -162,9 +163,10 @@ class Decoder:
         """The value columns; a tombstone's are NULL."""
         if self._values is None:
             return None
+        present = cast("list[bytes]", values) if gone is None else [v for v in values if v is not None]
+        held = self._values.decode(present)
         if gone is None:
-            return self._values.decode(values)  # type: ignore[arg-type]
-        held = self._values.decode([v for v in values if v is not None])
+            return held
         places = np.flatnonzero(~gone)
         bad = {int(places[i]): why for i, why in held.bad.items()}
         good = np.ones(len(values), np.bool_)
@@ -186,9 +188,9 @@ class Decoder:
             return None
         keys = [m.key() for m in messages]
         if None not in keys:
-            return self._keys.decode(keys)  # type: ignore[arg-type]
+            return self._keys.decode(keys)
         places = [i for i, key in enumerate(keys) if key is not None]
-        held = self._keys.decode([key for key in keys if key is not None])  # type: ignore[misc]
+        held = self._keys.decode([key for key in keys if key is not None])
         good = np.zeros(len(keys), np.bool_)
         good[np.array(places, np.int64)[held.good]] = True
         bad = {places[i]: why for i, why in held.bad.items()}

@@ -179,24 +179,24 @@ class Fetcher:
         several = len({topic for topic, _ in self._lanes}) > 1
         if several:
             numbers: dict[tuple[str, int], int] = {}
-            codes = [numbers.setdefault((m.topic(), m.partition()), len(numbers)) for m in messages]  # type: ignore[arg-type]
+            codes = [numbers.setdefault((m.topic(), m.partition()), len(numbers)) for m in messages]
         else:
-            codes = [m.partition() for m in messages]  # type: ignore[misc]
+            codes = [m.partition() for m in messages]
         found = np.array(codes, np.int64)
         cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(codes)]
         groups: dict[int, list[Message]] = {}
         for low, high in itertools.pairwise(cuts):
             groups.setdefault(codes[low], []).extend(messages[low:high])
         for group in groups.values():
-            lane = self._lanes.get((group[0].topic(), group[0].partition()))  # type: ignore[arg-type]
+            lane = self._lanes.get((group[0].topic(), group[0].partition()))
             if lane is not None:
                 self._give(lane, group)
 
     def _give(self, lane: Lane, messages: list[Message]) -> None:
         if not messages or lane.at_end:
             return
-        if lane.stop is not None and messages[-1].offset() >= lane.stop - 1:  # type: ignore[operator]
-            messages = [m for m in messages if m.offset() < lane.stop]  # type: ignore[operator]
+        if lane.stop is not None and messages[-1].offset() >= lane.stop - 1:
+            messages = [m for m in messages if m.offset() < lane.stop]
         if messages:
             chunk = lane.decoder.decode(messages, lane.name)
             lane.next = chunk.next
