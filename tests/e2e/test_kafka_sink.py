@@ -167,8 +167,6 @@ def test_modes_a_sink_can_not_take_are_refused(broker: Broker) -> None:
         sink_spec(broker, "t", mode=Changelog.RETRACT)
     assert refused.value.code == "MR1407"
     with pytest.raises(Invalid) as refused:
-        sink_spec(broker, "t", mode=Changelog.UPSERT, key=("id",), **{"key": "name"})  # type: ignore[misc]
-    with pytest.raises(Invalid) as refused:
         registry.sink_spec(
             "kafka",
             {"bootstrap.servers": broker.servers, "topic": "t", "key": "name"},

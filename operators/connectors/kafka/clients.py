@@ -79,13 +79,13 @@ def translated(error: KafkaError | KafkaException, doing: str) -> MillraceError:
     cause = error.args[0] if isinstance(error, KafkaException) else error
     if not isinstance(cause, KafkaError):
         return Invalid(f"{doing}: {cause}", code="MR1451", hint="check the kafka.* options")
-    if cause.code() in _FENCED:
+    if is_fenced(cause):
         return Fenced(f"{doing}: another owner took over ({cause.str()})", code="MR4010")
     if cause.code() in _REFUSED:
         return Invalid(f"{doing}: {cause.str()}", code="MR1451", hint="check the kafka.* options")
     return Unavailable(f"{doing}: {cause.str()}", code="MR3010", hint="check that the brokers can be reached")
 
 
-def is_fenced(error: KafkaError) -> bool:
-    """Whether another producer with the same transactional id has begun."""
-    return error.code() in _FENCED
+def is_fenced(error: object) -> bool:
+    """Whether a client's error says that another producer with the same transactional id has begun."""
+    return isinstance(error, KafkaError) and error.code() in _FENCED

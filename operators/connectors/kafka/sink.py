@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pyarrow as pa
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from millrace.errors import Fenced, Invalid, MillraceError
@@ -142,8 +142,8 @@ class DirectSink(Sink):
 class OutboxSink(Sink):
     """Keeps rows until their checkpoint is published.
 
-    Invariant: while it lives, no other owner of the same name can commit, or this one is fenced and says so; `_marker`
-    is the number of the last outbox committed under the name.
+    Invariant: whoever opens one under the same name fences all before it, which never publish again; `_marker` is the
+    number of the last outbox committed under the name.
     """
 
     def __init__(self, spec: KafkaOutboxSpec, partition: int) -> None:
@@ -152,7 +152,7 @@ class OutboxSink(Sink):
         check_topic(spec.target.servers, spec.target.topic)
         self._markers = Markers(spec.target.servers, spec.marker_topic)
         self._waiting: list[Records] = []
-        self._marker = -1
+        self._lost: MillraceError | None = None
         self._open()
 
     @property
@@ -175,6 +175,8 @@ class OutboxSink(Sink):
         parts = from_outbox(outbox, f"outbox {checkpoint} of '{self._target.topic}'")
         if not parts:
             return
+        if self._lost is not None:
+            raise self._lost
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._transact(checkpoint, parts)
@@ -182,13 +184,10 @@ class OutboxSink(Sink):
                 return
             except KafkaException as error:
                 failure = self._failure(error)
-                if isinstance(failure, Fenced) or attempt == ATTEMPTS:
+                if not self._aborted(error) or attempt == ATTEMPTS:
+                    self._lost = failure
                     raise failure from error
                 LOG.warning("%s; trying again", failure.message)
-            self._recover()
-            if checkpoint <= self._marker:
-                # The commit had succeeded, and only its answer was lost.
-                return
             time.sleep(0.1 * attempt)
 
     def close(self) -> None:
@@ -215,7 +214,7 @@ class OutboxSink(Sink):
 
     def _failure(self, error: KafkaException) -> MillraceError:
         cause = error.args[0]
-        if isinstance(cause, KafkaError) and is_fenced(cause):
+        if is_fenced(cause):
             return Fenced(
                 f"sink partition '{self.transactional_id}' has another owner",
                 code="MR4011",
@@ -223,16 +222,20 @@ class OutboxSink(Sink):
             )
         return translated(error, f"publishing to '{self._target.topic}' failed")
 
-    def _recover(self) -> None:
-        """Abort the transaction where that is enough, else begin anew under the same name."""
+    def _aborted(self, error: KafkaException) -> bool:
+        """Whether the transaction that failed was aborted for certain, so that it may be tried again.
+
+        Where that is not known only a new owner can tell, by reading the marker behind its own fence. To begin anew
+        here could fence a successor.
+        """
+        if is_fenced(error.args[0]) or error.args[0].fatal():
+            return False
         try:
             self._deliveries.producer.abort_transaction(30.0)
-            self._deliveries.forget()
-        except KafkaException as error:
-            cause = error.args[0]
-            if is_fenced(cause) or cause.fatal():
-                raise self._failure(error) from error
-            self._open()
+        except KafkaException:
+            return False
+        self._deliveries.forget()
+        return True
 
     def _open(self) -> None:
         """Fence the predecessor, and only then read how far it came."""
