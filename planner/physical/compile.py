@@ -15,7 +15,6 @@ from millrace.planner.expressions import columns_of, remap
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
-    Join,
     Over,
     Positions,
     Ranking,
@@ -238,6 +237,6 @@ def uses_time(relation: Relation) -> bool:
             case Aggregate():
                 if node.window_end is not None:
                     return True
-            case TopN() | Ranking() | Join():
+            case TopN() | Ranking():
                 return True
     return False
