@@ -18,7 +18,6 @@ from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.operators.over.frames import BufferEmission, Frame
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
-from millrace.operators.spec import serialisable
 from millrace.operators.temporal_filter import Clock, TimeBound
 
 Positions = tuple[int, ...]
@@ -134,7 +133,7 @@ class Rows(Relation):
 
 
 @dataclass(frozen=True)
-class _Unary(Relation):
+class Unary(Relation):
     """Base of nodes with one input whose rows it passes on, perhaps not all."""
 
     input: Relation
@@ -173,7 +172,7 @@ class _Unary(Relation):
 
 
 @dataclass(frozen=True)
-class Read(_Unary):
+class Read(Unary):
     """A stream or table by name: the plan computes it once for all its readers, so no rule looks through it."""
 
     name: str
@@ -181,14 +180,14 @@ class Read(_Unary):
 
 
 @dataclass(frozen=True)
-class Filter(_Unary):
+class Filter(Unary):
     """The rows for which `predicate` is true. An upsert stream is filtered only by columns of its key."""
 
     predicate: Expression
 
 
 @dataclass(frozen=True)
-class Project(_Unary):
+class Project(Unary):
     """Columns computed from the input's, called `names`. `window_time`: this column is that of the bounds."""
 
     expressions: tuple[Expression, ...]
@@ -256,7 +255,7 @@ AnyWindow = Window | Session
 
 
 @dataclass(frozen=True)
-class AssignWindow(_Unary):
+class AssignWindow(Unary):
     """Each row once for every window it is in, with window_start, window_end and window_time behind its columns.
 
     `time` None is processing time. `partition` belongs to sessions.
@@ -292,7 +291,7 @@ class AssignWindow(_Unary):
 
 
 @dataclass(frozen=True)
-class Aggregate(_Unary):
+class Aggregate(Unary):
     """GROUP BY without a window of its own: the keys, then the calls. No calls is DISTINCT.
 
     `window_end` is the place among `keys` of the end of a window that the rows carry already.
@@ -335,7 +334,7 @@ class Aggregate(_Unary):
 
 
 @dataclass(frozen=True)
-class WindowedAggregate(_Unary):
+class WindowedAggregate(Unary):
     """GROUP BY keys and a window: the keys, window_start and window_end as `with_bounds` asks, then the calls."""
 
     time: int | None
@@ -388,7 +387,7 @@ class WindowedAggregate(_Unary):
 
 
 @dataclass(frozen=True)
-class Over(_Unary):
+class Over(Unary):
     """The input's columns, then calls over a frame around each row; `order` None: in order of arrival."""
 
     partition: Positions
@@ -403,7 +402,7 @@ class Over(_Unary):
 
 
 @dataclass(frozen=True)
-class RowBuffer(_Unary):
+class RowBuffer(Unary):
     """The input's columns, then calls over the last `rows` rows of each partition, in order of arrival."""
 
     partition: Positions
@@ -419,7 +418,7 @@ class RowBuffer(_Unary):
 
 
 @dataclass(frozen=True)
-class MovingFilter(_Unary):
+class MovingFilter(Unary):
     """Rows whose `time` is between bounds that move with now(); they are taken back as time passes."""
 
     time: int
@@ -465,60 +464,6 @@ class Union(Relation):
     def with_inputs(self, *inputs: Relation) -> Relation:
         same = all(a is b for a, b in zip(inputs, self.parts, strict=True))
         return self if same else Union(inputs)
-
-
-@serialisable
-@dataclass(frozen=True, slots=True)
-class SortKey:
-    """One ORDER BY item: a column, its direction and where NULLs go."""
-
-    column: int
-    descending: bool = False
-    nulls_first: bool = False
-
-
-@dataclass(frozen=True)
-class Ranking(_Unary):
-    """The input's columns and the rank of each row (`function`: row_number, rank, dense_rank) in its partition."""
-
-    partition: Positions
-    order: tuple[SortKey, ...]
-    function: str
-    name: str
-    position: Position | None = field(default=None, compare=False)
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return pa.schema([*self.input.schema, pa.field(self.name, pa.int64())])
-
-    @property
-    def changelog(self) -> Changelog:
-        return Changelog.RETRACT
-
-
-@dataclass(frozen=True)
-class TopN(_Unary):
-    """The rows of each partition whose place in an order is above `offset` and at most `offset + limit`.
-
-    `function` says how ties count; `rank_name` adds the place as a last column.
-    """
-
-    partition: Positions
-    order: tuple[SortKey, ...]
-    limit: int | None
-    offset: int = 0
-    rank_name: str | None = None
-    function: str = "row_number"
-    position: Position | None = field(default=None, compare=False)
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        rank = [] if self.rank_name is None else [pa.field(self.rank_name, pa.int64())]
-        return pa.schema([*self.input.schema, *rank])
-
-    @property
-    def changelog(self) -> Changelog:
-        return Changelog.RETRACT
 
 
 @dataclass(frozen=True)

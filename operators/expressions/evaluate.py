@@ -120,7 +120,7 @@ def _rewrite(call: Call) -> Expression:
             )
         case "coalesce" if len(arguments) == 1:
             return arguments[0]
-        case "coalesce" if any(_is_heavy(argument) for argument in arguments[1:]):
+        case "coalesce" if not all(isinstance(argument, Column | Literal) for argument in arguments[1:]):
             tests = tuple(Call("is not null", (argument,), sql.BOOLEAN) for argument in arguments[:-1])
             return Case(tests, arguments[:-1], arguments[-1], call.type)
         case "nullif":

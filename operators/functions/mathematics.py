@@ -19,7 +19,7 @@ from millrace.operators.functions.strings import row
 
 
 def _wide(type: pa.DataType) -> pa.DataType:
-    return pa.decimal128(max(sql.digits(type)[0], 19), type.scale)
+    return pa.decimal256(type.precision + 1, type.scale)
 
 
 def _through_wide(function: Callable[[Value], Value], returns: pa.DataType) -> Body:
@@ -87,14 +87,12 @@ def _round_number(value: Value, digits: int, mode: str) -> Value:
     if sql.is_integer(value.type):
         if digits >= 0:
             return value
-        return pc.cast(pc.round(pc.cast(value, pa.decimal128(19, 0)), digits, mode), value.type)
+        return pc.cast(pc.round(pc.cast(value, pa.decimal256(24, 0)), digits, mode), value.type)
     if sql.is_decimal(value.type):
-        wide = pc.cast(
-            value, pa.decimal128(min(sql.MOST_DIGITS, max(value.type.precision + 1, 20)), value.type.scale)
-        )
-        return pc.round(
-            wide, max(min(digits, value.type.scale), value.type.scale - wide.type.precision + 1), mode
-        )
+        wide = pc.cast(value, pa.decimal256(value.type.precision + 1, value.type.scale))
+        if digits < value.type.scale - value.type.precision:
+            return pc.subtract(wide, wide)
+        return pc.round(wide, min(digits, value.type.scale), mode)
     return pc.round(value, digits, mode)
 
 

@@ -16,7 +16,7 @@ from millrace.operators.batch import Int64Array
 from millrace.operators.operator import VNODE, StateDelta
 from millrace.operators.over import log_kernels
 from millrace.operators.over import sliding_kernels as kernels
-from millrace.operators.over.engines import Released, Slots, taller
+from millrace.operators.over.engines import Released, Slots, taken, taller
 from millrace.operators.over.frames import Frame, FrameUnit, frameless
 from millrace.operators.over.segments import SegmentCalls, Segments, narrowed
 from millrace.state.row_store import RowStore
@@ -182,7 +182,7 @@ class RowLog:
         answered = Answered(
             rows.take(pa.array(targets[order])) if self.reach.ahead else rows.slice(0, 0),
             ticks[targets][order],
-            [_reordered(outcome, order) for outcome in outcomes],
+            [taken(outcome, order) for outcome in outcomes],
         )
         self._meta[slots, DONE] += np.bincount(segments.ids[targets], minlength=len(slots))
         self._drop(slots, lengths, numbers, ticks, began, timed=timed, final=final)
@@ -199,9 +199,10 @@ class RowLog:
         gone = ticks < floor - self.reach.ticks_back
         self._remove(slots, np.bincount(ids[gone], minlength=len(slots)), numbers[gone], slots[ids[gone]])
 
-    def empty(self, slots: Slots) -> npt.NDArray[np.bool_]:
-        """Which slots have no row."""
-        return self._meta[slots, kernels.LENGTH] == 0
+    def forget(self, slots: Slots) -> None:
+        """Drop all rows of these slots."""
+        lengths = self._meta[slots, kernels.LENGTH]
+        self._remove(slots, lengths, self._gathered(slots)[0], np.repeat(slots, lengths))
 
     def _drop(
         self,
@@ -340,9 +341,3 @@ class RowLog:
         for arena, out in ((self._numbers, numbers), (self._ticks, ticks), (self._starts, starts)):
             kernels.gather(slots, self._meta, arena, out)
         return numbers, ticks, starts
-
-
-def _reordered(outcome: Outcome, order: Int64Array) -> Outcome:
-    return Outcome(
-        outcome.values.take(pa.array(order)), None if outcome.wrong is None else outcome.wrong[order]
-    )

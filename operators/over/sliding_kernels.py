@@ -289,13 +289,19 @@ def last_peers(slots: Any, ticks: Int64s, latest: Int64s, out: Int64s) -> None:
 
 
 @njit(cache=True, nogil=True)
-def expired(slots: Any, ticks: Int64s, after: int, latest: Int64s, out: Bytes) -> None:
-    """1 where a row's tick is more than `after` past its slot's last one; `latest` is kept by slot (least int64: none)."""
+def expired(slots: Any, ticks: Any, marks: Any, after: int, latest: Int64s, out: Bytes) -> None:
+    """1 where a row's tick, or the watermark it came behind (`marks`, None: none), is more than `after` past its slot's last tick.
+
+    `latest` is kept by slot (least int64: none).
+    """
     for i in range(len(slots)):
         slot = slots[i]
         last = latest[slot]
-        out[i] = last != np.iinfo(np.int64).min and ticks[i] - last > after
-        latest[slot] = max(last, ticks[i])
+        tick = ticks[i]
+        if marks is not None:
+            tick = max(tick, marks[i])
+        out[i] = last != np.iinfo(np.int64).min and tick - last > after
+        latest[slot] = ticks[i] if out[i] else max(last, ticks[i])
 
 
 @njit(cache=True, nogil=True)
@@ -329,3 +335,47 @@ def rank(
         numbers[i] = kept[0]
         ranks[i] = kept[1]
         dense[i] = kept[2]
+
+
+@njit(cache=True, nogil=True)
+def look_back(
+    slots: Any,
+    values: Int64s,
+    valid: Any,
+    resets: Any,
+    clip: bool,
+    seen: Int64s,
+    ring_values: Any,
+    ring_valid: Any,
+    out: Int64s,
+    found: Bytes,
+) -> None:
+    """The value as many rows back as the rings are wide, or with `clip` the oldest there is up to that.
+
+    `found` is 1 for a value, 0 for null, 2 where there is no such row. `seen` and the rings are kept by slot.
+    """
+    width = ring_values.shape[1]
+    for i in range(len(slots)):
+        slot = slots[i]
+        if resets is not None and resets[i]:
+            seen[slot] = 0
+        count = seen[slot]
+        known = 1
+        if valid is not None:
+            known = valid[i]
+        back = width
+        if clip and count < width:
+            back = count
+        if back == 0:
+            out[i] = values[i]
+            found[i] = known
+        elif count < back:
+            out[i] = 0
+            found[i] = 2
+        else:
+            at = (count - back) % width
+            out[i] = ring_values[slot, at]
+            found[i] = ring_valid[slot, at]
+        ring_values[slot, count % width] = values[i]
+        ring_valid[slot, count % width] = known
+        seen[slot] = count + 1

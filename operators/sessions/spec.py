@@ -27,7 +27,8 @@ class SessionAggregate(OperatorSpec):
     A session is over when the watermark reaches its end. A row is late, and goes to `context.late`, if its time plus
     the gap plus `allowed_lateness` (µs) is not above the watermark that the rows before it had set, whatever
     sessions are open. A row never joins a session that was over (plus lateness) by that watermark, so the
-    answer does not depend on how the input is cut into batches. The input is append-only.
+    answer does not depend on how the input is cut into batches. The input is append-only. The watermark that goes
+    downstream speaks of `window_end`.
     """
 
     title: ClassVar[str] = "SessionAggregate"
@@ -87,7 +88,7 @@ class SessionAggregate(OperatorSpec):
         """What the rows sent mean to those before."""
         if self.emission.appends and not self.allowed_lateness:
             return Changelog.APPEND
-        return Changelog.RETRACT
+        return Changelog.UPSERT if self.emission.upsert else Changelog.RETRACT
 
     def build(self, context: Context) -> Operator:
         from millrace.operators.sessions.operator import SessionOperator  # deferred: kernels import numba

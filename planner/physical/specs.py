@@ -13,6 +13,7 @@ from millrace.operators.sink import Changelog
 from millrace.operators.spec import OperatorSpec
 from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.union import UnionAll
+from millrace.operators.window_top import WindowTop
 from millrace.planner.expressions import column
 from millrace.planner.logical import (
     Aggregate,
@@ -22,16 +23,15 @@ from millrace.planner.logical import (
     MovingFilter,
     Over,
     Project,
-    Ranking,
     Relation,
     RowBuffer,
     Rows,
     Session,
-    TopN,
     Union,
     WindowedAggregate,
 )
 from millrace.planner.physical.joins import join_of, project_join
+from millrace.planner.ranking import Ranking, TopN, closing_end
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""
@@ -88,12 +88,7 @@ def spec_of(relation: Relation) -> Lowered:
         case Join():
             return join_of(relation)
         case Ranking() | TopN():
-            raise Unsupported(
-                "ORDER BY with LIMIT and ranking by values are not executed yet",
-                code="MR1940",
-                hint="take max or min per group instead",
-                position=relation.position,
-            )
+            return (relation.input,), _top(relation)
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
@@ -162,6 +157,34 @@ def _assign(node: AssignWindow) -> OperatorSpec:
 def _over(node: Over) -> OperatorSpec:
     return OverAggregate(
         node.input.schema, node.partition, node.order, node.frame, node.calls, node.names, node.time_unit
+    )
+
+
+def _top(node: Ranking | TopN) -> OperatorSpec:
+    end = closing_end(node)
+    if end is None:
+        raise Unsupported(
+            "ORDER BY with LIMIT and ranking by values are not executed yet outside of windows",
+            code="MR1940",
+            hint="PARTITION BY window_start, window_end over a windowed query, or take max or min per group",
+            position=node.position,
+        )
+    order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
+    schema = node.input.schema
+    if isinstance(node, Ranking):
+        return WindowTop(
+            schema, node.partition, end, order, None, 0, node.function, node.name, node.time_unit
+        )
+    return WindowTop(
+        schema,
+        node.partition,
+        end,
+        order,
+        node.limit,
+        node.offset,
+        node.function,
+        node.rank_name,
+        node.time_unit,
     )
 
 

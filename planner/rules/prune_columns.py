@@ -17,17 +17,15 @@ from millrace.planner.logical import (
     MovingFilter,
     Over,
     Project,
-    Ranking,
     Read,
     Relation,
     RowBuffer,
     Rows,
     Scan,
-    SortKey,
-    TopN,
     Union,
     WindowedAggregate,
 )
+from millrace.planner.ranking import Ranking, SortKey, TopN
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
 """Columns that a source has anyway, because of other queries."""
@@ -226,14 +224,16 @@ def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
 
 def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.input.schema)
+    ranked = width in wanted
+    if isinstance(node, Ranking) and not ranked:
+        return _prune(node.input, wanted, have)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
-    end = node.input.bounds[1]
-    if end is not None:
-        needed.add(end)
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)
-    return moved, {**places, width: len(below.schema)}
+    if isinstance(moved, TopN) and not ranked:
+        moved = replace(moved, rank_name=None)
+    return moved, {**places, **({width: len(below.schema)} if ranked else {})}
 
 
 def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
