@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 
+from millrace.cluster.capture import PartitionCapture, Restored
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.cluster.vertex import OperatorVertex, Receiver, SinkVertex, Vertex
 from millrace.operators.batch import Batch
 from millrace.operators.materialize import Materialized
-from millrace.operators.operator import Capture
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import SinkSpec
-from millrace.operators.source import Position, SourceInput
+from millrace.operators.source import SourceInput
 from millrace.planner.plan import Node, Plan
 
 
@@ -96,21 +96,25 @@ class Dataflow:
         for sink, outbox in sealed:
             sink.sink.publish(checkpoint, outbox)
 
-    def capture(self, *, changes: bool) -> dict[str, Capture]:
-        """State of every operator that has some, by node hash. Called between rounds."""
-        captured = {v.node.hash: v.operator.capture(changes=changes) for v in self._operators}
-        return {name: tables for name, tables in captured.items() if tables}
+    def capture(self, *, changes: bool) -> PartitionCapture:
+        """What is remembered between two rounds: whole, or what changed since the last capture."""
+        operators = {v.node.hash: v.operator.capture(changes=changes) for v in self._operators}
+        return PartitionCapture(
+            {name: tables for name, tables in operators.items() if tables},
+            {source.node.hash: source.capture() for source in self.sources},
+            complete=not changes,
+        )
 
-    def restore(self, state: dict[str, dict[str, pa.RecordBatch]]) -> None:
-        """Load whole state tables, by node hash, before the first poll."""
+    def restore(self, state: Restored) -> None:
+        """Load what a capture held into a dataflow that has not been polled yet."""
         for vertex in self._operators:
-            tables = state.get(vertex.node.hash)
+            tables = state.operators.get(vertex.node.hash)
             if tables:
                 vertex.operator.restore(tables)
-
-    def positions(self) -> dict[str, dict[str, Position]]:
-        """Where every split of every source is to be read from next, by node hash."""
-        return {source.node.hash: source.positions() for source in self.sources}
+        for source in self.sources:
+            captured = state.sources.get(source.node.hash)
+            if captured is not None:
+                source.restore(captured)
 
     def retire(self, positions: Iterable[int]) -> None:
         """Stop these nodes for good; nobody else may read them. Their positions stay taken."""

@@ -8,15 +8,16 @@ from time import perf_counter_ns
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millrace.cluster.capture import SourceCapture, SplitCapture
 from millrace.cluster.surroundings import VertexContext, VertexMetrics
 from millrace.cluster.vertex import Vertex
 from millrace.errors import Invalid
-from millrace.operators.batch import END_OF_TIME, Batch
+from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch
 from millrace.operators.calc import Calc
 from millrace.operators.connectors.push import SPLIT as PUSHED
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.operator import Operator
-from millrace.operators.source import BadRecord, Position, SourceInput, SplitReader
+from millrace.operators.source import BadRecord, SourceInput, SplitReader
 from millrace.operators.watermarks import SplitWatermark, WatermarkTracker
 from millrace.planner.plan import Node
 
@@ -37,7 +38,6 @@ class SourceVertex(Vertex):
         self._batch_rows = batch_rows
         self._computed = self._build_computed(node.spec)
         self._readers: dict[str, SplitReader] = {}
-        self._restored: dict[str, Position] = {}
         self._ended_splits: set[str] = set()
         self._tracker = WatermarkTracker(
             None if node.spec.event_time is None else node.spec.event_time.idle_timeout
@@ -89,14 +89,23 @@ class SourceVertex(Vertex):
         self._readers.clear()
         self._finish()
 
-    def positions(self) -> dict[str, Position]:
-        """Where every split goes on, by split."""
-        return {split: reader.position for split, reader in self._readers.items()}
+    def capture(self) -> SourceCapture:
+        """Where every split goes on."""
+        splits = {
+            split: SplitCapture(reader.position, self._split_watermark(split))
+            for split, reader in self._readers.items()
+        }
+        return SourceCapture(splits, frozenset(self._ended_splits), self._tracker.current)
 
-    def restore(self, positions: dict[str, Position]) -> None:
-        """Read these splits from these positions on; before the first poll."""
+    def restore(self, captured: SourceCapture) -> None:
+        """Go on as captured; before the first poll. What was promised downstream is promised again."""
         assert not self._readers
-        self._restored = positions
+        self._ended_splits = set(captured.ended)
+        self._tracker.restore(captured.watermark)
+        for split, at in captured.splits.items():
+            self._readers[split] = self._source.open(split, at.position)
+            self._open_watermark(split, at.watermark)
+        self.send_watermark(self._tracker.current)
 
     def close(self) -> None:
         """Close all readers and the source."""
@@ -109,18 +118,24 @@ class SourceVertex(Vertex):
         self._next_discovery = now + DISCOVERY_INTERVAL_US
         for split in self._source.discover():
             if split not in self._readers and split not in self._ended_splits:
-                self._readers[split] = self._source.open(split, self._restored.get(split))
+                self._readers[split] = self._source.open(split, None)
                 self._open_watermark(split)
         if self.spec.source.bounded:
             self._next_discovery = END_OF_TIME
             if not self._readers:
                 self._finish()
 
-    def _open_watermark(self, split: str) -> None:
-        self._tracker.add(split)
+    def _open_watermark(self, split: str, watermark: int = START_OF_TIME) -> None:
+        self._tracker.add(split, watermark)
         if self.spec.event_time is not None:
             kind = self.spec.schema.field(self.spec.event_time.column).type
-            self._watermarks[split] = SplitWatermark(self.spec.event_time, kind)
+            mark = SplitWatermark(self.spec.event_time, kind)
+            mark.restore(watermark)
+            self._watermarks[split] = mark
+
+    def _split_watermark(self, split: str) -> int:
+        mark = self._watermarks.get(split)
+        return START_OF_TIME if mark is None else mark.capture()
 
     def _take(self, split: str, batch: Batch | None, bad: Sequence[BadRecord], now: int) -> None:
         self.metrics.rows_in += len(bad) + (0 if batch is None else batch.num_rows)

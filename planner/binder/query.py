@@ -33,17 +33,8 @@ from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
 from millrace.planner.expressions import column, rewrite
-from millrace.planner.logical import (
-    Aggregate,
-    AssignWindow,
-    Filter,
-    Project,
-    Relation,
-    Session,
-    SortKey,
-    TopN,
-    Union,
-)
+from millrace.planner.logical import Aggregate, AssignWindow, Filter, Project, Relation, Session, Union
+from millrace.planner.ranking import SortKey, TopN
 
 
 class Names(Protocol):
@@ -297,10 +288,15 @@ class QueryBinder:
             if isinstance(expression, nodes.GroupWindow):
                 windowed = True
             elif not isinstance(expression, exp.Cube | exp.Rollup | exp.GroupingSets):
-                plain.append(grouping.add(group_key(expression, items, binder)))
+                key = group_key(expression, items, binder)
+                plain += [] if key is None else [grouping.add(key)]
         lists = grouping_sets(clause)
         sets = [
-            [tuple(grouping.add(group_key(e, items, binder)) for e in one) for one in many] for many in lists
+            [
+                tuple(grouping.add(k) for e in one if (k := group_key(e, items, binder)) is not None)
+                for one in many
+            ]
+            for many in lists
         ]
         grouping.sets = cross_sets(plain, sets)
         return windowed

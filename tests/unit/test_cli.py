@@ -86,13 +86,10 @@ def test_missing_variable_and_missing_file_are_coded_errors(script: Path) -> Non
 
 
 def test_explain_shows_a_tree_and_json(script: Path) -> None:
-    tree = millrace("explain", str(script), "--set", f"DIR={script.parent}")
+    variable = f"DIR={script.parent}"
+    tree = millrace("explain", str(script), "--set", variable)
     assert tree.returncode == 0 and "numbers" in tree.stdout and "append" in tree.stdout
-    assert (
-        millrace("explain", str(script), "--set", "DIR=/nowhere", "--json")
-        .stdout.lstrip()
-        .startswith(("{", "["))
-    )
+    assert json.loads(millrace("explain", str(script), "--set", variable, "--json").stdout)
 
 
 def test_functions_lists_and_searches() -> None:
