@@ -16,7 +16,6 @@ from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
     BadRecords,
-    Join,
     LateInput,
     Over,
     Positions,
@@ -239,6 +238,6 @@ def uses_time(relation: Relation) -> bool:
             case Aggregate():
                 if node.window_end is not None:
                     return True
-            case TopN() | Ranking() | Join():
+            case TopN() | Ranking():
                 return True
     return False

@@ -33,6 +33,7 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.physical.joins import join_of, project_join
 from millrace.planner.ranking import Ranking, TopN, closing_end
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
@@ -47,6 +48,8 @@ def spec_of(relation: Relation) -> Lowered:
             return (below.input,), Calc(
                 below.input.schema, below.predicate, relation.expressions, relation.names
             )
+        case Project(input=Join() as below):
+            return project_join(relation, below)
         case Project():
             return (relation.input,), Calc(relation.input.schema, None, relation.expressions, relation.names)
         case Filter():
@@ -91,12 +94,7 @@ def spec_of(relation: Relation) -> Lowered:
         case Union():
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
         case Join():
-            raise Unsupported(
-                f"{relation.kind.upper()} JOIN is not executed yet",
-                code="MR1943",
-                hint="read one stream, or join outside",
-                position=relation.position,
-            )
+            return join_of(relation)
         case Ranking() | TopN():
             return (relation.input,), _top(relation)
         case Rows():

@@ -264,12 +264,14 @@ def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
 
 
 def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
+    """Each side keeps one column at least: rows without columns can not be counted."""
     width = len(node.left.schema)
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
-    left, at_left = _prune(node.left, {i for i in needed if i < width} | {a for a, _ in node.equal}, have)
-    right, at_right = _prune(
-        node.right, {i - width for i in needed if i >= width} | {b for _, b in node.equal}, have
-    )
+    pairs = (*node.equal, *node.null_equal)
+    of_left = {i for i in needed if i < width} | {a for a, _ in pairs} | _identity(node.left)
+    of_right = {i - width for i in needed if i >= width} | {b for _, b in pairs} | _identity(node.right)
+    left, at_left = _prune(node.left, of_left or {0}, have)
+    right, at_right = _prune(node.right, of_right or {0}, have)
     after = len(left.schema)
     places = {**at_left, **{width + i: after + at for i, at in at_right.items()}}
     moved = replace(
@@ -277,6 +279,12 @@ def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
         left=left,
         right=right,
         equal=tuple((at_left[a], at_right[b]) for a, b in node.equal),
+        null_equal=tuple((at_left[a], at_right[b]) for a, b in node.null_equal),
         condition=None if node.condition is None else remap(node.condition, places),
     )
     return moved, places
+
+
+def _identity(side: Relation) -> set[int]:
+    """The columns by which a join finds rows that are taken back."""
+    return set() if side.changelog is Changelog.APPEND else set(side.key or ())
