@@ -10,12 +10,14 @@ from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.dialect.nodes import position_of
 from millrace.planner.expressions import column, conjunction, conjuncts
+from millrace.planner.binder.joins_on_time import within_bounds
 from millrace.planner.logical import Join
+from millrace.planner.rules.to_timed_join import to_timed_join
 
 
 def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     """Both sides joined. What no operator executes yet is refused when the plan is made."""
-    for part, name in (("method", "ASOF JOIN"), ("asof", "MATCH_CONDITION"), ("within", "WITHIN")):
+    for part, name in (("method", "ASOF JOIN"), ("asof", "MATCH_CONDITION")):
         if node.args.get(part):
             raise unsupported(node, "MR1943", f"{name} is not executed yet")
     width = len(left.relation.schema)
@@ -40,6 +42,8 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
         raise invalid(
             node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant"
         )
+    if node.args.get("within"):
+        conditions += within_bounds(left, right, both, node)
     equal: list[tuple[int, int]] = []
     rest: list[Expression] = []
     for condition in conditions:
@@ -56,7 +60,7 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
         conjunction(rest) if rest else None,
         position_of(node),
     )
-    return Scope(joined, both.members)
+    return Scope(to_timed_join(joined), both.members)
 
 
 def _using(

@@ -7,6 +7,7 @@ import pyarrow as pa
 from millrace.errors import Bug, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
+from millrace.operators.expressions.tree import Column
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.sink import Changelog
@@ -30,7 +31,9 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.timed_joins import TimedJoin
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""
@@ -43,6 +46,8 @@ def spec_of(relation: Relation) -> Lowered:
             return (below.input,), Calc(
                 below.input.schema, below.predicate, relation.expressions, relation.names
             )
+        case Project(input=TimedJoin() as below) if all(isinstance(e, Column) for e in relation.expressions):
+            return below.inputs, timed_join_spec(below, relation)
         case Project():
             return (relation.input,), Calc(relation.input.schema, None, relation.expressions, relation.names)
         case Filter():
@@ -82,6 +87,8 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case Union():
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
+        case TimedJoin():
+            return relation.inputs, timed_join_spec(relation)
         case Join():
             raise Unsupported(
                 f"{relation.kind.upper()} JOIN is not executed yet",
