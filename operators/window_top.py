@@ -216,5 +216,5 @@ def _places(groups: Int64Array, ties: npt.NDArray[np.bool_], function: str) -> I
         return positions - starts + 1
     if function == "rank":
         return np.maximum.accumulate(np.where(~ties, positions, 0)) - starts + 1
-    distinct = np.cumsum(~ties)
-    return distinct - distinct[starts] + 1
+    distinct: Int64Array = np.cumsum(~ties, dtype=np.int64)
+    return np.asarray(distinct - distinct[starts] + 1, np.int64)

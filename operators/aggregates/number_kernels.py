@@ -230,18 +230,39 @@ def merge_wide(words: Any, slots: Any, source: Any, source_slots: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def distinct_slots(slots: Any, seen: Any, out: Any) -> int:
-    """The slots in order of first appearance, once each, into `out`; `seen` is all 0 before and after."""
+def distinct_slots(slots: Any, seen: Any, out: Any, rows: Any) -> int:
+    """The slots in order of first appearance, once each, into `out`, and where that is into `rows`.
+
+    `seen` is all 0 before and after.
+    """
     count = 0
     for i in range(len(slots)):
         slot = np.uint64(slots[i])
         if seen[slot] == 0:
             seen[slot] = 1
             out[count] = slots[i]
+            rows[count] = i
             count += 1
     for i in range(count):
         seen[np.uint64(out[i])] = 0
     return count
+
+
+@njit(cache=True, nogil=True)
+def fill_rows(words: Any, start: int, initial: Any) -> None:
+    """Set the rows from `start` on to `initial`."""
+    for row in range(start, words.shape[0]):
+        for column in range(words.shape[1]):
+            words[row, column] = initial[column]
+
+
+@njit(cache=True, nogil=True)
+def gather_rows(words: Any, slots: Any, out: Any) -> None:
+    """out[j, i] = words[slots[i], j]."""
+    for i in range(len(slots)):
+        slot = np.uint64(slots[i])
+        for column in range(words.shape[1]):
+            out[column, i] = words[slot, column]
 
 
 @njit(cache=True, nogil=True)

@@ -1,4 +1,5 @@
-"""What computes calls whose frame ends at the current row, as rows are released. Knows neither time nor batches held."""
+"""What computes calls whose frame ends at the current row, as rows are released. Knows neither time nor
+batches held."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ Number = TypeVar("Number", bound=np.generic)
 class Released:
     """Rows in the order in which windows see them.
 
-    `ticks` are their times (None: order of arrival), `resets` is 1 where a key begins anew (None: never), `peers`
-    the position of each row's last peer (None: rows have no peers).
+    `ticks` are their times (None: order of arrival), `resets` is 1 where a key begins anew (None: never),
+    `peers` the position of each row's last peer (None: rows have no peers).
     """
 
     data: pa.RecordBatch

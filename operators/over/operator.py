@@ -1,4 +1,5 @@
-"""OVER windows and row buffers at work: rows are put in order, released, and given their calls. Knows no SQL."""
+"""OVER windows and row buffers at work: rows are put in order, released, and given their calls. Knows no
+SQL."""
 
 from __future__ import annotations
 
@@ -48,9 +49,10 @@ _RING_MAX = 64
 class OverOperator(Operator):
     """Owns what is remembered of each partition of rows (a slot of the index).
 
-    Rows are *released* in the order in which windows see them: at once, or when the watermark is above them, or (whole
-    partitions) when input has ended. Calls up to the current row are answered by engines at release; those
-    that need rows around them by the log, which may keep a row until those behind it are there.
+    Rows are *released* in the order in which windows see them: at once, or when the watermark is above them,
+    or (whole partitions) when input has ended. Calls up to the current row are answered by engines at
+    release; those that need rows around them by the log, which may keep a row until those behind it are
+    there.
     """
 
     def __init__(self, spec: OverAggregate | RowBufferAggregate, context: Context) -> None:
@@ -79,6 +81,7 @@ class OverOperator(Operator):
         self._log_places: list[int] = []
         self._early: list[int] = []
         self._captured = False
+        self._expiry: int | None = None
         if not self._whole:
             self._assign_calls()
         self._last: Int64Array = np.zeros(0, np.int64)
@@ -128,13 +131,24 @@ class OverOperator(Operator):
             some = [calls[place] for place in self._log_places]
             only = self._buffer is not None
             self._log = RowLog(some, self._spec.input, frame, per_us, extra, self._vnodes, only_frame=only)
-        # Whether a partition's state is nothing once its frame has passed.
-        self._forgets = frame.unit is FrameUnit.RANGE and all(isinstance(e, Sliding) for e in self._engines)
-        if self._log is not None:
-            self._forgets &= not self._log.reach.rows_back and not self._log.reach.ahead
+        self._expiry = self._expires_after()
+
+    def _expires_after(self) -> int | None:
+        """The ticks after its last row when a partition's state is worth nothing; None: never."""
+        if self._buffer is not None:
+            after = self._buffer.expire_after
+            return None if after is None else self._ticks.span(after)
+        reach = None if self._log is None else self._log.reach
+        slides_only = all(isinstance(engine, Sliding) for engine in self._engines)
+        if self._order is None or self._frame.unit is FrameUnit.ROWS or not slides_only:
+            return None
+        if reach is not None and (reach.rows_back or reach.ahead):
+            return None
+        return -(self._frame.start or 0) * self._ticks.per_us
 
     def _looks_back(self, call: AggregateCall) -> int:
-        """How many rows back a ring of values has to reach to answer the call; 0: a ring does not answer it."""
+        """How many rows back a ring of values has to reach to answer the call; 0: a ring does not answer
+        it."""
         frame, reach = self._frame, 0
         if call.function == "lag":
             offset = call.option("offset", 1)
@@ -153,14 +167,16 @@ class OverOperator(Operator):
         if self._held is not None:
             self._hold(self._held, batch)
             return []
-        ticks = None
-        if self._clock is not None and self._buffer is not None and self._buffer.expire_after is not None:
+        ticks = marks = None
+        if self._clock is not None and self._expiry is not None:
             known = self._timed(batch, self._clock)
             if known is None:
                 return []
             batch = known
             ticks = self._ticks.read(batch.data.column(self._clock))
-        return self._release(batch.data, ticks)
+            if batch.row_watermarks is not None:
+                marks = self._ticks.moments(batch.row_watermarks)
+        return self._release(batch.data, ticks, marks)
 
     def on_watermark(self, watermark: int) -> list[Batch]:
         self._watermark = watermark
@@ -179,8 +195,7 @@ class OverOperator(Operator):
                 self._dirty.mark(waiting)
                 timed = self._order is not None
                 out += self._answers(self._log.answer(waiting, horizon, timed=timed, final=final))
-        if self._order is not None and not self._whole and self._forgets:
-            self._sweep(horizon)
+        self._sweep(horizon)
         return out
 
     def output_watermark(self, watermark: int) -> int:
@@ -213,8 +228,11 @@ class OverOperator(Operator):
             batch, ticks = batch.take(np.flatnonzero(~late)), ticks[~late]
         held.add(batch.data, ticks)
 
-    def _release(self, data: pa.RecordBatch, ticks: Int64Array | None) -> list[Batch]:
-        """Rows in order go through the windows; `ticks` where they are known."""
+    def _release(
+        self, data: pa.RecordBatch, ticks: Int64Array | None, marks: Int64Array | None = None
+    ) -> list[Batch]:
+        """Rows in order go through the windows; `ticks` where they are known, `marks` the watermarks before
+        them."""
         found = self._index.upsert([data.column(key) for key in self._spec.keys], data.num_rows)
         slots = found.slots
         self._grow(self._index.high)
@@ -224,7 +242,7 @@ class OverOperator(Operator):
         if self._buffer is not None:
             rows.ticks = None
             if ticks is not None:
-                rows.resets = self._resets(slots, found.created, ticks)
+                rows.resets = self._resets(slots, found.created, ticks, marks)
         elif ticks is not None:
             self._last[slots] = ticks
             if self._frame.unit is FrameUnit.RANGE:
@@ -307,12 +325,13 @@ class OverOperator(Operator):
         self.metrics.dead_rows += batch.num_rows - (0 if known is None else known.num_rows)
         return known
 
-    def _resets(self, slots: Slots, created: Slots, ticks: Int64Array) -> npt.NDArray[np.uint8]:
+    def _resets(
+        self, slots: Slots, created: Slots, ticks: Int64Array, marks: Int64Array | None
+    ) -> npt.NDArray[np.uint8]:
         """1 where a row comes so long after its key's last one that the buffer has expired."""
-        assert self._buffer is not None and self._buffer.expire_after is not None
         self._last[created] = START_OF_TIME
         resets = np.empty(len(slots), np.uint8)
-        kernels.expired(slots, ticks, self._ticks.span(self._buffer.expire_after), self._last, resets)
+        kernels.expired(slots, ticks, marks, self._expiry, self._last, resets)
         return resets
 
     def _filled(self, slots: Slots, resets: npt.NDArray[np.uint8] | None) -> Int64Array | None:
@@ -324,18 +343,20 @@ class OverOperator(Operator):
         return np.flatnonzero(numbers % self._buffer.rows == 0)
 
     def _sweep(self, horizon: int) -> None:
-        """Forget the partitions whose rows no frame will see again; from time to time, since it looks at all."""
-        reach = -(self._frame.start or 0) * self._ticks.per_us
-        step = max(reach, self._ticks.span(_SWEEP_US))
-        if horizon == END_OF_TIME or horizon - step < self._swept:
+        """Forget the partitions whose rows no frame will see again; from time to time, since it looks at
+        all."""
+        reach = self._expiry
+        if reach is None or horizon == END_OF_TIME or horizon < self._swept:
             return
-        self._swept = horizon
-        if self._log is not None:
-            self._log.trim(horizon)
+        self._swept = horizon + max(reach, self._ticks.span(_SWEEP_US))
         slots = self._index.live()
         idle = slots[self._last[slots] < horizon - reach]
+        if self._log is not None:
+            self._log.trim(horizon)
+            self._log.forget(idle)
         for engine in self._engines:
             engine.reset(idle)
+        self._seen[idle] = 0
         self._dirty.remove(idle)
         self._index.remove(idle)
 

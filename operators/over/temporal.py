@@ -20,8 +20,8 @@ _WEIGHT = "_weight"
 class TemporalOperator(Operator):
     """Owns the rows that are still to come in (`_future`) and those in that will go (`_present`).
 
-    A row enters when the clock reaches its time less `_upper`, and leaves when it reaches its time less `_lower`, in
-    ticks. Rows that were taken back by the input stay until then too, and cancel out.
+    A row enters when the clock reaches its time less `_upper`, and leaves when it reaches its time less
+    `_lower`, in ticks. Rows that were taken back by the input stay until then too, and cancel out.
     """
 
     def __init__(self, spec: TemporalFilter, context: Context) -> None:

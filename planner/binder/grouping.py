@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 from sqlglot import exp
 
 from millrace.operators.aggregates.calls import AggregateCall
-from millrace.operators.expressions.tree import Column, Expression, Literal
+from millrace.operators.expressions.tree import Call, Cast, Column, Expression, Literal
 from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_OVER, PendingCall
-from millrace.planner.binder.errors import invalid, unsupported
+from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.windows import Emitting
 from millrace.planner.expressions import column, rewrite
 from millrace.planner.logical import Aggregate, Project, Relation, Union
@@ -61,9 +62,13 @@ def resolve_bound(
     bound = BOUNDS[-FIRST_BOUND - e.index]
     place = bounds[0] if bound == "start" else bounds[1]
     if bound == "struct":
-        raise unsupported(
-            node, "MR1928", "a window as one value is not executed", "select window_start and window_end"
-        )
+        if None in bounds:
+            raise invalid(
+                node, "MR1128", "the window's bounds are no columns here", "add them to the inner query"
+            )
+        start, end = (column(relation.schema, at) for at in bounds if at is not None)
+        pair = pa.struct([pa.field("f0", start.type), pa.field("f1", end.type)])
+        return Cast(Call("row", (start, end), pair), e.type)
     if place is None:
         raise invalid(
             node, "MR1128", f"the window's {bound} is not a column here", "add it to the inner query"

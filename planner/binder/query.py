@@ -290,10 +290,15 @@ class QueryBinder:
             if isinstance(expression, nodes.GroupWindow):
                 windowed = True
             elif not isinstance(expression, exp.Cube | exp.Rollup | exp.GroupingSets):
-                plain.append(grouping.add(group_key(expression, items, binder)))
+                key = group_key(expression, items, binder)
+                plain += [] if key is None else [grouping.add(key)]
         lists = grouping_sets(clause)
         sets = [
-            [tuple(grouping.add(group_key(e, items, binder)) for e in one) for one in many] for many in lists
+            [
+                tuple(grouping.add(k) for e in one if (k := group_key(e, items, binder)) is not None)
+                for one in many
+            ]
+            for many in lists
         ]
         grouping.sets = cross_sets(plain, sets)
         return windowed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from millrace.operators.expressions.tree import Column, Expression
-from millrace.planner.binder.calls import FIRST_BOUND, bind_order
+from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, bind_order
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.grouping import resolve_bound
 from millrace.planner.binder.scalars import ScalarBinder
@@ -72,7 +72,8 @@ def title_of(node: exp.Expr, value: Expression, position: int) -> str:
     return f"column{position + 1}"
 
 
-def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Expression:
+def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Expression | None:
+    """The key that a GROUP BY item means; None for a whole window, whose bounds are keys anyway."""
     inner = node.this if isinstance(node, exp.Paren) else node
     if isinstance(inner, exp.Literal) and not inner.is_string:
         place = int(inner.this) if inner.this.isdigit() else 0
@@ -83,6 +84,8 @@ def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Ex
         value = binder.bind(inner)
     if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in walk(value)):
         raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate", "use a subquery")
+    if isinstance(value, Column) and value.index == -FIRST_BOUND - BOUNDS.index("struct"):
+        return None
     relation = binder.scope.relation
     return rewrite(
         value,

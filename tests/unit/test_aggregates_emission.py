@@ -255,6 +255,25 @@ def test_memory_of_closed_windows_is_given_back() -> None:
         assert groups.index.high <= 2000
 
 
+def test_results_of_many_groups_outlive_their_state() -> None:
+    schema = pa.schema([("t", pa.int64()), ("k", pa.int64())])
+    calls = tuple(
+        call(schema, f, *a) for f, *a in (("count",), ("sum", "k"), ("max", "k"), ("regr_count", "k", "k"))
+    )
+    operator = built(
+        WindowAggregate(schema, 0, Tumble(1000), (1,), calls, tuple("kcsmr"), ON_CLOSE, (False, False)),
+        Recorder(),
+    )
+    keys = np.arange(10_000)
+    data = pa.RecordBatch.from_arrays([pa.array(np.zeros(10_000, np.int64)), pa.array(keys)], schema=schema)
+    operator.process(0, Batch(data))
+    (first,) = operator.on_watermark(1000)
+    later = data.set_column(0, "t", pa.array(np.ones(10_000, np.int64)))
+    operator.process(0, Batch(later))
+    assert all(np.array_equal(first.data.column(c), np.ones(10_000)) for c in (1, 4))
+    assert all(np.array_equal(first.data.column(c), keys) for c in (2, 3))
+
+
 class Longest:
     """The longest text; a user's aggregate."""
 

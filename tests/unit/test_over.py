@@ -25,6 +25,7 @@ from millrace.operators.over import (
     needs_whole_partition,
     window_function_type,
 )
+from millrace.state.hashing import hash_columns, vnodes_of
 
 SCHEMA = pa.schema(
     [
@@ -315,6 +316,45 @@ def test_restore_at_every_boundary_continues(frame: Frame, calls: list[str], ord
     out += operator.on_watermark(END_OF_TIME)
     by = {None: "i", 1: "ts, i" if frame.unit is ROWS else "ts"}[order]
     assert multiset(out) == expected(data, frame, calls, by)
+
+
+MOVED = [
+    (Frame(RANGE, -20, 0), ["avg(f)", "min(s)"]),
+    (Frame(ROWS, -3, 2), ["sum(x)", "row_number()"]),
+    (Frame(ROWS, None, None), ["count()"]),
+]
+
+
+@pytest.mark.parametrize("frame,calls", MOVED, ids=[str(f) for f, _ in MOVED])
+def test_partitions_divide_and_unite_by_vnode(frame: Frame, calls: list[str]) -> None:
+    data = rows_of(150, 8, 30)
+    times = data.column("ts").cast(pa.int64()).to_numpy()
+    vnodes = vnodes_of(hash_columns([data.column("k")]), 16)
+    spec = spec_of(frame, calls)
+    operators = [spec.build(World())]
+    owners = [np.zeros(16, int), np.arange(16) % 2, np.arange(16) // 8, np.zeros(16, int)]
+    out: list[Batch] = []
+    for step, start in enumerate(range(0, 150, 30)):
+        owner = owners[min(step, 3)]
+        if step:
+            tables = [operator.capture(changes=False) for operator in operators]
+            operators = [spec.build(World()) for _ in range(owner.max() + 1)]
+            for number, operator in enumerate(operators):
+                mine = {}
+                for name in tables[0]:
+                    rows = pa.concat_batches([t[name].rows for t in tables])
+                    keep = owner[rows.column("_vnode").to_numpy()] == number
+                    mine[name] = rows.filter(pa.array(keep))
+                operator.restore(mine)
+        for number, operator in enumerate(operators):
+            keep = owner[vnodes[start : start + 30]] == number
+            part = data.slice(start, 30).filter(pa.array(keep))
+            if part.num_rows:
+                out += operator.process(0, Batch(part))
+            out += operator.on_watermark(int(times[: start + 30].max()) - 30)
+    for operator in operators:
+        out += operator.on_watermark(END_OF_TIME)
+    assert multiset(out) == expected(data, frame, calls, "ts, i" if frame.unit is ROWS else "ts")
 
 
 def batch_of(table: dict) -> pa.RecordBatch:
