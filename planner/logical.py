@@ -178,6 +178,21 @@ class Read(Unary):
 
     name: str
     table: bool = False
+    snapshot: bool = False
+    """What a table holds now is read, once: insertions only."""
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND if self.snapshot else self.input.changelog
+
+
+def as_snapshot(relation: Relation) -> Relation:
+    """The relation with every table in it read as it is now."""
+    if isinstance(relation, Read):
+        return replace(relation, snapshot=True) if relation.table else relation
+    if not relation.inputs:
+        return relation
+    return relation.with_inputs(*(as_snapshot(item) for item in relation.inputs))
 
 
 @dataclass(frozen=True)

@@ -63,4 +63,3 @@ def _using(
         for m in both.members
     )
     return Scope(both.relation, members), conditions
-
