@@ -134,10 +134,10 @@ class WordAccumulator(Accumulator):
         return [self.finish(call, words) for call in calls]
 
     def gather(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """The words of these groups; where they are a run, a view."""
+        """The words of these groups, as a copy: what is made of them is sent, while the words are written on."""
         count = len(slots)
         if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
-            return self.words[slots[0] : slots[0] + count]
+            return self.words[slots[0] : slots[0] + count].copy()
         return self.words.take(slots, axis=0)
 
     def capture(self, slots: Slots) -> pa.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from millrace.errors import Bug, Unsupported
+from millrace.errors import Bug, Invalid, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
@@ -12,6 +12,7 @@ from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import OperatorSpec
 from millrace.operators.temporal_filter import TemporalFilter
+from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
 from millrace.planner.expressions import column
 from millrace.planner.logical import (
@@ -30,6 +31,7 @@ from millrace.planner.logical import (
     TopN,
     Union,
     WindowedAggregate,
+    closing_end,
 )
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
@@ -89,13 +91,20 @@ def spec_of(relation: Relation) -> Lowered:
                 hint="read one stream, or join outside",
                 position=relation.position,
             )
-        case Ranking() | TopN():
-            raise Unsupported(
-                "ORDER BY with LIMIT and ranking by values are not executed yet",
-                code="MR1940",
-                hint="take max or min per group instead",
-                position=relation.position,
+        case Ranking():
+            return (relation.input,), _top(
+                TopN(
+                    relation.input,
+                    relation.partition,
+                    relation.order,
+                    None,
+                    rank_name=relation.name,
+                    function=relation.function,
+                    position=relation.position,
+                )
             )
+        case TopN():
+            return (relation.input,), _top(relation)
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
@@ -167,10 +176,47 @@ def _over(node: Over) -> OperatorSpec:
     )
 
 
-def _retracting(below: Relation) -> bool:
+def _top(node: TopN) -> OperatorSpec:
+    schema = node.input.schema
+    for key in node.order:
+        kind = schema.field(key.column).type
+        if not sortable(kind):
+            raise Invalid(
+                f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
+                code="MR1342",
+                hint="order by a number, a text or a time",
+                position=node.position,
+            )
+    order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
+    end = closing_end(node.input, node.partition)
+    if end is not None:
+        return WindowTopRows(
+            schema,
+            node.partition,
+            end,
+            order,
+            node.limit,
+            node.offset,
+            node.function,
+            node.rank_name,
+            node.time_unit,
+        )
+    return TopRows(
+        schema,
+        node.partition,
+        order,
+        node.limit,
+        node.offset,
+        node.function,
+        node.rank_name,
+        _retracting(node.input, "ranked"),
+    )
+
+
+def _retracting(below: Relation, what: str = "aggregated") -> bool:
     if below.changelog is Changelog.UPSERT:
         raise Unsupported(
-            "an upsert stream can not be aggregated yet",
+            f"an upsert stream can not be {what} yet",
             code="MR1934",
             hint="read a stream that says what it takes back",
         )
