@@ -18,7 +18,6 @@ from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.operators.over.frames import BufferEmission, Frame
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
-from millrace.operators.spec import serialisable
 from millrace.operators.temporal_filter import Clock, TimeBound
 
 Positions = tuple[int, ...]
@@ -465,117 +464,6 @@ class Union(Relation):
     def with_inputs(self, *inputs: Relation) -> Relation:
         same = all(a is b for a, b in zip(inputs, self.parts, strict=True))
         return self if same else Union(inputs)
-
-
-@serialisable
-@dataclass(frozen=True, slots=True)
-class SortKey:
-    """One ORDER BY item: a column, its direction and where NULLs go."""
-
-    column: int
-    descending: bool = False
-    nulls_first: bool = False
-
-
-@dataclass(frozen=True)
-class Ranking(_Unary):
-    """The input's columns and the rank of each row (`function`: row_number, rank, dense_rank) in its partition."""
-
-    partition: Positions
-    order: tuple[SortKey, ...]
-    function: str
-    name: str
-    position: Position | None = field(default=None, compare=False)
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return pa.schema([*self.input.schema, pa.field(self.name, pa.int64())])
-
-    @property
-    def event_time(self) -> int | None:
-        return self.input.event_time if self._keeps_time else None
-
-    @property
-    def bounds(self) -> tuple[int | None, int | None]:
-        return self.input.bounds if self._keeps_time else (None, None)
-
-    @property
-    def changelog(self) -> Changelog:
-        return _top_mode(self.input, self.partition)
-
-    @property
-    def key(self) -> Positions | None:
-        return _top_key(self.input, self.partition, len(self.input.schema), self.function)
-
-    @property
-    def _keeps_time(self) -> bool:
-        return self.input.bounds[1] in self.partition
-
-
-@dataclass(frozen=True)
-class TopN(_Unary):
-    """The rows of each partition whose place in an order is above `offset` and at most `offset + limit`.
-
-    `function` says how ties count; `rank_name` adds the place as a last column. Where `partition` has the
-    end of a window of an append-only input, a window's rows come once, when it is over; elsewhere the
-    output is a changelog that has no event time, since old rows come and go as others do.
-    """
-
-    partition: Positions
-    order: tuple[SortKey, ...]
-    limit: int | None
-    offset: int = 0
-    rank_name: str | None = None
-    function: str = "row_number"
-    position: Position | None = field(default=None, compare=False)
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        rank = [] if self.rank_name is None else [pa.field(self.rank_name, pa.int64())]
-        return pa.schema([*self.input.schema, *rank])
-
-    @property
-    def event_time(self) -> int | None:
-        return self.input.event_time if self._keeps_time else None
-
-    @property
-    def bounds(self) -> tuple[int | None, int | None]:
-        return self.input.bounds if self._keeps_time else (None, None)
-
-    @property
-    def changelog(self) -> Changelog:
-        return _top_mode(self.input, self.partition)
-
-    @property
-    def key(self) -> Positions | None:
-        if self.limit == 1 and self.function == "row_number" and self.partition:
-            return self.partition
-        rank = None if self.rank_name is None else len(self.input.schema)
-        return _top_key(self.input, self.partition, rank, self.function)
-
-    @property
-    def _keeps_time(self) -> bool:
-        return self.input.bounds[1] in self.partition
-
-
-def closing_end(below: Relation, partition: Positions) -> int | None:
-    """The column with the end of the window that a partition of `below` is over with; None: it never is."""
-    end = below.bounds[1]
-    if end is None or end not in partition or below.event_time is None:
-        return None
-    return end if below.changelog is Changelog.APPEND else None
-
-
-def _top_mode(below: Relation, partition: Positions) -> Changelog:
-    return Changelog.RETRACT if closing_end(below, partition) is None else Changelog.APPEND
-
-
-def _top_key(below: Relation, partition: Positions, rank: int | None, function: str) -> Positions | None:
-    """Columns that identify a ranked row. The key of an append-only input is only declared, so not relied on."""
-    if rank is not None and function == "row_number":
-        return (*partition, rank)
-    kept = below.changelog is not Changelog.APPEND or closing_end(below, partition) is not None
-    return below.key if kept else None
 
 
 @dataclass(frozen=True)

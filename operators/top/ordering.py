@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +19,15 @@ _MAX = np.int64(2**63 - 1)
 _MIN = np.int64(-(2**63))
 
 
-def codes_of(data: pa.RecordBatch, order: Order) -> list[Int64Array]:
+def codes_of(columns: Sequence[pa.Array], order: Order) -> list[Int64Array]:
     """Arrays by which rows compare, the most significant first, ascending.
 
-    Of fixed-width columns there are as many for every batch, and they compare across batches; of others
-    they hold for the rows of this batch alone.
+    Items of `order` are places in `columns`. Of fixed-width columns there are as many arrays for every
+    batch, and they compare across batches; of others they hold for these rows alone.
     """
     out: list[Int64Array] = []
     for column, descending, nulls_first in order:
-        out += _codes(data.column(column), descending, nulls_first)
+        out += _codes(columns[column], descending, nulls_first)
     return out
 
 
@@ -125,7 +126,7 @@ def ranked(
         sorted_code = code[order]
         peers[1:] |= sorted_code[1:] != sorted_code[:-1]
     if function == "dense_rank":
-        number = np.cumsum(peers)
+        number: Int64Array = np.cumsum(peers, dtype=np.int64)
         return Ranked(order, number - np.repeat(number[starts], lengths) + 1)
     before = _before(order, counts)
     heads = np.flatnonzero(peers)

@@ -68,7 +68,7 @@ class WindowTop(Operator):
         spec = self._spec
         keys = [data.column(i) for i in spec.partition]
         slots = KeyIndex([key.type for key in keys]).upsert(keys, data.num_rows).slots
-        found = ranked(slots, codes_of(data, spec.order), spec.function)
+        found = ranked(slots, codes_of(data.columns, spec.order), spec.function)
         rows, places = found.rows, found.places
         if spec.limit is not None or spec.offset:
             shown = places > spec.offset

@@ -33,17 +33,8 @@ from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
 from millrace.planner.expressions import column, rewrite
-from millrace.planner.logical import (
-    Aggregate,
-    AssignWindow,
-    Filter,
-    Project,
-    Relation,
-    Session,
-    SortKey,
-    TopN,
-    Union,
-)
+from millrace.planner.logical import Aggregate, AssignWindow, Filter, Project, Relation, Session, Union
+from millrace.planner.ranked import SortKey, TopN
 
 
 class Names(Protocol):

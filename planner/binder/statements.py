@@ -19,8 +19,9 @@ from millrace.planner.binder.sources import bind_source, inline_source, options_
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read, Relation, SortKey
+from millrace.planner.logical import Read, Relation
 from millrace.planner.plan import OutputKind
+from millrace.planner.ranked import SortKey
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,

@@ -18,16 +18,15 @@ from millrace.planner.logical import (
     Join,
     Over,
     Positions,
-    Ranking,
     Read,
     Relation,
     RowBuffer,
     Scan,
-    TopN,
     WindowedAggregate,
 )
 from millrace.planner.physical.specs import spec_of
 from millrace.planner.plan import LateOutput, Node, Output, OutputKind, Plan
+from millrace.planner.ranked import Ranking, TopN
 from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.read_through_projects import read_through_projects

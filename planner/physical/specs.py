@@ -23,16 +23,14 @@ from millrace.planner.logical import (
     MovingFilter,
     Over,
     Project,
-    Ranking,
     Relation,
     RowBuffer,
     Rows,
     Session,
-    TopN,
     Union,
     WindowedAggregate,
-    closing_end,
 )
+from millrace.planner.ranked import Ranking, TopN, closing_end
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""

@@ -17,17 +17,15 @@ from millrace.planner.logical import (
     MovingFilter,
     Over,
     Project,
-    Ranking,
     Read,
     Relation,
     RowBuffer,
     Rows,
     Scan,
-    SortKey,
-    TopN,
     Union,
     WindowedAggregate,
 )
+from millrace.planner.ranked import Ranking, SortKey, TopN
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
 """Columns that a source has anyway, because of other queries."""
@@ -233,6 +231,8 @@ def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)
+    if isinstance(moved, TopN) and width not in wanted:
+        return replace(moved, rank_name=None), places
     return moved, {**places, width: len(below.schema)}
 
 
