@@ -34,13 +34,14 @@ class TimeBound:
 
 @dataclass(frozen=True, slots=True)
 class TemporalFilter(OperatorSpec):
-    """Rows whose time is between two bounds that move with now(): each is sent when it comes in, taken back (−1) when it goes.
+    """Rows whose time is between two bounds that move with now(): each is sent when it comes in, taken back
+    (−1) when it goes.
 
     `ts > now() - INTERVAL '1' HOUR` is `lower=TimeBound(-3_600_000_000, False)`; `ts <= now()` is
-    `upper=TimeBound(0, True)`. `time` is the position of a timestamp column, or of an integer column that counts
-    `time_unit`s since the epoch. A row above `upper` waits until it is due; a row with a NULL time never
-    passes. `partition_keys` are columns whose hash says where a row's state lives (none: all its columns).
-    The output has the input's columns and is a retract stream, or append-only without `lower`.
+    `upper=TimeBound(0, True)`. `time` is the position of a timestamp column, or of an integer column that
+    counts `time_unit`s since the epoch. A row above `upper` waits until it is due; a row with a NULL time
+    never passes. `partition_keys` are columns whose hash says where a row's state lives (none: all its
+    columns). The output has the input's columns and is a retract stream, or append-only without `lower`.
     """
 
     title: ClassVar[str] = "TemporalFilter"

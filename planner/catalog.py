@@ -100,6 +100,10 @@ class Catalog:
         """Another catalog with the same entries, to try statements on."""
         return Catalog(dict(self._entries))
 
+    def take(self, other: Catalog) -> None:
+        """Become what `other` is: the trial went well."""
+        self._entries = dict(other._entries)
+
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
 

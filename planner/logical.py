@@ -16,6 +16,7 @@ from millrace.errors import Position
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
 from millrace.operators.over.frames import BufferEmission, Frame
+from millrace.operators.side import DEAD_LETTER_SCHEMA
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.operators.temporal_filter import Clock, TimeBound
@@ -133,7 +134,7 @@ class Rows(Relation):
 
 
 @dataclass(frozen=True)
-class _Unary(Relation):
+class Unary(Relation):
     """Base of nodes with one input whose rows it passes on, perhaps not all."""
 
     input: Relation
@@ -172,7 +173,7 @@ class _Unary(Relation):
 
 
 @dataclass(frozen=True)
-class Read(_Unary):
+class Read(Unary):
     """A stream or table by name: the plan computes it once for all its readers, so no rule looks through it."""
 
     name: str
@@ -180,14 +181,64 @@ class Read(_Unary):
 
 
 @dataclass(frozen=True)
-class Filter(_Unary):
+class LateInput(Unary):
+    """The rows that came too late for the windowed aggregate it reads, with the columns of that one's input."""
+
+    input: WindowedAggregate
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return self.input.input.schema
+
+    @property
+    def event_time(self) -> int | None:
+        return None
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND
+
+    @property
+    def key(self) -> Positions | None:
+        return None
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        return (None, None)
+
+
+@dataclass(frozen=True)
+class BadRecords(Unary):
+    """The records of the source it reads that did not decode."""
+
+    input: Scan
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return DEAD_LETTER_SCHEMA
+
+    @property
+    def event_time(self) -> int | None:
+        return None
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND
+
+    @property
+    def key(self) -> Positions | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Filter(Unary):
     """The rows for which `predicate` is true. An upsert stream is filtered only by columns of its key."""
 
     predicate: Expression
 
 
 @dataclass(frozen=True)
-class Project(_Unary):
+class Project(Unary):
     """Columns computed from the input's, called `names`. `window_time`: this column is that of the bounds."""
 
     expressions: tuple[Expression, ...]
@@ -255,7 +306,7 @@ AnyWindow = Window | Session
 
 
 @dataclass(frozen=True)
-class AssignWindow(_Unary):
+class AssignWindow(Unary):
     """Each row once for every window it is in, with window_start, window_end and window_time behind its columns.
 
     `time` None is processing time. `partition` belongs to sessions.
@@ -291,7 +342,7 @@ class AssignWindow(_Unary):
 
 
 @dataclass(frozen=True)
-class Aggregate(_Unary):
+class Aggregate(Unary):
     """GROUP BY without a window of its own: the keys, then the calls. No calls is DISTINCT.
 
     `window_end` is the place among `keys` of the end of a window that the rows carry already.
@@ -334,7 +385,7 @@ class Aggregate(_Unary):
 
 
 @dataclass(frozen=True)
-class WindowedAggregate(_Unary):
+class WindowedAggregate(Unary):
     """GROUP BY keys and a window: the keys, window_start and window_end as `with_bounds` asks, then the calls."""
 
     time: int | None
@@ -387,7 +438,7 @@ class WindowedAggregate(_Unary):
 
 
 @dataclass(frozen=True)
-class Over(_Unary):
+class Over(Unary):
     """The input's columns, then calls over a frame around each row; `order` None: in order of arrival."""
 
     partition: Positions
@@ -402,7 +453,7 @@ class Over(_Unary):
 
 
 @dataclass(frozen=True)
-class RowBuffer(_Unary):
+class RowBuffer(Unary):
     """The input's columns, then calls over the last `rows` rows of each partition, in order of arrival."""
 
     partition: Positions
@@ -418,7 +469,7 @@ class RowBuffer(_Unary):
 
 
 @dataclass(frozen=True)
-class MovingFilter(_Unary):
+class MovingFilter(Unary):
     """Rows whose `time` is between bounds that move with now(); they are taken back as time passes."""
 
     time: int
@@ -470,8 +521,8 @@ class Union(Relation):
 class Join(Relation):
     """Two relations by a condition over the columns of both, the left one's first.
 
-    `kind` is inner, left, right, full, semi, anti or cross; `equal` pairs of left and right columns; `condition`
-    what else must hold. The form (regular, interval, window, as-of, temporal, lookup) is chosen by a rule.
+    `kind` is inner, left, right, full, semi, anti or cross; `equal` pairs of left and right columns that must be
+    equal; `null_equal` such pairs where NULL equals NULL; `condition` what else must hold.
     """
 
     left: Relation
@@ -480,6 +531,8 @@ class Join(Relation):
     equal: tuple[tuple[int, int], ...]
     condition: Expression | None = None
     position: Position | None = field(default=None, compare=False)
+    null_equal: tuple[tuple[int, int], ...] = ()
+    ttl: int | None = None
 
     @property
     def inputs(self) -> tuple[Relation, ...]:
@@ -489,16 +542,40 @@ class Join(Relation):
     def schema(self) -> pa.Schema:
         if self.kind in ("semi", "anti"):
             return self.left.schema
-        return pa.schema([*self.left.schema, *self.right.schema])
+        left, right = list(self.left.schema), list(self.right.schema)
+        if self.kind in ("right", "full"):
+            left = [f.with_nullable(True) for f in left]
+        if self.kind in ("left", "full"):
+            right = [f.with_nullable(True) for f in right]
+        return pa.schema([*left, *right])
 
     @property
     def changelog(self) -> Changelog:
         appends = all(item.changelog is Changelog.APPEND for item in self.inputs)
-        return Changelog.APPEND if appends and self.kind in ("inner", "cross") else Changelog.RETRACT
+        kinds = ("inner", "cross", "semi")
+        return Changelog.APPEND if appends and self.kind in kinds else Changelog.RETRACT
+
+    @property
+    def key(self) -> Positions | None:
+        """The keys of both sides; one side's where a row of it has one match at most."""
+        left, right = self.left.key, self.right.key
+        if self.kind in ("semi", "anti") or left is None:
+            return left if self.kind in ("semi", "anti") else None
+        if right is None:
+            return None
+        pairs = (*self.equal, *self.null_equal)
+        width = len(self.left.schema)
+        moved = tuple(k + width for k in right)
+        if set(right) <= {b for _, b in pairs} and self.kind in ("inner", "cross", "left"):
+            return left
+        if set(left) <= {a for a, _ in pairs} and self.kind in ("inner", "cross", "right"):
+            return moved
+        return (*left, *moved)
 
     def with_inputs(self, *inputs: Relation) -> Relation:
         left, right = inputs
-        return replace(self, left=left, right=right)
+        same = left is self.left and right is self.right
+        return self if same else replace(self, left=left, right=right)
 
 
 def _with_calls(below: pa.Schema, calls: tuple[AggregateCall, ...], names: tuple[str, ...]) -> pa.Schema:

@@ -97,7 +97,7 @@ class WordAccumulator(Accumulator):
             self._reserve = np.empty((4 * capacity, len(self.initial)), np.int64)
             self._reserve[:used] = self.words
         self.words = self._reserve[:capacity]
-        self.words[used:] = self.initial
+        number_kernels.fill_rows(self.words, used, self.initial)
         self.floats = self.words.view(np.float64)
 
     def shrink(self, capacity: int) -> None:
@@ -134,11 +134,14 @@ class WordAccumulator(Accumulator):
         return [self.finish(call, words) for call in calls]
 
     def gather(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """The words of these groups, as a copy: what is made of them is sent, while the words are written on."""
+        """The words of these groups. Where they are a run of many, only copied if a column of them would be a view."""
         count = len(slots)
         if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
-            return self.words[slots[0] : slots[0] + count].copy()
-        return self.words.take(slots, axis=0)
+            run = self.words[slots[0] : slots[0] + count]
+            return run.copy() if len(self.initial) == 1 else run
+        out = np.empty((len(self.initial), count), np.int64)
+        number_kernels.gather_rows(self.words, slots, out)
+        return out.T
 
     def capture(self, slots: Slots) -> pa.Array:
         words = self.words[slots]
@@ -309,10 +312,11 @@ class AccumulatorSet:
         for part in self.parts:
             part.accumulator.reset(slots)
 
-    def distinct(self, slots: Slots) -> Slots:
-        """The slots in order of first appearance, once each."""
-        out = np.empty(len(slots), slots.dtype)
-        return out[: number_kernels.distinct_slots(slots, self._seen, out)]
+    def distinct(self, slots: Slots) -> tuple[Slots, Int64Array]:
+        """The slots in order of first appearance, once each, and the row where each appears first."""
+        out, rows = np.empty(len(slots), slots.dtype), np.empty(len(slots), np.int64)
+        count = number_kernels.distinct_slots(slots, self._seen, out, rows)
+        return out[:count], rows[:count]
 
     def capture(self, slots: Slots) -> dict[str, pa.Array]:
         """The state of these groups as columns, one row a group."""

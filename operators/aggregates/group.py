@@ -104,19 +104,20 @@ class GroupOperator(Operator):
         """Without slots whose group retraction has already removed."""
         if not self._spec.retracting_input:
             return slots
-        return slots[np.isin(slots, self._groups.index.live())]
+        live = np.isin(slots, self._groups.index.live())
+        self._ends.times[slots[~live]] = END_OF_TIME
+        return slots[live]
 
     def _finish(self) -> list[Batch]:
         kind = self._spec.emission.kind
         if not self._keys:
-            slots, _ = self._groups.locate([], 1)
-            if kind is not EmissionKind.EVERY_RECORD and not self._groups.marks[slots[0]] & SHOWN:
-                flushed = self._groups.flush()
-                return flushed or self._groups.show(slots)
+            one, _ = self._groups.locate([], 1)
+            if kind is not EmissionKind.EVERY_RECORD and not self._groups.marks[one[0]] & SHOWN:
+                return self._groups.flush() or self._groups.show(one)
         if kind is EmissionKind.INTERVAL:
             return self._groups.flush()
         if kind in (EmissionKind.FINAL, EmissionKind.ON_CLOSE):
-            live = self._groups.index.live()
+            live: Slots = self._groups.index.live()
             if self._expires:
                 live = self._live(self._ends.until(END_OF_TIME))
             return self._groups.show(live[self._groups.marks[live] & SHOWN == 0])

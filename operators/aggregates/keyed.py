@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from millrace.operators.aggregates.accumulators import Outcome, Slots
+from millrace.operators.aggregates.accumulators import Slots
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind
 from millrace.operators.aggregates.columns import Bools
 from millrace.operators.aggregates.families import COUNT_ROWS, build_set
+from millrace.operators.aggregates.told import Told, joined, same
 from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.operator import VNODE, Capture, Context, OperatorMetrics, StateDelta
 from millrace.state.hashing import hash_columns, vnodes_of
@@ -59,12 +59,20 @@ class KeyedGroups:
         calls = (*layout.calls, COUNT_ROWS) if layout.retracting else layout.calls
         self.set = build_set(calls, layout.input, retracting=layout.retracting)
         self.marks: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._types = [call.type for call in layout.calls]
+        self._always_differ = not layout.retracting and any(
+            call.function == "count" and not call.arguments and call.filter is None for call in layout.calls
+        )
+        # Not of floats: -0.0 and 0.0 are one key, and it must be told in one form.
+        self._keys_from_rows = not any(
+            pt.is_floating(kind) or pt.is_nested(kind) for kind in layout.key_types
+        )
         self._context = context
         self._sequence = 0
         self._captured = False
         self._changed: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._deleted: list[list[pa.Array]] = []
-        self._pending: list[tuple[Slots, pa.RecordBatch]] = []
+        self._pending: list[tuple[Slots, Told]] = []
         self._dirty: list[Slots] = []
 
     def locate(self, keys: Sequence[pa.Array], rows: int) -> tuple[Slots, Slots]:
@@ -88,22 +96,29 @@ class KeyedGroups:
         """Take rows in, and say what the emission has to say at once."""
         match self.emission.kind:
             case EmissionKind.CHANGES:
-                return self.add_and_tell(slots, batch, self.set.distinct(slots))
+                touched, rows = self.set.distinct(slots)
+                found = None
+                if self._keys_from_rows:
+                    picked = pa.array(rows)
+                    found = [key.take(picked) for key in keys]
+                return self.add_and_tell(slots, batch, touched, found)
             case EmissionKind.EVERY_RECORD:
                 return self._each(keys, slots, batch)
             case EmissionKind.INTERVAL:
-                self._note(self.set.distinct(slots))
+                self._note(self.set.distinct(slots)[0])
         self.add(slots, batch)
         if self.layout.retracting and self.emission.kind in (EmissionKind.FINAL, EmissionKind.ON_CLOSE):
-            self._drop_empty(self.set.distinct(slots))
+            self._drop_empty(self.set.distinct(slots)[0])
         return []
 
-    def add_and_tell(self, slots: Slots, batch: Batch, touched: Slots) -> list[Batch]:
-        """Take rows in; the change of the `touched` groups."""
-        before = touched[self.marks[touched] & SHOWN != 0]
-        old = None if self.emission.upsert else self.rows(before)
+    def add_and_tell(
+        self, slots: Slots, batch: Batch, touched: Slots, keys: list[pa.Array] | None = None
+    ) -> list[Batch]:
+        """Take rows in; the change of the `touched` groups, whose keys may be known."""
+        shown = self.marks[touched] & SHOWN != 0
+        old = None if self.emission.upsert else self.told(touched[shown])
         self.add(slots, batch)
-        out = self._change(before, old, touched)
+        out = self._change(touched, shown, old, keys)
         self._drop_empty(touched)
         return out
 
@@ -112,8 +127,10 @@ class KeyedGroups:
             self._changed[slots] = 1
         outcomes = self.set.running(slots, batch.data, batch.weights, self._sequence)
         self._sequence += batch.num_rows
-        out = self._sent(self._table(list(keys), outcomes), None)
-        self._drop_empty(self.set.distinct(slots))
+        told = Told.of(batch.num_rows, outcomes[: len(self.layout.calls)])
+        rows = assembled(self.layout.output(list(keys)) + told.values, self.layout.schema)
+        out = self.checked(rows, told.wrong)
+        self._drop_empty(self.set.distinct(slots)[0])
         return out
 
     def _note(self, touched: Slots) -> None:
@@ -123,7 +140,7 @@ class KeyedGroups:
             return
         shown = fresh[self.marks[fresh] & SHOWN != 0]
         if len(shown) and not self.emission.upsert:
-            self._pending.append((shown, self.rows(shown)[0]))
+            self._pending.append((shown, self.told(shown)))
         self.marks[fresh] |= DIRTY
         self._dirty.append(fresh)
 
@@ -136,70 +153,82 @@ class KeyedGroups:
         self.marks[touched] &= ~DIRTY
         if self._captured:
             self._changed[touched] = 1
-        if self.emission.upsert:
-            before = touched[self.marks[touched] & SHOWN != 0]
-            out = self._change(before, None, touched)
-        else:
-            before = np.concatenate([slots for slots, _ in pending]) if pending else touched[:0]
-            old = (
-                pa.concat_batches([rows for _, rows in pending]) if pending else _no_rows(self.layout.schema)
-            )
-            out = self._change(before, (old, None), touched)
+        old = None if self.emission.upsert else joined([told for _, told in pending], self._types)
+        out = self._change(touched, self.marks[touched] & SHOWN != 0, old, None)
         self._drop_empty(touched)
         return out
 
     def _change(
-        self, before: Slots, old: tuple[pa.RecordBatch, Bools | None] | None, touched: Slots
+        self, touched: Slots, shown: Bools, old: Told | None, keys: list[pa.Array] | None
     ) -> list[Batch]:
-        """What to send when rows `old` of groups `before` (None: upsert) were sent, and `touched` changed."""
+        """What to send now that `touched` changed, of which those `shown` had been told `old` (None: upsert)."""
         present = self._present(touched)
-        after = touched if present is None else touched[present]
-        new, new_wrong = self.rows(after)
-        self.marks[touched] &= ~SHOWN
-        self.marks[after] |= SHOWN
+        new = self.told(touched if present is None else touched[present])
+        self.marks[touched] = (self.marks[touched] & ~SHOWN) | (SHOWN if present is None else present * SHOWN)
+        before = np.flatnonzero(shown)
+        after = np.arange(len(touched)) if present is None else np.flatnonzero(present)
+        keep_new = None if new.wrong is None else ~new.wrong
         if old is None:
-            gone = before[self.marks[before] & SHOWN == 0]
-            old_rows, keep_new = (self.rows(gone)[0] if len(gone) else None), None
+            before = before[:0] if present is None else np.flatnonzero(shown & ~present)
+            old = self.told(touched[before])
         else:
-            old_rows, keep_old, keep_new = self._differences(before, old, after, new, new_wrong)
-            old_rows = old_rows if keep_old is None else old_rows.filter(pa.array(keep_old))
-        self._refuse(new, new_wrong)
-        if new_wrong is not None:
-            keep_new = ~new_wrong if keep_new is None else keep_new & ~new_wrong
-        if keep_new is not None:
-            new = new.filter(pa.array(keep_new))
-        return self._sent(new, old_rows)
+            keep_old, keep_new = self._differences(old, shown, new, present, keep_new)
+            old = old.filter(keep_old)
+            before = before if keep_old is None else before[keep_old]
+        self._refuse(touched[after], new)
+        new = new.filter(keep_new)
+        after = after if keep_new is None else after[keep_new]
+        told = joined([old, new], self._types)
+        return self._sent(self._both(touched, before, after, told, keys), len(before))
 
     def _differences(
+        self, old: Told, shown: Bools, new: Told, present: Bools | None, keep_new: Bools | None
+    ) -> tuple[Bools | None, Bools | None]:
+        """Which old and which new rows to send: those of groups whose values are others now."""
+        keep_old = None if old.wrong is None else ~old.wrong
+        if self._always_differ:
+            return keep_old, keep_new
+        both = shown if present is None else shown & present
+        if not both.any():
+            return keep_old, keep_new
+        among_new = both if present is None else both[present]
+        equal = same(old.filter(both[shown]), new.filter(among_new))
+        if not equal.any():
+            return keep_old, keep_new
+        unchanged = np.zeros(len(shown), np.bool_)
+        unchanged[np.flatnonzero(both)[equal]] = True
+        mine = ~unchanged[shown]
+        theirs = ~(unchanged if present is None else unchanged[present])
+        return (
+            mine if keep_old is None else keep_old & mine,
+            theirs if keep_new is None else keep_new & theirs,
+        )
+
+    def _both(
         self,
-        before: Slots,
-        old: tuple[pa.RecordBatch, Bools | None],
-        after: Slots,
-        new: pa.RecordBatch,
-        new_wrong: Bools | None,
-    ) -> tuple[pa.RecordBatch, Bools | None, Bools | None]:
-        """Old rows, and which rows of old and new to send: those of groups whose row is another now."""
-        rows, wrong = old
-        keep_old = None if wrong is None else ~wrong
-        if not len(before) or not len(after):
-            return rows, keep_old, None
-        place = np.full(len(self.marks), -1, np.int32)
-        place[after] = np.arange(len(after), dtype=np.int32)
-        partner = place[before]
-        paired = np.flatnonzero(partner >= 0)
-        picked = new.take(pa.array(partner[paired]))
-        olds = rows if len(paired) == len(before) else rows.take(pa.array(paired))
-        same = _equal_rows(olds, picked, len(rows.schema) - len(self.layout.calls))
-        for flags, positions in ((wrong, paired), (new_wrong, partner[paired])):
-            if flags is not None:
-                same &= ~flags[positions]
-        if not same.any():
-            return rows, keep_old, None
-        keep_old = np.ones(len(before), np.bool_) if keep_old is None else keep_old
-        keep_old[paired[same]] = False
-        keep_new = np.ones(len(after), np.bool_)
-        keep_new[partner[paired[same]]] = False
-        return rows, keep_old, keep_new
+        touched: Slots,
+        before: Int64Array,
+        after: Int64Array,
+        told: Told,
+        keys: list[pa.Array] | None,
+    ) -> pa.RecordBatch:
+        """Rows of the groups at `before`, then `after`, in `touched` (with `keys`), with values `told`."""
+        if len(before) == len(after) == len(touched):
+            once = self.index.keys(touched) if keys is None else keys
+            columns = [pa.concat_arrays([key, key]) for key in once]
+        elif not len(before) and len(after) == len(touched):
+            columns = self.index.keys(touched) if keys is None else keys
+        else:
+            rows = np.concatenate([before, after])
+            if keys is None:
+                columns = self.index.keys(touched[rows])
+            else:
+                picked = pa.array(rows)
+                columns = [key.take(picked) for key in keys]
+        return assembled(self.layout.output(columns) + told.values, self.layout.schema)
+
+    def _plain_rows(self, slots: Slots, told: Told) -> pa.RecordBatch:
+        return assembled(self.layout.output(self.index.keys(slots)) + told.values, self.layout.schema)
 
     def show(self, slots: Slots) -> list[Batch]:
         """Send the rows of these groups for the first time."""
@@ -208,46 +237,45 @@ class KeyedGroups:
             slots = slots[present]
         if not len(slots):
             return []
-        rows, wrong = self.rows(slots)
+        told = self.told(slots)
+        rows = self._plain_rows(slots, told)
         self.marks[slots] |= SHOWN
         if self._captured:
             self._changed[slots] = 1
-        return self.checked(rows, wrong)
+        return self.checked(rows, told.wrong)
 
     def checked(self, rows: pa.RecordBatch, wrong: Bools | None) -> list[Batch]:
         """New output rows to send; `wrong` ones become dead letters."""
-        self._refuse(rows, wrong)
-        return self._sent(rows if wrong is None else rows.filter(pa.array(~wrong)), None)
+        if wrong is not None and wrong.any():
+            self._bury(rows.filter(pa.array(wrong)))
+            rows = rows.filter(pa.array(~wrong))
+        return self._sent(rows, 0)
 
-    def rows(self, slots: Slots) -> tuple[pa.RecordBatch, Bools | None]:
-        """The output rows of these groups as they are now, and which of them do not exist."""
-        outcomes = self.set.results(slots)
-        table = self._table(self.index.keys(slots), outcomes)
-        wrong = None
-        for outcome in outcomes[: len(self.layout.calls)]:
-            if outcome.wrong is not None:
-                wrong = outcome.wrong if wrong is None else wrong | outcome.wrong
-        return table, wrong
+    def told(self, slots: Slots) -> Told:
+        """The values of these groups as they are now."""
+        return Told.of(len(slots), self.set.results(slots)[: len(self.layout.calls)])
 
-    def _table(self, keys: list[pa.Array], outcomes: list[Outcome]) -> pa.RecordBatch:
-        columns = self.layout.output(keys) + [o.values for o in outcomes[: len(self.layout.calls)]]
-        return assembled(columns, self.layout.schema)
+    def _refuse(self, slots: Slots, told: Told) -> None:
+        """Groups without values become dead letters."""
+        if told.wrong is not None and told.wrong.any():
+            bad = slots[told.wrong]
+            self._bury(self._plain_rows(bad, told.filter(told.wrong)))
 
-    def _refuse(self, rows: pa.RecordBatch, wrong: Bools | None) -> None:
-        if wrong is None or not wrong.any():
-            return
-        bad = Batch(rows.filter(pa.array(wrong)))
-        self.metrics.dead_rows += bad.num_rows
-        self._context.dead_letter(bad, WRONG_RESULT, "an aggregate of this group is out of its type's range")
+    def _bury(self, rows: pa.RecordBatch) -> None:
+        self.metrics.dead_rows += rows.num_rows
+        reason = "an aggregate of this group is out of its type's range"
+        self._context.dead_letter(Batch(rows), WRONG_RESULT, reason)
 
-    def _sent(self, new: pa.RecordBatch, old: pa.RecordBatch | None) -> list[Batch]:
-        removed = 0 if old is None else old.num_rows
-        self.metrics.rows_out += new.num_rows + removed
-        if old is None or not removed:
-            return [Batch(new)] if new.num_rows else []
-        weights = np.ones(removed + new.num_rows, np.int64)
+    def _sent(self, rows: pa.RecordBatch, removed: int) -> list[Batch]:
+        """A batch of which the first `removed` rows take back."""
+        self.metrics.rows_out += rows.num_rows
+        if not rows.num_rows:
+            return []
+        if not removed:
+            return [Batch(rows)]
+        weights = np.ones(rows.num_rows, np.int64)
         weights[:removed] = -1
-        return [Batch(pa.concat_batches([old, new]) if new.num_rows else old, weights)]
+        return [Batch(rows, weights)]
 
     def _present(self, slots: Slots) -> Bools | None:
         """Which groups have rows; None where all do."""
@@ -305,12 +333,9 @@ class KeyedGroups:
     def _capture_sent(self, names: tuple[str, ...]) -> StateDelta:
         slots = np.concatenate([s for s, _ in self._pending]) if self._pending else np.zeros(0, np.int32)
         columns = self._key_columns(self.index.keys(slots), len(slots))
-        rows = (
-            pa.concat_batches([r for _, r in self._pending])
-            if self._pending
-            else _no_rows(self.layout.schema)
-        )
-        columns |= {f"o{i}": column for i, column in enumerate(rows.columns)}
+        told = joined([told for _, told in self._pending], self._types)
+        columns |= {f"o{i}": column for i, column in enumerate(told.values)}
+        columns["wrong"] = pa.array(np.zeros(told.rows, np.bool_) if told.wrong is None else told.wrong)
         return StateDelta(names, pa.RecordBatch.from_pydict(columns))
 
     def _key_columns(self, keys: list[pa.Array], rows: int) -> dict[str, pa.Array]:
@@ -329,13 +354,16 @@ class KeyedGroups:
         self.set.restore(slots, {name: groups.column(name) for name in groups.schema.names})
         self.marks[slots] = np.asarray(groups.column("mark"))
         self._sequence = int(np.asarray(groups.column("sequence")).max())
-        dirty = slots[self.marks[slots] & DIRTY != 0]
+        dirty = np.sort(slots[self.marks[slots] & DIRTY != 0])
         self._dirty = [dirty] if len(dirty) else []
         sent = tables.get("sent")
         if sent is not None and sent.num_rows:
             known = self.index.lookup([sent.column(f"k{i}") for i in range(len(keys))], sent.num_rows)
-            rows = [sent.column(f"o{i}") for i in range(len(self.layout.schema))]
-            self._pending = [(known, assembled(rows, self.layout.schema))]
+            values = [sent.column(f"o{i}") for i in range(len(self._types))]
+            told = Told(sent.num_rows, values, np.asarray(sent.column("wrong")))
+            # `flush` matches what was told with the shown among the dirty groups in order.
+            order = np.argsort(known)
+            self._pending = [(known[order], told.take(order))]
         return slots
 
 
@@ -345,25 +373,7 @@ def assembled(columns: list[pa.Array], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(fitted, schema=schema)
 
 
-def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=schema)
-
-
 def _grown(array: npt.NDArray[np.uint8], capacity: int) -> npt.NDArray[np.uint8]:
     grown = np.zeros(capacity, np.uint8)
     grown[: len(array)] = array
     return grown
-
-
-def _equal_rows(left: pa.RecordBatch, right: pa.RecordBatch, first: int) -> Bools:
-    """Row by row, whether all columns from `first` on are equal (NULL equals NULL; nested values never)."""
-    same = np.ones(left.num_rows, np.bool_)
-    for a, b in zip(left.columns[first:], right.columns[first:], strict=True):
-        if pt.is_nested(a.type):
-            return np.zeros(left.num_rows, np.bool_)
-        equal = pc.equal(a, b)
-        if equal.null_count:
-            nulls = pc.and_(pc.is_null(a), pc.is_null(b))
-            equal = pc.if_else(pc.is_null(equal), nulls, equal)
-        same &= np.asarray(equal)
-    return same

@@ -131,7 +131,8 @@ class Multiset:
 
     def restore(self, slots: Slots, state: pa.Array) -> tuple[Int32s, Int32s]:
         """The inverse of `capture`, into empty groups; each entry and its group."""
-        lengths = np.diff(np.asarray(state.offsets))
+        offsets: Int64Array = np.asarray(state.offsets)
+        lengths = offsets[1:] - offsets[:-1]
         structs = state.flatten()
         groups = np.repeat(slots.astype(np.int32), lengths)
         arrival = np.asarray(structs.field("arrival"))

@@ -189,9 +189,9 @@ class PaneWindows:
 
     def _close_many(self, panes: Panes, previous: int, watermark: int) -> list[Batch]:
         """All windows in one pass, by an index over (end, number of the key)."""
-        picked, ends = self._memberships(self._starts.times[panes.slots], previous)
-        due = (ends <= watermark) & (ends >= self._floors[panes.slots[picked]])
-        picked, ends = panes.slots[picked[due]], ends[due]
+        rows, ends = self._memberships(self._starts.times[panes.slots], previous)
+        due = (ends <= watermark) & (ends >= self._floors[panes.slots[rows]])
+        picked, ends = panes.slots[rows[due]], ends[due]
         if not len(picked):
             return []
         order = np.argsort(ends, kind="stable")

@@ -57,7 +57,7 @@ class GroupAggregate(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.aggregates.group import GroupOperator  # deferred: kernels import numba
 
-        return GroupOperator(self, context)
+        return GroupOperator(self, context)  # pyright: ignore[reportArgumentType]  # sees this file under two names
 
     def details(self) -> dict[str, str]:
         shown = {
@@ -127,7 +127,7 @@ class WindowAggregate(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.aggregates.window import WindowOperator  # deferred: kernels import numba
 
-        return WindowOperator(self, context)
+        return WindowOperator(self, context)  # pyright: ignore[reportArgumentType]  # sees this file under two names
 
     def details(self) -> dict[str, str]:
         shown = {
@@ -172,7 +172,7 @@ class WindowAssign(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.aggregates.assign import AssignOperator  # deferred: kernels import numba
 
-        return AssignOperator(self, context)
+        return AssignOperator(self, context)  # pyright: ignore[reportArgumentType]  # sees this file under two names
 
     def details(self) -> dict[str, str]:
         time = "processing time" if self.time is None else self.input.field(self.time).name

@@ -102,11 +102,24 @@ def _key(expression: Expression) -> Hashable:
 
 def _is_heavy(expression: Expression) -> bool:
     """Whether it costs enough that rows which do not need it should not pay for it."""
-    return any(
-        (isinstance(node, Call) and node.function not in _LIGHT)
-        or (isinstance(node, Cast) and (sql.is_string(node.type) or sql.is_string(node.argument.type)))
-        for node in walk(expression)
+    return any(_costs(node) for node in walk(expression))
+
+
+def _costs(node: Expression) -> bool:
+    """Whether this one step works on texts or nested values, or is a user's function."""
+    if isinstance(node, Cast):
+        return _is_bulky(node.type) or _is_bulky(node.argument.type)
+    if not isinstance(node, Call) or node.function in _LIGHT:
+        return False
+    function = registry.find(node.function)
+    read = (argument.type for argument in node.arguments if not isinstance(argument, Literal))
+    return (
+        _is_bulky(node.type) or any(map(_is_bulky, read)) or (function is not None and function.user_defined)
     )
+
+
+def _is_bulky(type: pa.DataType) -> bool:
+    return sql.is_string(type) or sql.is_bytes(type) or bool(pa.types.is_nested(type))
 
 
 def _rewrite(call: Call) -> Expression:
@@ -120,7 +133,7 @@ def _rewrite(call: Call) -> Expression:
             )
         case "coalesce" if len(arguments) == 1:
             return arguments[0]
-        case "coalesce" if any(_is_heavy(argument) for argument in arguments[1:]):
+        case "coalesce" if not all(isinstance(argument, Column | Literal) for argument in arguments[1:]):
             tests = tuple(Call("is not null", (argument,), sql.BOOLEAN) for argument in arguments[:-1])
             return Case(tests, arguments[:-1], arguments[-1], call.type)
         case "nullif":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.json as pj
@@ -13,6 +14,7 @@ from millrace.operators.formats.json_lines import only_objects
 from millrace.operators.formats.records import TextLayout
 
 SAMPLE_BYTES = 1 << 20
+_NO_NEWLINES = np.empty(0, np.int64)
 
 
 def infer_json(sample: bytes, name: str) -> pa.Schema:
@@ -21,7 +23,7 @@ def infer_json(sample: bytes, name: str) -> pa.Schema:
     Where lines disagree or are bad, the first ones that agree decide.
     """
     reason = "no line is a JSON object"
-    lines = [line for line in sample.splitlines() if line and only_objects(line)]
+    lines = [line for line in sample.splitlines() if line and only_objects(line, _NO_NEWLINES)]
     for count in (len(lines), 1_000, 100, 10, 1):
         data = b"\n".join(lines if count == len(lines) else _good_lines(lines, count))
         try:

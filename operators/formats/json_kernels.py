@@ -68,3 +68,13 @@ def value_spans(data, line_starts, line_ends, key, starts, ends):  # type: ignor
                     begin = i
                 last = i + 1
             i += 1
+
+
+@njit(cache=True, nogil=True)
+def copy_pieces(data, starts, ends, target):  # type: ignore[no-untyped-def]
+    """Write the pieces of `data` from `starts` to `ends` to `target`, one behind the other; -1 marks none."""
+    at = 0
+    for row in range(len(starts)):
+        for i in range(starts[row], ends[row]):
+            target[at] = data[i]
+            at += 1

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from millrace.operators.batch import Int64Array
-from millrace.operators.formats.lines import LineDecoder, Mismatch, line_bounds
+from millrace.operators.formats.lines import LineDecoder, Mismatch, line_bounds, newline_offsets
 from millrace.operators.formats.records import (
     ENCODING,
     SYNTAX,
@@ -49,7 +48,8 @@ class JsonDecoder(LineDecoder):
             raise Mismatch
         if not block.isascii():
             block.decode()
-        if not only_objects(block):
+        newlines = newline_offsets(block)
+        if not only_objects(block, newlines):
             raise Mismatch
         table = pj.read_json(
             pa.BufferReader(block),
@@ -60,7 +60,7 @@ class JsonDecoder(LineDecoder):
                 unexpected_field_behavior="ignore",
             ),
         )
-        lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        lines = len(newlines) + (not block.endswith(b"\n"))
         if table.num_rows != lines and table.num_rows != (
             len(self.split(block)[0]) if count is None else count
         ):
@@ -136,7 +136,7 @@ def texts_of(block: bytes, keys: Sequence[str], rows: int) -> dict[str, pa.Array
     Raises Mismatch where there are not `rows` lines.
     """
     # Numba is slow to import, and only JSON columns need it.
-    from millrace.operators.formats.json_kernels import value_spans
+    from millrace.operators.formats.json_kernels import copy_pieces, value_spans
 
     line_starts, line_ends = line_bounds(block)
     if len(line_starts) != rows:
@@ -147,33 +147,30 @@ def texts_of(block: bytes, keys: Sequence[str], rows: int) -> dict[str, pa.Array
     for key in keys:
         name = np.frombuffer(json.dumps(key, ensure_ascii=False)[1:-1].encode(), np.uint8)
         value_spans(data, line_starts, line_ends, name, starts, ends)
-        array = pa.Array.from_buffers(pa.string(), rows, [None, *_gather(data, starts, ends)])
+        offsets = np.zeros(rows + 1, np.int32)
+        np.cumsum(ends - starts, out=offsets[1:])
+        body = np.empty(int(offsets[-1]), np.uint8)
+        copy_pieces(data, starts, ends, body)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(body)]
+        array = pa.Array.from_buffers(pa.string(), rows, buffers)
         absent = pc.or_(pa.array(starts < 0), pc.equal(array, "null"))
         found[key] = pc.if_else(absent, pa.scalar(None, pa.string()), array)
     return found
 
 
-def _gather(data: npt.NDArray[np.uint8], starts: Int64Array, ends: Int64Array) -> tuple[pa.Buffer, pa.Buffer]:
-    """Offsets and bytes of the pieces from `starts` to `ends`, which follow each other."""
-    offsets = np.zeros(len(starts) + 1, np.int32)
-    np.cumsum(ends - starts, out=offsets[1:])
-    edges = np.zeros(len(data) + 1, np.int8)
-    there = starts >= 0
-    edges[starts[there]] = 1
-    edges[ends[there]] -= 1
-    body = data[np.cumsum(edges[:-1], dtype=np.int8) > 0]
-    return pa.py_buffer(offsets), pa.py_buffer(body)
+def only_objects(block: bytes, newlines: Int64Array) -> bool:
+    """Whether every line begins as an object, and no null follows one: Arrow's reader crashes on a null by itself.
 
-
-def only_objects(block: bytes) -> bool:
-    """Whether every line begins as an object, and no null follows one: Arrow's reader crashes on a null by itself."""
+    `newlines` are the offsets of all line ends.
+    """
     if b"null" in block and b"}null" in block.translate(None, b" \t\r"):
         return False
-    newlines = block.count(b"\n") - block.endswith(b"\n")
-    if block.startswith(b"{") and block.count(b"\n{") == newlines:
+    data = np.frombuffer(block, np.uint8)
+    following = newlines[:-1] + 1 if block.endswith(b"\n") else newlines + 1
+    if block.startswith(b"{") and (data[following] == ord("{")).all():
         return True
     starts, _ = line_bounds(block)
-    first = np.frombuffer(block, np.uint8)[starts]
+    first = data[starts]
     others = starts[first != ord("{")].tolist()
     return all(block[at : at + 1].isspace() and block[at : at + 200].lstrip()[:1] == b"{" for at in others)
 

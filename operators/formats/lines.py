@@ -19,7 +19,7 @@ from millrace.operators.formats.records import (
 )
 
 _BOM = b"\xef\xbb\xbf"
-SINGLE_ROWS = 32
+SINGLE_ROWS = 64
 """A failing stretch of this many records or fewer is decoded record by record."""
 
 

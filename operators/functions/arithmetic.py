@@ -89,7 +89,7 @@ def _add(types: Types, returns: pa.DataType, literals: Literals) -> Body:
     if len(types) == 1:
         return lambda values, rows: values[0]
     if sql.is_decimal(returns):
-        return decimals.add(returns, subtract=False)
+        return decimals.add(types, returns, subtract=False)
     if sql.is_integer(returns):
         return _binary(pc.add_checked)
     if sql.is_float(returns):
@@ -110,7 +110,7 @@ def _subtract(types: Types, returns: pa.DataType, literals: Literals) -> Body:
             return lambda values, rows: pc.negate_checked(values[0])
         return intervals.negate(returns)
     if sql.is_decimal(returns):
-        return decimals.add(returns, subtract=True)
+        return decimals.add(types, returns, subtract=True)
     if sql.is_integer(returns) and sql.is_integer(types[0]):
         return _binary(pc.subtract_checked)
     if sql.is_float(returns):

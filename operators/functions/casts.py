@@ -143,7 +143,7 @@ def _float_to_integer(target: pa.DataType, values: Sequence[Value], rows: int) -
 
 def _decimal_to_integer(target: pa.DataType, values: Sequence[Value], rows: int) -> Value:
     value = values[0]
-    wide = pc.cast(value, pa.decimal128(max(sql.digits(value.type)[0], 19), value.type.scale))
+    wide = pc.cast(value, pa.decimal256(value.type.precision + 1, value.type.scale))
     return pc.cast(pc.round(wide, 0, "half_towards_infinity"), target)
 
 

@@ -31,6 +31,7 @@ from millrace.operators.functions.row_error import (
 
 _CONTEXT = decimal.Context(prec=90, rounding=decimal.ROUND_HALF_UP)
 _LARGEST = 2**63 - 1
+_ARROW_DIGITS = 76
 
 
 def sum_type(left: pa.DataType, right: pa.DataType) -> pa.DataType:
@@ -60,8 +61,9 @@ def _narrow(type: pa.DataType) -> bool:
     return sql.digits(type)[0] <= sql.FAST_DIGITS
 
 
-def _exact(value: Value, type: pa.DataType) -> Decimal:
-    return Decimal(value.as_py())
+def _fits_64_bits(type: pa.DataType) -> bool:
+    """Whether all values are held (or can be) as scaled 64-bit integers."""
+    return bool(pa.types.is_decimal64(type) or (sql.is_integer(type) and type != pa.uint64()))
 
 
 def _wide(value: Value, type: pa.DataType) -> Value:
@@ -69,10 +71,17 @@ def _wide(value: Value, type: pa.DataType) -> Value:
     return value if value.type == type else pc.cast(value, type)
 
 
-def add(returns: pa.DataType, *, subtract: bool) -> Body:
+def add(types: Sequence[pa.DataType], returns: pa.DataType, *, subtract: bool) -> Body:
     """left + right (or -) for decimals and integers of any scale."""
-    precision, scale = returns.precision, returns.scale
+    (p1, s1), (p2, s2) = (sql.digits(t) for t in types)
+    scale = max(s1, s2)
+    precision = max(p1 - s1, p2 - s2) + scale
     wide = pc.subtract if subtract else pc.add
+    inner = _arrow_decimal(precision, scale, precision + 1)
+
+    def exact(left: Decimal | int, right: Decimal | int) -> Decimal:
+        operation = _CONTEXT.subtract if subtract else _CONTEXT.add
+        return fit(operation(Decimal(left), Decimal(right)), returns)
 
     def body(values: Sequence[Value], rows: int) -> Value:
         left, right = values
@@ -81,13 +90,18 @@ def add(returns: pa.DataType, *, subtract: bool) -> Body:
             b = _scaled(right, scale)
             total = np.broadcast_to(a - b if subtract else a + b, rows)
             return from_int64(np.ascontiguousarray(total), validity(values, rows), returns)
-        if precision < sql.MOST_DIGITS:
-            inner = pa.decimal128(precision - 1, scale)
-        else:
-            inner = pa.decimal256(precision + 1, scale)
-        return pc.cast(wide(_wide(left, inner), _wide(right, inner)), returns)
+        if inner is None:
+            return by_row(exact, values, rows, returns, "-" if subtract else "+")
+        return _rescale(wide(_wide(left, inner), _wide(right, inner)), returns)
 
     return body
+
+
+def _arrow_decimal(precision: int, scale: int, result_digits: int) -> pa.DataType | None:
+    """The type whose arithmetic in Arrow holds results of so many digits; None where there is none."""
+    if result_digits <= sql.MOST_DIGITS:
+        return pa.decimal128(precision, scale)
+    return pa.decimal256(precision, scale) if result_digits <= _ARROW_DIGITS else None
 
 
 def _scalars(values: Sequence[Value]) -> bool:
@@ -103,18 +117,21 @@ def _scaled(value: Value, scale: int) -> Int64s | np.int64:
 def multiply(types: Sequence[pa.DataType], returns: pa.DataType) -> Body:
     """left * right; products of 64-bit integers are written straight as 64 or 128 bits."""
     (p1, s1), (p2, s2) = (sql.digits(t) for t in types)
-    small = [p1 <= 19 and types[0] != pa.uint64(), p2 <= 19 and types[1] != pa.uint64()]
+    small = all(_fits_64_bits(t) for t in types)
+    inner = [_arrow_decimal(p, s, p1 + p2 + 1) for p, s in ((p1, s1), (p2, s2))]
+
+    def exact(left: Decimal | int, right: Decimal | int) -> Decimal:
+        return fit(_CONTEXT.multiply(Decimal(left), Decimal(right)), returns)
 
     def body(values: Sequence[Value], rows: int) -> Value:
-        if all(small) and s1 + s2 == returns.scale and not _scalars(values):
+        if small and s1 + s2 == returns.scale and not _scalars(values):
             product = _product(values, rows, returns)
             if product is not None:
                 return product
-        wide = [pa.decimal256(p, s) for p, s in ((p1, s1), (p2, s2))]
-        inner = [pa.decimal128(p, s) for p, s in ((p1, s1), (p2, s2))]
-        chosen = inner if p1 + p2 < sql.MOST_DIGITS else wide
-        left, right = (_wide(v, t) for v, t in zip(values, chosen, strict=True))
-        result = pc.multiply(left, right)
+        first, second = inner
+        if first is None or second is None:
+            return by_row(exact, values, rows, returns, "*")
+        result = pc.multiply(_wide(values[0], first), _wide(values[1], second))
         return _rescale(result, returns)
 
     return body
@@ -132,19 +149,17 @@ def _product(values: Sequence[Value], rows: int, returns: pa.DataType) -> pa.Arr
     # Deferred: Numba takes long to import, and this module is imported with the front door.
     from millrace.operators.functions import decimal_kernels as kernels
 
-    left, right = (int64_operand(v) for v in values)
-    if isinstance(left, np.int64):
-        left, right = right, left
-    assert not isinstance(left, np.int64)
+    constant = next((v for v in values if isinstance(v, pa.Scalar)), None)
+    arrays = [np.asarray(int64_operand(v)) for v in values if not isinstance(v, pa.Scalar)]
     bitmap = validity(values, rows)
     wide = not pa.types.is_decimal64(returns)
     out = np.empty(2 * rows if wide else rows, np.int64)
-    if isinstance(right, np.int64):
+    if constant is not None:
         kernel = kernels.multiply_constant_wide if wide else kernels.multiply_constant
-        fits = kernel(left, right, out)
+        fits = kernel(arrays[0], np.int64(unscaled(constant) if constant.is_valid else 0), out)
     else:
         kernel = kernels.multiply_wide if wide else kernels.multiply
-        fits = kernel(left, right, out)
+        fits = kernel(arrays[0], arrays[1], out)
     if not fits:
         return None
     return pa.Array.from_buffers(returns, rows, [bitmap, pa.py_buffer(out)])
@@ -152,9 +167,9 @@ def _product(values: Sequence[Value], rows: int, returns: pa.DataType) -> pa.Arr
 
 def divide(types: Sequence[pa.DataType], returns: pa.DataType) -> Body:
     """left / right, rounded half away from zero to the scale of `returns`."""
-    (p1, s1), (p2, s2) = (sql.digits(t) for t in types)
+    (_, s1), (_, s2) = (sql.digits(t) for t in types)
     shift = returns.scale - s1 + s2
-    small = p1 <= 19 and p2 <= 19 and 0 <= shift <= 18 and pa.uint64() not in types
+    small = all(_fits_64_bits(t) for t in types) and 0 <= shift <= 18
 
     def body(values: Sequence[Value], rows: int) -> Value:
         if small and not _scalars(values):
@@ -247,7 +262,7 @@ def negate(returns: pa.DataType) -> Body:
     def body(values: Sequence[Value], rows: int) -> Value:
         value = broadcast(values[0], rows)
         if pa.types.is_decimal64(returns):
-            return from_int64(-int64_operand(value), validity([value], rows), returns)
+            return from_int64(np.asarray(-int64_operand(value)), validity([value], rows), returns)
         return pc.negate(value)
 
     return body

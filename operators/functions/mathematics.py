@@ -14,12 +14,12 @@ from millrace.operators.functions import types as sql
 from millrace.operators.functions.buffers import broadcast, by_row, from_numbers, int64_operand, validity
 from millrace.operators.functions.patterns import number_constant
 from millrace.operators.functions.registry import Binding, Literals, Types, define, scalar
-from millrace.operators.functions.row_error import OUT_OF_DOMAIN, OVERFLOW, Body, Value, ValueFault
+from millrace.operators.functions.row_error import OUT_OF_DOMAIN, OVERFLOW, Body, RowError, Value, ValueFault
 from millrace.operators.functions.strings import row
 
 
 def _wide(type: pa.DataType) -> pa.DataType:
-    return pa.decimal128(max(sql.digits(type)[0], 19), type.scale)
+    return pa.decimal256(type.precision + 1, type.scale)
 
 
 def _through_wide(function: Callable[[Value], Value], returns: pa.DataType) -> Body:
@@ -87,14 +87,12 @@ def _round_number(value: Value, digits: int, mode: str) -> Value:
     if sql.is_integer(value.type):
         if digits >= 0:
             return value
-        return pc.cast(pc.round(pc.cast(value, pa.decimal128(19, 0)), digits, mode), value.type)
+        return pc.cast(pc.round(pc.cast(value, pa.decimal256(24, 0)), digits, mode), value.type)
     if sql.is_decimal(value.type):
-        wide = pc.cast(
-            value, pa.decimal128(min(sql.MOST_DIGITS, max(value.type.precision + 1, 20)), value.type.scale)
-        )
-        return pc.round(
-            wide, max(min(digits, value.type.scale), value.type.scale - wide.type.precision + 1), mode
-        )
+        wide = pc.cast(value, pa.decimal256(value.type.precision + 1, value.type.scale))
+        if digits < value.type.scale - value.type.precision:
+            return pc.subtract(wide, wide)
+        return pc.round(wide, min(digits, value.type.scale), mode)
     return pc.round(value, digits, mode)
 
 
@@ -124,24 +122,45 @@ _define_round(
 )
 
 
+def _not_positive(value: Value) -> Value:
+    return pc.less_equal(value, 0.0)
+
+
+def _beyond_one(value: Value) -> Value:
+    return pc.greater(pc.abs(value), 1.0)
+
+
 def _define_double(
-    name: str, function: Callable[..., Value], description: str, *aliases: str, can_fail: bool = False
+    name: str,
+    function: Callable[..., Value],
+    description: str,
+    *aliases: str,
+    outside: Callable[[Value], Value] | None = None,
 ) -> None:
-    @scalar(f"{name}(DOUBLE) -> DOUBLE", description=description, aliases=aliases, can_fail=can_fail)
+    """A function of one DOUBLE. `outside` marks arguments beyond its domain, asked once `function` has failed."""
+
+    @scalar(
+        f"{name}(DOUBLE) -> DOUBLE", description=description, aliases=aliases, can_fail=outside is not None
+    )
     def body(values: Sequence[Value], rows: int) -> Value:
-        return function(values[0])
+        try:
+            return function(values[0])
+        except pa.ArrowInvalid as error:
+            assert outside is not None
+            bad = np.asarray(broadcast(pc.fill_null(outside(values[0]), False), rows))
+            raise RowError(OUT_OF_DOMAIN, f"{name}: {error}", bad) from error
 
 
-_define_double("sqrt", pc.sqrt_checked, "square root", can_fail=True)
+_define_double("sqrt", pc.sqrt_checked, "square root", outside=lambda v: pc.less(v, 0.0))
 _define_double("exp", pc.exp, "e to the power of the number")
-_define_double("ln", pc.ln_checked, "natural logarithm", can_fail=True)
-_define_double("log10", pc.log10_checked, "logarithm to base 10", can_fail=True)
-_define_double("log2", pc.log2_checked, "logarithm to base 2", can_fail=True)
-_define_double("sin", pc.sin_checked, "sine", can_fail=True)
-_define_double("cos", pc.cos_checked, "cosine", can_fail=True)
-_define_double("tan", pc.tan_checked, "tangent", can_fail=True)
-_define_double("asin", pc.asin_checked, "arc sine", can_fail=True)
-_define_double("acos", pc.acos_checked, "arc cosine", can_fail=True)
+_define_double("ln", pc.ln_checked, "natural logarithm", outside=_not_positive)
+_define_double("log10", pc.log10_checked, "logarithm to base 10", outside=_not_positive)
+_define_double("log2", pc.log2_checked, "logarithm to base 2", outside=_not_positive)
+_define_double("sin", pc.sin_checked, "sine", outside=pc.is_inf)
+_define_double("cos", pc.cos_checked, "cosine", outside=pc.is_inf)
+_define_double("tan", pc.tan_checked, "tangent", outside=pc.is_inf)
+_define_double("asin", pc.asin_checked, "arc sine", outside=_beyond_one)
+_define_double("acos", pc.acos_checked, "arc cosine", outside=_beyond_one)
 _define_double("atan", pc.atan, "arc tangent")
 _define_double("sinh", pc.sinh, "hyperbolic sine")
 _define_double("cosh", pc.cosh, "hyperbolic cosine")

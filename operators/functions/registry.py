@@ -54,6 +54,7 @@ class Function:
     can_fail: bool = False
     null_propagating: bool = True
     hidden: bool = False
+    user_defined: bool = False
 
 
 @dataclass(slots=True)
@@ -222,7 +223,7 @@ def register_scalar(
     library = _library()
     key = name.lower()
     known = find(key)
-    if known is not None and not known.description.startswith("user-defined"):
+    if known is not None and not known.user_defined:
         raise Invalid(
             f"function {name} is part of the library", code="MR1212", hint="register under another name"
         )
@@ -244,7 +245,7 @@ def register_scalar(
     library.add(
         Function(
             key, (form,), "user-defined function", bind, build, (), deterministic, can_fail=True,
-            null_propagating=False,
+            null_propagating=False, user_defined=True,
         )
     )  # fmt: skip
 
@@ -253,7 +254,7 @@ def unregister(name: str) -> None:
     """Remove a user's function; nothing happens where there is none of that name."""
     library = _library()
     function = library.functions.get(name.lower())
-    if function is not None and function.description.startswith("user-defined"):
+    if function is not None and function.user_defined:
         del library.functions[function.name]
         del library.names[function.name]
 

@@ -1,4 +1,5 @@
-"""What computes calls whose frame ends at the current row, as rows are released. Knows neither time nor batches held."""
+"""What computes calls whose frame ends at the current row, as rows are released. Knows neither time nor
+batches held."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millrace.operators.aggregates.accumulators import Outcome
 from millrace.operators.aggregates.calls import AggregateCall
+from millrace.operators.aggregates.columns import float64_of, from_float64, from_int64, int64_of, validity
 from millrace.operators.aggregates.families import build_set
 from millrace.operators.batch import Int64Array
 from millrace.operators.over import sliding_kernels as kernels
@@ -25,8 +28,8 @@ Number = TypeVar("Number", bound=np.generic)
 class Released:
     """Rows in the order in which windows see them.
 
-    `ticks` are their times (None: order of arrival), `resets` is 1 where a key begins anew (None: never), `peers`
-    the position of each row's last peer (None: rows have no peers).
+    `ticks` are their times (None: order of arrival), `resets` is 1 where a key begins anew (None: never),
+    `peers` the position of each row's last peer (None: rows have no peers).
     """
 
     data: pa.RecordBatch
@@ -78,7 +81,7 @@ class Running(Engine):
     def take(self, rows: Released) -> list[Outcome]:
         outcomes = self._set.running(rows.slots, rows.data, None, self._sequence)
         self._sequence += rows.data.num_rows
-        return outcomes if rows.peers is None else [_of_peers(outcome, rows.peers) for outcome in outcomes]
+        return outcomes if rows.peers is None else [taken(outcome, rows.peers) for outcome in outcomes]
 
     def reset(self, slots: Slots) -> None:
         self._set.reset(slots)
@@ -133,7 +136,7 @@ class LastOfPeers(Engine):
 
     def take(self, rows: Released) -> list[Outcome]:
         columns = [Outcome(rows.data.column(call.arguments[0])) for call in self._calls]
-        return columns if rows.peers is None else [_of_peers(column, rows.peers) for column in columns]
+        return columns if rows.peers is None else [taken(column, rows.peers) for column in columns]
 
     def reset(self, slots: Slots) -> None:
         return
@@ -195,6 +198,68 @@ class FirstRows(Engine):
         self._values = pa.concat_arrays([self._values, columns["value"]])
 
 
+class LookingBack(Engine):
+    """lag, or first_value of a bounded ROWS frame, of values of 64 bits: a ring of the last ones by slot."""
+
+    def __init__(self, place: int, call: AggregateCall, kind: pa.DataType, width: int) -> None:
+        super().__init__([place])
+        self._call = call
+        self._column = call.arguments[0]
+        self._kind = kind
+        self._seen: Int64Array = np.zeros(0, np.int64)
+        self._values: Int64Array = np.zeros((0, width), np.int64)
+        self._valid: npt.NDArray[np.uint8] = np.zeros((0, width), np.uint8)
+
+    def grow(self, capacity: int) -> None:
+        self._seen = taller(self._seen, capacity)
+        self._values = taller(self._values, capacity)
+        self._valid = taller(self._valid, capacity)
+
+    def take(self, rows: Released) -> list[Outcome]:
+        column = rows.data.column(self._column)
+        floating = pa.types.is_floating(self._kind)
+        values = float64_of(column).view(np.int64) if floating else int64_of(column)
+        count = len(rows.slots)
+        out, found = np.empty(count, np.int64), np.empty(count, np.uint8)
+        kernels.look_back(
+            rows.slots,
+            values,
+            validity(column),
+            rows.resets,
+            self._call.function == "first_value",
+            self._seen,
+            self._values,
+            self._valid,
+            out,
+            found,
+        )
+        some = None if bool((found == 1).all()) else found == 1
+        array = (
+            from_float64(out.view(np.float64), some, self._kind)
+            if floating
+            else from_int64(out, some, self._kind)
+        )
+        default = self._call.option("default")
+        if default is not None and some is not None:
+            array = pc.if_else(pa.array(found == 2), pa.scalar(default, self._kind), array)
+        return [Outcome(array)]
+
+    def reset(self, slots: Slots) -> None:
+        self._seen[slots] = 0
+
+    def capture(self, slots: Slots) -> dict[str, pa.Array]:
+        width = self._values.shape[1]
+        values = pa.FixedSizeListArray.from_arrays(pa.array(self._values[slots].reshape(-1)), width)
+        valid = pa.FixedSizeListArray.from_arrays(pa.array(self._valid[slots].reshape(-1)), width)
+        return {"seen": pa.array(self._seen[slots]), "values": values, "valid": valid}
+
+    def restore(self, slots: Slots, columns: Mapping[str, pa.Array]) -> None:
+        width = self._values.shape[1]
+        self._seen[slots] = columns["seen"].to_numpy()
+        self._values[slots] = columns["values"].flatten().to_numpy().reshape(-1, width)
+        self._valid[slots] = columns["valid"].flatten().to_numpy().reshape(-1, width)
+
+
 def taller(array: npt.NDArray[Number], capacity: int) -> npt.NDArray[Number]:
     """The array with zero rows up to `capacity`."""
     out = np.zeros((capacity, *array.shape[1:]), array.dtype)
@@ -202,7 +267,7 @@ def taller(array: npt.NDArray[Number], capacity: int) -> npt.NDArray[Number]:
     return out
 
 
-def _of_peers(outcome: Outcome, peers: Int64Array) -> Outcome:
-    return Outcome(
-        outcome.values.take(pa.array(peers)), None if outcome.wrong is None else outcome.wrong[peers]
-    )
+def taken(outcome: Outcome, places: Int64Array) -> Outcome:
+    """An outcome's values at these places."""
+    values = outcome.values.take(pa.array(places))
+    return Outcome(values, None if outcome.wrong is None else outcome.wrong[places])

@@ -43,7 +43,8 @@ class Frame:
             )
 
     def __str__(self) -> str:
-        return f"{self.unit.value} between {self._bound(self.start, 'preceding')} and {self._bound(self.end, 'following')}"
+        start, end = self._bound(self.start, "preceding"), self._bound(self.end, "following")
+        return f"{self.unit.value} between {start} and {end}"
 
     def _bound(self, offset: int | None, side: str) -> str:
         if offset is None:

@@ -76,7 +76,8 @@ class HeldRows:
             self._tidy()
 
     def pop(self, below: int) -> tuple[pa.RecordBatch, Int64Array] | None:
-        """The rows with ticks below a tick (END_OF_TIME: all), in order, with their ticks; None where there are none."""
+        """The rows with ticks below a tick (END_OF_TIME: all), in order, with their ticks; None where there
+        are none."""
         due: list[_Run] = []
         for run in self._runs:
             end = len(run.ticks) if below == END_OF_TIME else int(np.searchsorted(run.ticks, below))
@@ -131,7 +132,8 @@ class HeldRows:
         return vnodes_of(hash_columns(keys, rows.num_rows), self._vnodes)
 
     def _tidy(self) -> None:
-        """Merge the last runs until each is at least twice the next: a row is merged a logarithmic number of times."""
+        """Merge the last runs until each is at least twice the next: a row is merged a logarithmic number of
+        times."""
         runs = self._runs
         while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
             last, before = runs.pop(), runs.pop()

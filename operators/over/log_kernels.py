@@ -24,7 +24,8 @@ def append(
     arena_starts: Bytes,
     used: int,
 ) -> tuple[int, int]:
-    """Put rows from `first` on behind those of their slots; returns the row at which the arena was full, and its use."""
+    """Put rows from `first` on behind those of their slots; returns the row at which the arena was full, and
+    its use."""
     for i in range(first, len(slots)):
         ring = meta[slots[i]]
         if ring[LENGTH] == ring[CAPACITY]:
@@ -68,7 +69,8 @@ def range_starts(ticks: Int64s, lows: Int64s, highs: Int64s, floors: Int64s, out
 def peer_bounds(
     ticks: Int64s, lows: Int64s, highs: Int64s, starts: Int64s, ends: Int64s, dense: Int64s
 ) -> None:
-    """By position (all, in order) where its peers start and end, and its dense rank; `lows`, `highs` are its segment's."""
+    """By position (all, in order) where its peers start and end, and its dense rank; `lows`, `highs` are its
+    segment's."""
     count = len(ticks)
     for i in range(count):
         if i == lows[i]:

@@ -1,4 +1,5 @@
-"""OVER windows and row buffers at work: rows are put in order, released, and given their calls. Knows no SQL."""
+"""OVER windows and row buffers at work: rows are put in order, released, and given their calls. Knows no
+SQL."""
 
 from __future__ import annotations
 
@@ -9,19 +10,23 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.aggregates.accumulators import Outcome
-from millrace.operators.aggregates.columns import Bools
+from millrace.operators.aggregates.calls import AggregateCall
+from millrace.operators.aggregates.columns import Bools, is_word
 from millrace.operators.aggregates.specs import PROCESSING_TIME
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
-from millrace.operators.operator import VNODE, Capture, Context, Operator, StateDelta
+from millrace.operators.operator import VNODE, Capture, Context, Operator, OperatorMetrics, StateDelta
 from millrace.operators.over import sliding_kernels as kernels
+from millrace.operators.over.append_only import single_rows
 from millrace.operators.over.engines import (
     Engine,
     FirstRows,
     LastOfPeers,
+    LookingBack,
     Numbering,
     Released,
     Running,
     Slots,
+    taken,
     taller,
 )
 from millrace.operators.over.frames import WINDOW_FUNCTIONS, BufferEmission, Frame, FrameUnit
@@ -37,20 +42,25 @@ from millrace.state.key_index import KeyIndex
 
 WRONG_RESULT = "MR2020"
 _SWEEP_US = 1_000_000
+_RING_MAX = 64
+"""Rows that a ring of values reaches back: every slot has room for as many."""
 
 
 class OverOperator(Operator):
     """Owns what is remembered of each partition of rows (a slot of the index).
 
-    Rows are *released* in the order in which windows see them: at once, or when the watermark is above them, or (whole
-    partitions) when input has ended. Calls up to the current row are answered by engines at release; those
-    that need rows around them by the log, which may keep a row until those behind it are there.
+    Rows are *released* in the order in which windows see them: at once, or when the watermark is above them,
+    or (whole partitions) when input has ended. Calls up to the current row are answered by engines at
+    release; those that need rows around them by the log, which may keep a row until those behind it are
+    there.
     """
 
     def __init__(self, spec: OverAggregate | RowBufferAggregate, context: Context) -> None:
         self._spec = spec
         self._schema = spec.output_schema
         self._context = context
+        self.metrics = OperatorMetrics()
+        """Counters of rows in, out, late and dead."""
         self._order = spec.order if isinstance(spec, OverAggregate) else None
         self._whole = isinstance(spec, OverAggregate) and spec.needs_whole_partition
         self._buffer = spec if isinstance(spec, RowBufferAggregate) else None
@@ -71,6 +81,7 @@ class OverOperator(Operator):
         self._log_places: list[int] = []
         self._early: list[int] = []
         self._captured = False
+        self._expiry: int | None = None
         if not self._whole:
             self._assign_calls()
         self._last: Int64Array = np.zeros(0, np.int64)
@@ -92,6 +103,9 @@ class OverOperator(Operator):
                 numbering.append(place)
             elif name == "last_value" and frame.end == 0 and not self._buffer:
                 last.append(place)
+            elif (width := self._looks_back(call)) > 0:
+                kind = self._spec.input.field(call.arguments[0]).type
+                self._engines.append(LookingBack(place, call, kind, width))
             elif name in ("first_value", "nth_value") and unbounded:
                 self._engines.append(FirstRows(place, call))
             elif name not in WINDOW_FUNCTIONS and unbounded:
@@ -117,24 +131,52 @@ class OverOperator(Operator):
             some = [calls[place] for place in self._log_places]
             only = self._buffer is not None
             self._log = RowLog(some, self._spec.input, frame, per_us, extra, self._vnodes, only_frame=only)
-        # Whether a partition's state is nothing once its frame has passed.
-        self._forgets = frame.unit is FrameUnit.RANGE and all(isinstance(e, Sliding) for e in self._engines)
-        if self._log is not None:
-            self._forgets &= not self._log.reach.rows_back and not self._log.reach.ahead
+        self._expiry = self._expires_after()
+
+    def _expires_after(self) -> int | None:
+        """The ticks after its last row when a partition's state is worth nothing; None: never."""
+        if self._buffer is not None:
+            after = self._buffer.expire_after
+            return None if after is None else self._ticks.span(after)
+        reach = None if self._log is None else self._log.reach
+        slides_only = all(isinstance(engine, Sliding) for engine in self._engines)
+        if self._order is None or self._frame.unit is FrameUnit.ROWS or not slides_only:
+            return None
+        if reach is not None and (reach.rows_back or reach.ahead):
+            return None
+        return -(self._frame.start or 0) * self._ticks.per_us
+
+    def _looks_back(self, call: AggregateCall) -> int:
+        """How many rows back a ring of values has to reach to answer the call; 0: a ring does not answer
+        it."""
+        frame, reach = self._frame, 0
+        if call.function == "lag":
+            offset = call.option("offset", 1)
+            assert isinstance(offset, int)
+            reach = offset if self._buffer is None or offset < self._buffer.rows else 0
+        elif call.function == "first_value" and frame.unit is FrameUnit.ROWS and frame.end == 0:
+            reach = -(frame.start or 0)
+        fits = (
+            reach <= _RING_MAX and is_word(self._spec.input.field(call.arguments[0]).type) if reach else False
+        )
+        return reach if fits else 0
 
     def process(self, port: int, batch: Batch) -> list[Batch]:
-        assert batch.weights is None or (batch.weights > 0).all(), "OVER takes an append-only input"
+        batch = single_rows(batch)
+        self.metrics.rows_in += batch.num_rows
         if self._held is not None:
             self._hold(self._held, batch)
             return []
-        ticks = None
-        if self._clock is not None and self._buffer is not None and self._buffer.expire_after is not None:
-            known = without_times(batch, self._clock, self._context)
+        ticks = marks = None
+        if self._clock is not None and self._expiry is not None:
+            known = self._timed(batch, self._clock)
             if known is None:
                 return []
             batch = known
             ticks = self._ticks.read(batch.data.column(self._clock))
-        return self._release(batch.data, ticks)
+            if batch.row_watermarks is not None:
+                marks = self._ticks.moments(batch.row_watermarks)
+        return self._release(batch.data, ticks, marks)
 
     def on_watermark(self, watermark: int) -> list[Batch]:
         self._watermark = watermark
@@ -153,8 +195,7 @@ class OverOperator(Operator):
                 self._dirty.mark(waiting)
                 timed = self._order is not None
                 out += self._answers(self._log.answer(waiting, horizon, timed=timed, final=final))
-        if self._order is not None and not self._whole and self._forgets:
-            self._sweep(horizon)
+        self._sweep(horizon)
         return out
 
     def output_watermark(self, watermark: int) -> int:
@@ -172,7 +213,7 @@ class OverOperator(Operator):
             # Order of arrival: what orders rows is the watermark they came behind.
             held.add(batch.data, np.full(batch.num_rows, self._ticks.moment(self._watermark)))
             return
-        known = without_times(batch, self._order, self._context)
+        known = self._timed(batch, self._order)
         if known is None:
             return
         batch = known
@@ -182,12 +223,16 @@ class OverOperator(Operator):
             floor = np.maximum(floor, self._ticks.moments(batch.row_watermarks))
         late = ticks < floor
         if late.any():
+            self.metrics.late_rows += int(late.sum())
             self._context.late(batch.take(np.flatnonzero(late)))
             batch, ticks = batch.take(np.flatnonzero(~late)), ticks[~late]
         held.add(batch.data, ticks)
 
-    def _release(self, data: pa.RecordBatch, ticks: Int64Array | None) -> list[Batch]:
-        """Rows in order go through the windows; `ticks` where they are known."""
+    def _release(
+        self, data: pa.RecordBatch, ticks: Int64Array | None, marks: Int64Array | None = None
+    ) -> list[Batch]:
+        """Rows in order go through the windows; `ticks` where they are known, `marks` the watermarks before
+        them."""
         found = self._index.upsert([data.column(key) for key in self._spec.keys], data.num_rows)
         slots = found.slots
         self._grow(self._index.high)
@@ -197,7 +242,7 @@ class OverOperator(Operator):
         if self._buffer is not None:
             rows.ticks = None
             if ticks is not None:
-                rows.resets = self._resets(slots, found.created, ticks)
+                rows.resets = self._resets(slots, found.created, ticks, marks)
         elif ticks is not None:
             self._last[slots] = ticks
             if self._frame.unit is FrameUnit.RANGE:
@@ -211,8 +256,11 @@ class OverOperator(Operator):
                 return self._through_log(self._log, rows, outcomes)
             answered = self._log.take(rows, [], END_OF_TIME, timed=rows.ticks is not None)
             outcomes |= zip(self._log_places, answered.outcomes, strict=True)
-        out = self._output(data, outcomes)
-        return self._when_full(slots, rows.resets, out) if self._buffer is not None else out
+        filled = self._filled(slots, rows.resets)
+        if filled is not None:
+            data = data.take(pa.array(filled))
+            outcomes = {place: taken(outcome, filled) for place, outcome in outcomes.items()}
+        return self._output(data, outcomes)
 
     def _through_log(self, log: RowLog, rows: Released, outcomes: dict[int, Outcome]) -> list[Batch]:
         """Rows wait in the log with the answers they have; those that have all come out."""
@@ -263,44 +311,53 @@ class OverOperator(Operator):
         if wrong is not None or found is not None:
             wrong = found if wrong is None else wrong if found is None else wrong | found
             bad = Batch(data.filter(pa.array(wrong)))
+            self.metrics.dead_rows += bad.num_rows
             self._context.dead_letter(
                 bad, WRONG_RESULT, "an aggregate of this row is out of its type's range"
             )
             rows = rows.filter(pa.array(~wrong))  # type: ignore[operator]
+        self.metrics.rows_out += rows.num_rows
         return [Batch(rows)] if rows.num_rows else []
 
-    def _resets(self, slots: Slots, created: Slots, ticks: Int64Array) -> npt.NDArray[np.uint8]:
+    def _timed(self, batch: Batch, time: int) -> Batch | None:
+        """The rows that have a time; the others are dead letters."""
+        known = without_times(batch, time, self._context)
+        self.metrics.dead_rows += batch.num_rows - (0 if known is None else known.num_rows)
+        return known
+
+    def _resets(
+        self, slots: Slots, created: Slots, ticks: Int64Array, marks: Int64Array | None
+    ) -> npt.NDArray[np.uint8]:
         """1 where a row comes so long after its key's last one that the buffer has expired."""
-        assert self._buffer is not None and self._buffer.expire_after is not None
+        assert self._expiry is not None
         self._last[created] = START_OF_TIME
         resets = np.empty(len(slots), np.uint8)
-        kernels.expired(slots, ticks, self._ticks.span(self._buffer.expire_after), self._last, resets)
+        kernels.expired(slots, ticks, marks, self._expiry, self._last, resets)
         return resets
 
-    def _when_full(self, slots: Slots, resets: npt.NDArray[np.uint8] | None, out: list[Batch]) -> list[Batch]:
-        """Of the output of these rows, what the buffer's emission sends."""
-        assert self._buffer is not None
-        if self._buffer.emission is BufferEmission.EVERY_RECORD or not out:
-            return out
+    def _filled(self, slots: Slots, resets: npt.NDArray[np.uint8] | None) -> Int64Array | None:
+        """The rows with which a buffer is full; None where every row is to be sent."""
+        if self._buffer is None or self._buffer.emission is BufferEmission.EVERY_RECORD:
+            return None
         numbers = np.empty(len(slots), np.int64)
         kernels.number(slots, resets, self._seen, numbers)
-        full = numbers % self._buffer.rows == 0
-        assert out[0].num_rows == len(full)
-        return [out[0].take(np.flatnonzero(full))] if full.any() else []
+        return np.flatnonzero(numbers % self._buffer.rows == 0)
 
     def _sweep(self, horizon: int) -> None:
-        """Forget the partitions whose rows no frame will see again; from time to time, since it looks at all."""
-        reach = -(self._frame.start or 0) * self._ticks.per_us
-        step = max(reach, self._ticks.span(_SWEEP_US))
-        if horizon == END_OF_TIME or horizon - step < self._swept:
+        """Forget the partitions whose rows no frame will see again; from time to time, since it looks at
+        all."""
+        reach = self._expiry
+        if reach is None or horizon == END_OF_TIME or horizon < self._swept:
             return
-        self._swept = horizon
-        if self._log is not None:
-            self._log.trim(horizon)
+        self._swept = horizon + max(reach, self._ticks.span(_SWEEP_US))
         slots = self._index.live()
         idle = slots[self._last[slots] < horizon - reach]
+        if self._log is not None:
+            self._log.trim(horizon)
+            self._log.forget(idle)
         for engine in self._engines:
             engine.reset(idle)
+        self._seen[idle] = 0
         self._dirty.remove(idle)
         self._index.remove(idle)
 

@@ -16,7 +16,7 @@ from millrace.operators.batch import Int64Array
 from millrace.operators.operator import VNODE, StateDelta
 from millrace.operators.over import log_kernels
 from millrace.operators.over import sliding_kernels as kernels
-from millrace.operators.over.engines import Released, Slots, taller
+from millrace.operators.over.engines import Released, Slots, taken, taller
 from millrace.operators.over.frames import Frame, FrameUnit, frameless
 from millrace.operators.over.segments import SegmentCalls, Segments, narrowed
 from millrace.state.row_store import RowStore
@@ -133,7 +133,8 @@ class RowLog:
         return self.answer(touched, horizon, timed=timed)
 
     def waiting(self, horizon: int) -> Slots:
-        """Slots with rows that wait and that the horizon may have released; END_OF_TIME: all that have any."""
+        """Slots with rows that wait and that the horizon may have released; END_OF_TIME: all that have
+        any."""
         meta = self._meta
         pending = np.flatnonzero(meta[:, kernels.LENGTH] > meta[:, DONE])
         if not len(pending):
@@ -157,7 +158,8 @@ class RowLog:
         return int(self._ticks[at].min())
 
     def answer(self, slots: Slots, horizon: int, *, timed: bool, final: bool = False) -> Answered:
-        """Answer what can be answered of these slots (`final`: everything), and drop what no row will look at again."""
+        """Answer what can be answered of these slots (`final`: everything), and drop what no row will look at
+        again."""
         lengths = self._meta[slots, kernels.LENGTH]
         total = int(lengths.sum())
         numbers, ticks, starts = self._gathered(slots)
@@ -182,7 +184,7 @@ class RowLog:
         answered = Answered(
             rows.take(pa.array(targets[order])) if self.reach.ahead else rows.slice(0, 0),
             ticks[targets][order],
-            [_reordered(outcome, order) for outcome in outcomes],
+            [taken(outcome, order) for outcome in outcomes],
         )
         self._meta[slots, DONE] += np.bincount(segments.ids[targets], minlength=len(slots))
         self._drop(slots, lengths, numbers, ticks, began, timed=timed, final=final)
@@ -199,9 +201,10 @@ class RowLog:
         gone = ticks < floor - self.reach.ticks_back
         self._remove(slots, np.bincount(ids[gone], minlength=len(slots)), numbers[gone], slots[ids[gone]])
 
-    def empty(self, slots: Slots) -> npt.NDArray[np.bool_]:
-        """Which slots have no row."""
-        return self._meta[slots, kernels.LENGTH] == 0
+    def forget(self, slots: Slots) -> None:
+        """Drop all rows of these slots."""
+        lengths = self._meta[slots, kernels.LENGTH]
+        self._remove(slots, lengths, self._gathered(slots)[0], np.repeat(slots, lengths))
 
     def _drop(
         self,
@@ -321,7 +324,8 @@ class RowLog:
         return StateDelta(("_row",), pa.record_batch(columns), deleted, complete)
 
     def restore(self, table: pa.RecordBatch, slots: Slots, waiting: Int64Array) -> None:
-        """The inverse of `capture`. `slots` are those of the table's rows, `waiting` how many wait, by slot."""
+        """The inverse of `capture`. `slots` are those of the table's rows, `waiting` how many wait, by
+        slot."""
         order = np.argsort(table.column("_row").to_numpy(), kind="stable")
         rows, slots = table.take(pa.array(order)), slots[order]
         arrays = [rows.column(name) for name in self._schema.names[:-1]]
@@ -340,9 +344,3 @@ class RowLog:
         for arena, out in ((self._numbers, numbers), (self._ticks, ticks), (self._starts, starts)):
             kernels.gather(slots, self._meta, arena, out)
         return numbers, ticks, starts
-
-
-def _reordered(outcome: Outcome, order: Int64Array) -> Outcome:
-    return Outcome(
-        outcome.values.take(pa.array(order)), None if outcome.wrong is None else outcome.wrong[order]
-    )

@@ -21,7 +21,8 @@ _PAIRS_MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Rows sorted by key, then order. `lows` and `highs` bound each row's key: [low, high); `ids` number the keys.
+    """Rows sorted by key, then order. `lows` and `highs` bound each row's key: [low, high); `ids` number the
+    keys.
 
     `ticks` are the rows' times (None: every row is its own moment); `starts` the first row of each row's
     key that it may see (None: all).

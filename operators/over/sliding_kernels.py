@@ -1,9 +1,9 @@
 """Kernels of frames that slide up to the current row, over numbers.
 
-Each slot has a ring of entries in one arena, taken as two stacks: an entry before `middle` holds the aggregate
-from itself up to `middle`, and the aggregate from there on runs along in `back`. A row costs a constant, floating
-sums are never subtracted from, and a NaN or a huge value leaves with its row.
-`meta` has a row a slot: offset into the arena, capacity (a power of two or 0), head, length, middle.
+Each slot has a ring of entries in one arena, taken as two stacks: an entry before `middle` holds the
+aggregate from itself up to `middle`, and the aggregate from there on runs along in `back`. A row costs a
+constant, floating sums are never subtracted from, and a NaN or a huge value leaves with its row. `meta` has a
+row a slot: offset into the arena, capacity (a power of two or 0), head, length, middle.
 """
 
 from __future__ import annotations
@@ -41,6 +41,24 @@ def _flip(ring: Any, values: Any, counts: Any, op: int, initial: Any) -> None:
     ring[MIDDLE] = ring[LENGTH]
 
 
+@njit(nogil=True)
+def _move(ring: Any, values: Any, counts: Any, arena_ticks: Any, ticks: Any, used: int) -> int:
+    """Move a full ring to twice the room behind `used`; the arena's use then, -1 where it has no such room."""
+    capacity = max(_SMALLEST_RING, 2 * ring[CAPACITY])
+    if used + capacity > len(values):
+        return -1
+    for k in range(ring[LENGTH]):
+        old = ring[OFFSET] + ((ring[HEAD] + k) & (ring[CAPACITY] - 1))
+        values[used + k] = values[old]
+        counts[used + k] = counts[old]
+        if ticks is not None:
+            arena_ticks[used + k] = arena_ticks[old]
+    ring[OFFSET] = used
+    ring[CAPACITY] = capacity
+    ring[HEAD] = 0
+    return used + capacity
+
+
 @njit(cache=True, nogil=True)
 def slide(
     first: int,
@@ -54,11 +72,8 @@ def slide(
     op: int,
     initial: Any,
     meta: Int64s,
-    arena_values: Any,
-    arena_counts: Int32s,
-    arena_ticks: Int64s,
-    back_values: Any,
-    back_counts: Int32s,
+    arena: Any,
+    back: Any,
     arena_used: int,
     out_values: Any,
     out_counts: Any,
@@ -67,7 +82,10 @@ def slide(
 
     Without `ticks` a frame has `rows` rows at most; with them, those of at least the row's tick less `span`.
     `values` hold `initial` where null; `valid` (None: all) and `resets` (None: never) are one a row.
+    `arena` is values, counts and ticks; `back` values and counts by slot.
     """
+    arena_values, arena_counts, arena_ticks = arena
+    back_values, back_counts = back
     for i in range(first, len(slots)):
         slot = np.uint64(slots[i])
         ring = meta[slot]
@@ -76,44 +94,29 @@ def slide(
             ring[MIDDLE] = 0
             back_values[slot] = initial
             back_counts[slot] = 0
-        if ticks is None:
-            if ring[LENGTH] >= rows:
-                if ring[MIDDLE] == 0:
-                    _flip(ring, arena_values, arena_counts, op, initial)
-                    back_values[slot] = initial
-                    back_counts[slot] = 0
-                ring[HEAD] += 1
-                ring[LENGTH] -= 1
-                ring[MIDDLE] -= 1
-        else:
-            floor = ticks[i] - span
-            while (
-                ring[LENGTH] > 0 and arena_ticks[ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))] < floor
-            ):
-                if ring[MIDDLE] == 0:
-                    _flip(ring, arena_values, arena_counts, op, initial)
-                    back_values[slot] = initial
-                    back_counts[slot] = 0
-                ring[HEAD] += 1
-                ring[LENGTH] -= 1
-                ring[MIDDLE] -= 1
+        while ring[LENGTH] > 0:
+            if ticks is None:
+                stays = ring[LENGTH] < rows
+            else:
+                first_tick = arena_ticks[ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))]
+                stays = first_tick >= ticks[i] - span
+            if stays:
+                break
+            if ring[MIDDLE] == 0:
+                _flip(ring, arena_values, arena_counts, op, initial)
+                back_values[slot] = initial
+                back_counts[slot] = 0
+            ring[HEAD] += 1
+            ring[LENGTH] -= 1
+            ring[MIDDLE] -= 1
         if ring[LENGTH] == 0:
             back_values[slot] = initial
             back_counts[slot] = 0
         if ring[LENGTH] == ring[CAPACITY]:
-            capacity = max(_SMALLEST_RING, 2 * ring[CAPACITY])
-            if arena_used + capacity > len(arena_values):
+            moved = _move(ring, arena_values, arena_counts, arena_ticks, ticks, arena_used)
+            if moved < 0:
                 return i, arena_used
-            for k in range(ring[LENGTH]):
-                old = ring[OFFSET] + ((ring[HEAD] + k) & (ring[CAPACITY] - 1))
-                arena_values[arena_used + k] = arena_values[old]
-                arena_counts[arena_used + k] = arena_counts[old]
-                if ticks is not None:
-                    arena_ticks[arena_used + k] = arena_ticks[old]
-            ring[OFFSET] = arena_used
-            ring[CAPACITY] = capacity
-            ring[HEAD] = 0
-            arena_used += capacity
+            arena_used = moved
         value = values[i]
         count = np.int32(1)
         if valid is not None:
@@ -154,9 +157,7 @@ def slide_total(
     rows: int,
     span: int,
     meta: Int64s,
-    arena_values: Int64s,
-    arena_counts: Int32s,
-    arena_ticks: Int64s,
+    arena: Any,
     totals: Int64s,
     arena_used: int,
     out: Int64s,
@@ -165,6 +166,7 @@ def slide_total(
 
     `totals` has by slot, and `out` by row: count, sum modulo 2^64, how often it wrapped.
     """
+    arena_values, arena_counts, arena_ticks = arena
     for i in range(first, len(slots)):
         slot = np.uint64(slots[i])
         ring = meta[slot]
@@ -193,19 +195,10 @@ def slide_total(
             ring[HEAD] += 1
             ring[LENGTH] -= 1
         if ring[LENGTH] == ring[CAPACITY]:
-            capacity = max(_SMALLEST_RING, 2 * ring[CAPACITY])
-            if arena_used + capacity > len(arena_values):
+            moved = _move(ring, arena_values, arena_counts, arena_ticks, ticks, arena_used)
+            if moved < 0:
                 return i, arena_used
-            for k in range(ring[LENGTH]):
-                old = ring[OFFSET] + ((ring[HEAD] + k) & (ring[CAPACITY] - 1))
-                arena_values[arena_used + k] = arena_values[old]
-                arena_counts[arena_used + k] = arena_counts[old]
-                if ticks is not None:
-                    arena_ticks[arena_used + k] = arena_ticks[old]
-            ring[OFFSET] = arena_used
-            ring[CAPACITY] = capacity
-            ring[HEAD] = 0
-            arena_used += capacity
+            arena_used = moved
         value = values[i]
         count = np.int64(1)
         if valid is not None:
@@ -239,7 +232,8 @@ def repack(
     new_counts: Int32s,
     new_ticks: Int64s,
 ) -> int:
-    """Move the rings of `slots` to new arenas, one behind the other, none larger than it need be; returns their use."""
+    """Move the rings of `slots` to new arenas, one behind the other, none larger than it need be; returns
+    their use."""
     used = 0
     for i in range(len(slots)):
         ring = meta[slots[i]]
@@ -275,7 +269,8 @@ def gather(slots: Any, meta: Int64s, arena: Any, out: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def last_peers(slots: Any, ticks: Int64s, latest: Int64s, out: Int64s) -> None:
-    """The position of each row's last peer; rows are in order of ticks. `latest` is scratch, one a slot, of -1."""
+    """The position of each row's last peer; rows are in order of ticks. `latest` is scratch, one a slot, of
+    -1."""
     for i in range(len(slots) - 1, -1, -1):
         slot = slots[i]
         last = latest[slot]
@@ -289,13 +284,20 @@ def last_peers(slots: Any, ticks: Int64s, latest: Int64s, out: Int64s) -> None:
 
 
 @njit(cache=True, nogil=True)
-def expired(slots: Any, ticks: Int64s, after: int, latest: Int64s, out: Bytes) -> None:
-    """1 where a row's tick is more than `after` past its slot's last one; `latest` is kept by slot (least int64: none)."""
+def expired(slots: Any, ticks: Any, marks: Any, after: int, latest: Int64s, out: Bytes) -> None:
+    """1 where a row's tick, or the watermark it came behind (`marks`, None: none), is more than `after` past
+    its slot's last tick.
+
+    `latest` is kept by slot (least int64: none).
+    """
     for i in range(len(slots)):
         slot = slots[i]
         last = latest[slot]
-        out[i] = last != np.iinfo(np.int64).min and ticks[i] - last > after
-        latest[slot] = max(last, ticks[i])
+        tick = ticks[i]
+        if marks is not None:
+            tick = max(tick, marks[i])
+        out[i] = last != np.iinfo(np.int64).min and tick - last > after
+        latest[slot] = ticks[i] if out[i] else max(last, ticks[i])
 
 
 @njit(cache=True, nogil=True)
@@ -313,7 +315,8 @@ def number(slots: Any, resets: Any, seen: Int64s, out: Int64s) -> None:
 def rank(
     slots: Any, ticks: Any, resets: Any, state: Int64s, numbers: Int64s, ranks: Int64s, dense: Int64s
 ) -> None:
-    """Row number, rank and dense rank; `state` has them by slot, and the last tick. Without ticks no row has peers."""
+    """Row number, rank and dense rank; `state` has them by slot, and the last tick. Without ticks no row has
+    peers."""
     for i in range(len(slots)):
         kept = state[slots[i]]
         if resets is not None and resets[i]:
@@ -329,3 +332,47 @@ def rank(
         numbers[i] = kept[0]
         ranks[i] = kept[1]
         dense[i] = kept[2]
+
+
+@njit(cache=True, nogil=True)
+def look_back(
+    slots: Any,
+    values: Int64s,
+    valid: Any,
+    resets: Any,
+    clip: bool,
+    seen: Int64s,
+    ring_values: Any,
+    ring_valid: Any,
+    out: Int64s,
+    found: Bytes,
+) -> None:
+    """The value as many rows back as the rings are wide, or with `clip` the oldest there is up to that.
+
+    `found` is 1 for a value, 0 for null, 2 where there is no such row. `seen` and the rings are kept by slot.
+    """
+    width = ring_values.shape[1]
+    for i in range(len(slots)):
+        slot = slots[i]
+        if resets is not None and resets[i]:
+            seen[slot] = 0
+        count = seen[slot]
+        known = 1
+        if valid is not None:
+            known = valid[i]
+        back = width
+        if clip and count < width:
+            back = count
+        if back == 0:
+            out[i] = values[i]
+            found[i] = known
+        elif count < back:
+            out[i] = 0
+            found[i] = 2
+        else:
+            at = (count - back) % width
+            out[i] = ring_values[slot, at]
+            found[i] = ring_valid[slot, at]
+        ring_values[slot, count % width] = values[i]
+        ring_valid[slot, count % width] = known
+        seen[slot] = count + 1

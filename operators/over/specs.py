@@ -83,11 +83,13 @@ class OverAggregate(OperatorSpec):
 
 @dataclass(frozen=True, slots=True)
 class RowBufferAggregate(OperatorSpec):
-    """Calls over the last `rows` rows of each key in order of arrival (ROWS WINDOW BUFFER); sends rows append-only.
+    """Calls over the last `rows` rows of each key in order of arrival (ROWS WINDOW BUFFER); sends rows
+    append-only.
 
     The output is the input's columns, then the calls, named `names` (of the calls only): for every row, or
     for every `rows`-th row of a key. With `expire_after` (µs) a row more than that after the key's last one
-    (by column `time`, as in OverAggregate) finds the buffer empty.
+    (by column `time`, as in OverAggregate) finds the buffer empty, and so does one that comes when the
+    watermark is.
     """
 
     title: ClassVar[str] = "RowBufferAggregate"

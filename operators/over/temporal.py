@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
-from millrace.operators.operator import Capture, Context, Operator
+from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
 from millrace.operators.over.held_rows import HeldRows
 from millrace.operators.over.ticks import Ticks, null_rows
 from millrace.operators.temporal_filter import Clock, TemporalFilter
@@ -20,13 +20,15 @@ _WEIGHT = "_weight"
 class TemporalOperator(Operator):
     """Owns the rows that are still to come in (`_future`) and those in that will go (`_present`).
 
-    A row enters when the clock reaches its time less `_upper`, and leaves when it reaches its time less `_lower`, in
-    ticks. Rows that were taken back by the input stay until then too, and cancel out.
+    A row enters when the clock reaches its time less `_upper`, and leaves when it reaches its time less
+    `_lower`, in ticks. Rows that were taken back by the input stay until then too, and cancel out.
     """
 
     def __init__(self, spec: TemporalFilter, context: Context) -> None:
         self._spec = spec
         self._context = context
+        self.metrics = OperatorMetrics()
+        """Counters of rows in and out."""
         self._ticks = Ticks.of(spec.input.field(spec.time).type, spec.time_unit)
         self._lower = self._upper = 0
         if spec.lower is not None:
@@ -41,6 +43,7 @@ class TemporalOperator(Operator):
         self._now = START_OF_TIME
 
     def process(self, port: int, batch: Batch) -> list[Batch]:
+        self.metrics.rows_in += batch.num_rows
         if not self._by_watermark:
             self._now = max(self._now, self._ticks.moment(self._context.now()))
         missing = null_rows(batch.data.column(self._spec.time))
@@ -115,6 +118,7 @@ class TemporalOperator(Operator):
             return []
         data = parts[0][0] if len(parts) == 1 else pa.concat_batches([part[0] for part in parts])
         weights = np.concatenate([part[1] for part in parts])
+        self.metrics.rows_out += data.num_rows
         return [Batch(data, None if (weights == 1).all() else weights)]
 
 

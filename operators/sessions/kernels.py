@@ -122,11 +122,12 @@ def assign(
 ) -> None:
     """Give every row its session in `out` (LATE: none), in order of arrival.
 
-    `marks` is the watermark before each row, or empty. `counts` is in and out: heap size, free sessions, rows late,
-    sessions touched, pairs joined, rows to take back. `touched` gets every session that became DIRTY; `joined`
-    pairs (session that died, session that took it over, which may itself have died later); `before` the session,
-    first and last as they stood in rows that have been sent and no longer hold. A session that was OVER and takes a
-    row dies and lives on under a new number, so that the heap asks again when it is over.
+    `marks` is the watermark before each row, or empty. `counts` is in and out: heap size, free sessions, rows
+    late, sessions touched, pairs joined, rows to take back. `touched` gets every session that became DIRTY;
+    `joined` pairs (session that died, session that took it over, which may itself have died later); `before`
+    the session, first and last as they stood in rows that have been sent and no longer hold. A session that
+    was OVER and takes a row dies and lives on under a new number, so that the heap asks again when it is
+    over.
     """
     heap_size, free_count = counts[0], counts[1]
     late, touches, joins, takebacks = 0, 0, 0, 0
@@ -197,7 +198,8 @@ def assign(
 
 @njit(cache=True, nogil=True)
 def follow_joins(joined: Int32s, joins: int, parents: Int32s, out: Int32s) -> None:
-    """Send rows and pairs on from sessions that died to those that live. `parents` is scratch, one a session."""
+    """Send rows and pairs on from sessions that died to those that live. `parents` is scratch, one a
+    session."""
     for j in range(joins):
         parents[joined[j, 0]] = joined[j, 0]
         parents[joined[j, 1]] = joined[j, 1]

@@ -11,7 +11,8 @@ import pyarrow as pa
 from millrace.operators.aggregates.calls import EmissionKind
 from millrace.operators.aggregates.families import build_set
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array, concatenate
-from millrace.operators.operator import VNODE, Capture, Context, Operator, StateDelta
+from millrace.operators.operator import VNODE, Capture, Context, Operator, OperatorMetrics, StateDelta
+from millrace.operators.over.append_only import single_rows
 from millrace.operators.over.ticks import Ticks, without_times
 from millrace.operators.sessions import kernels
 from millrace.operators.sessions.spec import SessionAggregate
@@ -34,6 +35,8 @@ class SessionOperator(Operator):
         self._spec = spec
         self._schema = spec.output_schema
         self._context = context
+        self.metrics = OperatorMetrics()
+        """Counters of rows in, out, late and dead."""
         self._ticks = Ticks.of(spec.bound_type, spec.time_unit)
         self._gap = self._ticks.span(spec.gap)
         self._lateness = self._ticks.span(spec.allowed_lateness)
@@ -59,12 +62,15 @@ class SessionOperator(Operator):
 
     def process(self, port: int, batch: Batch) -> list[Batch]:
         spec = self._spec
+        batch = single_rows(batch)
+        self.metrics.rows_in += batch.num_rows
         if spec.time is None:
             now = max(self._context.now(), self._watermark)
             ticks = np.full(batch.num_rows, now, np.int64)
             marks = _NO_MARKS
         else:
             known = without_times(batch, spec.time, self._context)
+            self.metrics.dead_rows += batch.num_rows - (0 if known is None else known.num_rows)
             if known is None:
                 return []
             batch = known
@@ -103,16 +109,16 @@ class SessionOperator(Operator):
             batch, out = self._part_with_late(batch, out, found.created)
         if batch.num_rows:
             self._set.grow(int(out.max()) + 1)
-            self._set.update(out, batch.data, batch.weights, self._sequence)
+            self._set.update(out, batch.data, None, self._sequence)
             self._sequence += batch.num_rows
-        return self._tell(touched[:touches], taken_back)
+        return self._counted(self._tell(touched[:touches], taken_back))
 
     def on_watermark(self, watermark: int) -> list[Batch]:
         if self._spec.time is None and watermark != END_OF_TIME:
             return []
         self._watermark = max(self._ticks.moment(watermark), _BEGINNING)
         out = self._close()
-        return out + self._flush() if watermark == END_OF_TIME else out
+        return self._counted(out + self._flush() if watermark == END_OF_TIME else out)
 
     def output_watermark(self, watermark: int) -> int:
         if watermark in (START_OF_TIME, END_OF_TIME):
@@ -128,7 +134,7 @@ class SessionOperator(Operator):
         if emission.kind is EmissionKind.INTERVAL and now >= self._next_flush:
             self._next_flush = now + emission.interval
             out += self._flush()
-        return out
+        return self._counted(out)
 
     def capture(self, *, changes: bool) -> Capture:
         live = self._flags & kernels.LIFE == kernels.OPEN
@@ -197,7 +203,9 @@ class SessionOperator(Operator):
     def _part_with_late(self, batch: Batch, out: Int32s, created: Int32s) -> tuple[Batch, Int32s]:
         """Send late rows away, with the keys that only they have; what is left."""
         is_late = out == kernels.LATE
-        self._context.late(batch.take(np.flatnonzero(is_late)))
+        late = batch.take(np.flatnonzero(is_late))
+        self.metrics.late_rows += late.num_rows
+        self._context.late(late)
         unused = created[self._heads[created] < 0]
         self._index.remove(unused)
         kept = np.flatnonzero(~is_late)
@@ -238,7 +246,7 @@ class SessionOperator(Operator):
         return [Batch(rows)] if rows.num_rows else []
 
     def _close(self) -> list[Batch]:
-        """End the sessions that the watermark ends: send what is to be sent, forget what is to be forgotten."""
+        """Send and forget what is to be sent and forgotten of the sessions that the watermark ends."""
         counts = self._counts
         if not counts[0] or self._heap[0] > self._watermark:
             return []
@@ -306,9 +314,15 @@ class SessionOperator(Operator):
                 wrong |= outcome.wrong
         if wrong.any():
             reason = "an aggregate of this session is out of its type's range"
-            self._context.dead_letter(Batch(rows.filter(pa.array(wrong))), WRONG_RESULT, reason)
+            bad = Batch(rows.filter(pa.array(wrong)))
+            self.metrics.dead_rows += bad.num_rows
+            self._context.dead_letter(bad, WRONG_RESULT, reason)
             rows = rows.filter(pa.array(~wrong))
         return rows
+
+    def _counted(self, out: list[Batch]) -> list[Batch]:
+        self.metrics.rows_out += sum(batch.num_rows for batch in out)
+        return out
 
     def _vnodes(self, slots: Int32s) -> npt.NDArray[np.uint16]:
         return vnodes_of(self._index.hashes(slots), self._context.vnodes)

@@ -19,15 +19,17 @@ from millrace.operators.spec import OperatorSpec
 class SessionAggregate(OperatorSpec):
     """GROUP BY keys and a session of event time: rows of one key less than `gap` µs apart belong together.
 
-    The output is the keys, then `window_start` (the session's first time) and `window_end` (its last time plus the
-    gap) as far as `bounds` asks for them, then the calls, named `names` in that order. `time` is the position
-    of a timestamp column, or of an integer column that counts `time_unit`s ('s', 'ms', 'us', 'ns') since the epoch; None: the
-    processing time at which a batch arrives. Bounds have the time column's type (timestamp[ms, UTC] without one).
+    The output is the keys, then `window_start` (the session's first time) and `window_end` (its last time
+    plus the gap) as far as `bounds` asks for them, then the calls, named `names` in that order. `time` is the
+    position of a timestamp column, or of an integer column that counts `time_unit`s ('s', 'ms', 'us', 'ns')
+    since the epoch; None: the processing time at which a batch arrives. Bounds have the time column's type
+    (timestamp[ms, UTC] without one).
 
-    A session is over when the watermark reaches its end. A row is late, and goes to `context.late`, if its time plus
-    the gap plus `allowed_lateness` (µs) is not above the watermark that the rows before it had set, whatever
-    sessions are open. A row never joins a session that was over (plus lateness) by that watermark, so the
-    answer does not depend on how the input is cut into batches. The input is append-only.
+    A session is over when the watermark reaches its end. A row is late, and goes to `context.late`, if its
+    time plus the gap plus `allowed_lateness` (µs) is not above the watermark that the rows before it had set,
+    whatever sessions are open. A row never joins a session that was over (plus lateness) by that watermark,
+    so the answer does not depend on how the input is cut into batches. The input is append-only. The
+    watermark that goes downstream speaks of `window_end`.
     """
 
     title: ClassVar[str] = "SessionAggregate"
@@ -87,7 +89,7 @@ class SessionAggregate(OperatorSpec):
         """What the rows sent mean to those before."""
         if self.emission.appends and not self.allowed_lateness:
             return Changelog.APPEND
-        return Changelog.RETRACT
+        return Changelog.UPSERT if self.emission.upsert else Changelog.RETRACT
 
     def build(self, context: Context) -> Operator:
         from millrace.operators.sessions.operator import SessionOperator  # deferred: kernels import numba

@@ -76,6 +76,16 @@ class TopRows(OperatorSpec):
         """What the rows sent mean to those before."""
         return Changelog.RETRACT
 
+    @property
+    def state(self) -> str:
+        """What is remembered, in words."""
+        if self.retracting_input or self.limit is None:
+            return "every row of each partition"
+        last = self.limit + self.offset
+        if self.function == "row_number":
+            return f"the first {last} rows of each partition"
+        return f"the rows of each partition with a {self.function} up to {last}"
+
     def build(self, context: Context) -> Operator:
         if self.bounded:
             from millrace.operators.top.bounded import BoundedTop  # deferred: kernels import numba
@@ -87,14 +97,7 @@ class TopRows(OperatorSpec):
 
     def details(self) -> dict[str, str]:
         shown = described(self.input, self.partition, self.order, self.function, self.limit, self.offset)
-        if self.retracting_input or self.limit is None:
-            shown["state"] = "every row of each partition"
-        elif self.function == "row_number":
-            shown["state"] = f"the first {self.limit + self.offset} rows of each partition"
-        else:
-            shown["state"] = (
-                f"the rows of each partition with a {self.function} up to {self.limit + self.offset}"
-            )
+        shown["state"] = self.state
         shown["changelog"] = self.changelog.value
         return shown
 

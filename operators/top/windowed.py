@@ -68,7 +68,15 @@ class WindowTop(Operator):
         spec = self._spec
         keys = [data.column(i) for i in spec.partition]
         slots = KeyIndex([key.type for key in keys]).upsert(keys, data.num_rows).slots
-        found = ranked(slots, codes_of(data.columns, spec.order), spec.function)
+        codes = codes_of(data.columns, spec.order)
+        if codes and spec.limit == 1 and not spec.offset:
+            # Nothing but the best by the first code can be first: the rest need not be sorted.
+            best = np.full(int(slots.max()) + 1, END_OF_TIME, np.int64)
+            np.minimum.at(best, slots, codes[0])
+            leading = np.flatnonzero(codes[0] == best[slots])
+            data, slots = data.take(pa.array(leading)), slots[leading]
+            codes = [code[leading] for code in codes]
+        found = ranked(slots, codes, spec.function)
         rows, places = found.rows, found.places
         if spec.limit is not None or spec.offset:
             shown = places > spec.offset

@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 from sqlglot import exp
 
 from millrace.operators.aggregates.calls import AggregateCall
-from millrace.operators.expressions.tree import Column, Expression, Literal
+from millrace.operators.expressions.tree import Call, Cast, Column, Expression, Literal
 from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_OVER, PendingCall
-from millrace.planner.binder.errors import invalid, unsupported
+from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.windows import Emitting
 from millrace.planner.expressions import column, rewrite
 from millrace.planner.logical import Aggregate, Project, Relation, Union
@@ -61,9 +62,13 @@ def resolve_bound(
     bound = BOUNDS[-FIRST_BOUND - e.index]
     place = bounds[0] if bound == "start" else bounds[1]
     if bound == "struct":
-        raise unsupported(
-            node, "MR1928", "a window as one value is not executed", "select window_start and window_end"
-        )
+        if None in bounds:
+            raise invalid(
+                node, "MR1128", "the window's bounds are no columns here", "add them to the inner query"
+            )
+        start, end = (column(relation.schema, at) for at in bounds if at is not None)
+        pair = pa.struct([pa.field("f0", start.type), pa.field("f1", end.type)])
+        return Cast(Call("row", (start, end), pair), e.type)
     if place is None:
         raise invalid(
             node, "MR1128", f"the window's {bound} is not a column here", "add it to the inner query"
@@ -78,7 +83,7 @@ def place_values(relation: Relation, values: Sequence[Expression]) -> tuple[Rela
     width = len(relation.schema)
     if computed:
         kept = [column(relation.schema, i) for i in range(width)]
-        names = [*relation.schema.names, *(f"_value{i}" for i in range(len(computed)))]
+        names = [*relation.schema.names, *(f"_value{width + i}" for i in range(len(computed)))]
         relation = Project(relation, (*kept, *computed), tuple(names))
     return relation, [v.index if isinstance(v, Column) else width + computed.index(v) for v in values]
 
@@ -141,8 +146,10 @@ def group(
             for i, k in enumerate(grouping.keys)
         ]
     )
+    named = distinct_names([*names, *call_titles])
+    names, call_names = named[: len(names)], named[len(names) :]
     parts = [
-        _part(below, tuple(key_places), grouping.keys, subset, placed, names, tuple(call_titles), emitting)
+        _part(below, tuple(key_places), grouping.keys, subset, placed, names, call_names, emitting)
         for subset in (grouping.sets or [tuple(range(len(grouping.keys)))])
     ]
     whole = parts[0] if len(parts) == 1 else Union(tuple(parts))
@@ -151,6 +158,20 @@ def group(
     at = {place: i for i, place in enumerate(key_places)}
     bounds = (None if start is None else at.get(start), None if end is None else at.get(end))
     return Grouped(whole, places, len(grouping.keys), bounds)
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with a number behind those that come again."""
+    taken: set[str] = set()
+    found: list[str] = []
+    for name in names:
+        fresh, number = name, 0
+        while fresh.casefold() in taken or (number and fresh in names):
+            number += 1
+            fresh = f"{name}_{number}"
+        taken.add(fresh.casefold())
+        found.append(fresh)
+    return tuple(found)
 
 
 def _part(

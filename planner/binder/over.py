@@ -14,7 +14,7 @@ from millrace.planner.binder.grouping import place_calls
 from millrace.planner.binder.windows import CLOCK_FUNCTIONS, is_processing_time
 from millrace.planner.dialect.nodes import position_of
 from millrace.planner.logical import Over, Relation, RowBuffer
-from millrace.planner.ranked import Ranking, SortKey
+from millrace.planner.ranking import Ranking, SortKey
 
 RANKS = frozenset({"row_number", "rank", "dense_rank"})
 WHOLE_PARTITION = Frame(FrameUnit.ROWS, None, None)

@@ -28,13 +28,21 @@ from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Scope
-from millrace.planner.binder.select_list import Item, Sort, group_key, sort_items, starred, title_of
+from millrace.planner.binder.select_list import (
+    Item,
+    Sort,
+    generated_names_apart,
+    group_key,
+    sort_items,
+    starred,
+    title_of,
+)
 from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
 from millrace.planner.expressions import column, rewrite
 from millrace.planner.logical import Aggregate, AssignWindow, Filter, Project, Relation, Session, Union
-from millrace.planner.ranked import SortKey, TopN
+from millrace.planner.ranking import SortKey, TopN
 
 
 class Names(Protocol):
@@ -236,7 +244,7 @@ class QueryBinder:
                 continue
             value = binder.bind(inner)
             items.append(Item(title_of(expression, value, position), value, expression))
-        return items
+        return generated_names_apart(items)
 
     def _grouped(
         self,
@@ -288,10 +296,15 @@ class QueryBinder:
             if isinstance(expression, nodes.GroupWindow):
                 windowed = True
             elif not isinstance(expression, exp.Cube | exp.Rollup | exp.GroupingSets):
-                plain.append(grouping.add(group_key(expression, items, binder)))
+                key = group_key(expression, items, binder)
+                plain += [] if key is None else [grouping.add(key)]
         lists = grouping_sets(clause)
         sets = [
-            [tuple(grouping.add(group_key(e, items, binder)) for e in one) for one in many] for many in lists
+            [
+                tuple(grouping.add(k) for e in one if (k := group_key(e, items, binder)) is not None)
+                for one in many
+            ]
+            for many in lists
         ]
         grouping.sets = cross_sets(plain, sets)
         return windowed
@@ -392,8 +405,10 @@ def renamed(relation: Relation, columns: Sequence[str], node: object) -> Relatio
 
 
 def distinct_rows(relation: Relation) -> Relation:
-    """Each row once."""
-    return Aggregate(relation, tuple(range(len(relation.schema))), (), tuple(relation.schema.names), CHANGES)
+    """Each row once; rows that carry the end of their window are forgotten with it."""
+    every = tuple(range(len(relation.schema)))
+    closes = relation.bounds[1] if relation.event_time is not None else None
+    return Aggregate(relation, every, (), tuple(relation.schema.names), CHANGES, closes)
 
 
 def _project(relation: Relation, values: Sequence[Expression], names: Sequence[str]) -> Relation:

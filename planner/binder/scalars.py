@@ -9,11 +9,13 @@ from typing import Protocol
 import pyarrow as pa
 from sqlglot import exp
 
-from millrace.errors import Invalid
+from millrace.errors import Invalid, MillraceError
 from millrace.operators.aggregates.signatures import is_aggregate
+from millrace.operators.expressions.evaluate import compile_expressions
 from millrace.operators.expressions.tree import Call, Case, Cast, Column, Expression, Literal
 from millrace.operators.functions import registry
 from millrace.operators.functions import types as sql
+from millrace.operators.functions.row_error import RowError
 from millrace.operators.over.frames import WINDOW_FUNCTIONS
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.scope import Scope, field_of
@@ -106,13 +108,15 @@ class ScalarBinder:
                 f"{what} is {sql.sql_name(value.type)}, not {sql.sql_name(type)}",
                 f"convert it: CAST(… AS {sql.sql_name(type)})",
             )
-        return cast(value, type)
+        return self._converted(value, type, node)
 
     def call(self, name: str, arguments: Sequence[Expression], node: object) -> Expression:
         """A function of the library; arguments are cast to what the chosen form takes."""
         with located(node):
             found = registry.resolve(name, [a.type for a in arguments], [is_untyped(a) for a in arguments])
-        cast_arguments = [cast(a, t) for a, t in zip(arguments, found.parameters, strict=True)]
+        cast_arguments = [
+            self._converted(a, t, node) for a, t in zip(arguments, found.parameters, strict=True)
+        ]
         return Call(found.name, tuple(cast_arguments), found.returns)
 
     def unify(self, values: Sequence[Expression], node: object, what: str) -> list[Expression]:
@@ -121,7 +125,15 @@ class ScalarBinder:
         if common is None:
             names = ", ".join(dict.fromkeys(sql.sql_name(v.type) for v in values))
             raise invalid(node, "MR1111", f"{what} have no common type: {names}", "cast them to one type")
-        return [cast(v, common) for v in values]
+        return [self._converted(v, common, node) for v in values]
+
+    def _converted(self, value: Expression, type: pa.DataType, node: object) -> Expression:
+        """`value` as `type`; a string literal that is none of that type is refused now, not row by row (MR1136)."""
+        made = cast(value, type)
+        if isinstance(made, Cast) and is_untyped(value):
+            assert isinstance(value, Literal)
+            check_literal(made, str(value.value), node)
+        return made
 
     def _column(self, node: exp.Column) -> Expression:
         if isinstance(node.this, exp.Star):
@@ -191,7 +203,9 @@ class ScalarBinder:
         with located(node):
             target = parse_type(str(node.args["to"].this)).arrow
         safe = isinstance(node, exp.TryCast)
-        return cast(value, target) if not safe else Cast(value, target, True)
+        if safe:
+            return Cast(value, target, True)
+        return self._converted(value, target, node)
 
     def _case(self, node: exp.Case) -> Expression:
         conditions: list[Expression] = []
@@ -326,6 +340,16 @@ class ScalarBinder:
 def is_untyped(value: Expression) -> bool:
     """Whether it is a string literal, which takes the type its surroundings want."""
     return isinstance(value, Literal) and sql.is_string(value.type)
+
+
+def check_literal(made: Cast, text: str, node: object) -> None:
+    """Evaluates a constant cast once. Raises Invalid MR1136 where it fails."""
+    empty = pa.schema([])
+    one = pa.RecordBatch.from_struct_array(pa.array([{}], pa.struct([])))
+    try:
+        compile_expressions([made], empty)(one)
+    except (RowError, MillraceError, pa.ArrowException):
+        raise invalid(node, "MR1136", f"'{text}' is no {sql.sql_name(made.type)}") from None
 
 
 def cast(value: Expression, type: pa.DataType) -> Expression:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from millrace.operators.expressions.tree import Column, Expression
-from millrace.planner.binder.calls import FIRST_BOUND, bind_order
+from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, bind_order
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.grouping import resolve_bound
 from millrace.planner.binder.scalars import ScalarBinder
@@ -72,7 +72,8 @@ def title_of(node: exp.Expr, value: Expression, position: int) -> str:
     return f"column{position + 1}"
 
 
-def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Expression:
+def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Expression | None:
+    """The key that a GROUP BY item means; None for a whole window, whose bounds are keys anyway."""
     inner = node.this if isinstance(node, exp.Paren) else node
     if isinstance(inner, exp.Literal) and not inner.is_string:
         place = int(inner.this) if inner.this.isdigit() else 0
@@ -83,6 +84,8 @@ def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Ex
         value = binder.bind(inner)
     if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in walk(value)):
         raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate", "use a subquery")
+    if isinstance(value, Column) and value.index == -FIRST_BOUND - BOUNDS.index("struct"):
+        return None
     relation = binder.scope.relation
     return rewrite(
         value,
@@ -133,3 +136,20 @@ def _named_item(node: exp.Expr, items: Sequence[Item]) -> int | None:
         return None
     hits = [i for i, item in enumerate(items) if item.name.casefold() == node.name.casefold()]
     return hits[0] if len(hits) == 1 else None
+
+
+def generated_names_apart(items: Sequence[Item]) -> list[Item]:
+    """The items, those that were named by nobody (`count`, `sum`) under names that nothing else has."""
+    given = [
+        isinstance(i.node, exp.Alias) or (isinstance(i.value, Column) and i.value.index >= 0) for i in items
+    ]
+    taken = {item.name.casefold() for item, kept in zip(items, given, strict=True) if kept}
+    found = []
+    for item, kept in zip(items, given, strict=True):
+        name, number = item.name, 0
+        while not kept and name.casefold() in taken:
+            number += 1
+            name = f"{item.name}_{number}"
+        taken.add(name.casefold())
+        found.append(Item(name, item.value, item.node))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,16 +12,18 @@ from millrace.errors import Invalid, MillraceError, Position, Unsupported
 from millrace.operators.connectors.registry import canonical_name, find
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.errors import invalid
+from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.inline import open_uri
 from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
+from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
 from millrace.planner.binder.sinks import align, bind_sink
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
-from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External
+from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External, suggest
 from millrace.planner.dialect import nodes
 from millrace.planner.logical import Read, Relation
 from millrace.planner.plan import OutputKind
-from millrace.planner.ranked import SortKey
+from millrace.planner.ranking import SortKey
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,
@@ -105,6 +107,15 @@ _KINDS = {
 }
 
 
+KEY_OPTIONS = ("key", "primary.key")
+HEEDED_VALUES = frozenset({("late.data.strategy", "drop")})
+LATER_OPTIONS = {
+    "late.data.strategy": "write ALLOW LATENESS, or LATE DATA TO a table",
+    "state.ttl": "use a window, which forgets by itself",
+    "parallelism": "leave it out: everything runs in one partition",
+}
+
+
 @dataclass(slots=True)
 class Reader:
     """The names that one statement's query reads: the catalog, and sources declared by the query itself."""
@@ -160,6 +171,21 @@ class Binder:
 
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
+        trial = self.catalog.copy()
+        planned = self._with_late_tables(Binder(trial)._bind(statement), trial)
+        self.catalog.take(trial)
+        return planned
+
+    def _with_late_tables(self, planned: PlannedStatement, catalog: Catalog) -> PlannedStatement:
+        """The statement with a table for each window that sends its late rows somewhere."""
+        changes, outputs = list(planned.changes), list(planned.outputs)
+        for output in planned.outputs:
+            for name, relation in late_tables(output.relation):
+                changes.append(declare_table(catalog, name, relation, output.position))
+                outputs.append(PlannedOutput(name, OutputKind.TABLE, relation, output.position))
+        return PlannedStatement(planned.statement, tuple(changes), tuple(outputs), planned.command)
+
+    def _bind(self, statement: Statement) -> PlannedStatement:
         match statement:
             case CreateSource():
                 return self._create_source(statement)
@@ -213,8 +239,13 @@ class Binder:
                 statement.primary_key,
                 scan.input,
             )
-        change = self.catalog.put(Entry(name, kind, scan, (), external, text=statement.text))
-        return PlannedStatement(statement, (change,))
+        table = bad_table(scan)
+        if table is not None:
+            self.catalog.check_creatable(table, EntryKind.TABLE, position=statement.position)
+        changes = [self.catalog.put(Entry(name, kind, scan, (), external, text=statement.text))]
+        if table is not None:
+            changes.append(declare_table(self.catalog, table, bad_records(scan), statement.position, name))
+        return PlannedStatement(statement, tuple(changes))
 
     def _create_own_table(self, statement: CreateSource, name: str) -> PlannedStatement:
         scan = bind_source(statement)
@@ -243,6 +274,7 @@ class Binder:
         if not self._creatable(statement, name, kind):
             return PlannedStatement(statement)
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
+        bound = replace(bound, key=_key_option(statement.options) or bound.key)
         relation = renamed(bound.relation, statement.column_names, statement.query)
         _check_columns(relation, statement.query)
         if kind is not EntryKind.VIEW:
@@ -309,13 +341,16 @@ class Binder:
 
     def _select(self, statement: SelectStatement) -> PlannedStatement:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
+        bound = replace(bound, key=_key_option(statement.options) or bound.key)
         if sink is not None:
             output = self._to(sink.name, sink.connector, bound.relation, bound.key, statement.position)
         else:
             output = PlannedOutput(
                 "select",
                 OutputKind.SELECT,
-                optimize(bound.relation),
+                optimize(
+                    renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
+                ),
                 statement.position,
                 order=bound.order,
                 limit=bound.limit,
@@ -326,18 +361,15 @@ class Binder:
     def _drop(self, statement: Drop) -> PlannedStatement:
         if statement.kind not in _DROPPED:
             return PlannedStatement(statement, command=Command(statement))
-        trial = self.catalog.copy()
         changes: list[Change] = []
         for name in statement.names:
-            changes += trial.drop(
+            changes += self.catalog.drop(
                 str(name),
                 _DROPPED[statement.kind],
                 if_exists=statement.if_exists,
                 cascade=statement.cascade,
                 position=name.position,
             )
-        for change in changes:
-            self.catalog.drop(change.entry.name, change.entry.kind, cascade=True, if_exists=True)
         return PlannedStatement(statement, tuple(changes))
 
     def _creatable(
@@ -437,6 +469,29 @@ def _known(connector: Connector) -> bool:
         raise placed(error, connector) from None
 
 
+def _check_options(options: Sequence[Option]) -> None:
+    """Refuses options of a query that nothing would heed: MR1344 unknown, MR1954 known and not executed."""
+    for option in options:
+        name = option.name.lower()
+        if name in KEY_OPTIONS or (name, option.value.lower()) in HEEDED_VALUES:
+            continue
+        if name in LATER_OPTIONS:
+            raise Unsupported(
+                f"option '{option.name}' = '{option.value}' is not executed yet",
+                code="MR1954",
+                hint=LATER_OPTIONS[name],
+                position=option.position,
+            )
+        raise Invalid(
+            f"a query has no option '{option.name}'",
+            code="MR1344",
+            hint=suggest(name, [*KEY_OPTIONS, "changes", *LATER_OPTIONS])
+            or "leave it out, or SET it for the job",
+            position=option.position,
+        )
+
+
 def _key_option(options: Sequence[Option]) -> tuple[str, ...] | None:
-    found = [o for o in options if o.name.lower() in ("key", "primary.key")]
+    _check_options(options)
+    found = [o for o in options if o.name.lower() in KEY_OPTIONS]
     return tuple(part.strip() for part in found[0].value.split(",")) if found else None

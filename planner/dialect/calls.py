@@ -303,7 +303,7 @@ def _frame(cursor: Cursor) -> exp.WindowSpec:
         cursor.expect("AND")
         end, end_side = _frame_bound(cursor)
     if cursor.at("EXCLUDE"):
-        cursor.fail("EXCLUDE in a window frame is not supported", "MR1923")
+        cursor.fail("EXCLUDE in a window frame is not supported", "MR1983")
     node = exp.WindowSpec(kind=token.word, start=start, start_side=start_side, end=end, end_side=end_side)
     return cursor.placed(node, token)
 

@@ -64,7 +64,7 @@ def _statement(cursor: Cursor, head: Head) -> Statement:
         cursor.advance()
         return reader(cursor, head)
     if token.word in _REFUSED:
-        cursor.fail(f"{token.word} is not supported", "MR1935", hint=_REFUSED[token.word])
+        cursor.fail(f"{token.word} is not supported", "MR1995", hint=_REFUSED[token.word])
     words = [*_READERS, "SELECT", "WITH", "VALUES"]
     close = difflib.get_close_matches(token.word, words, 1, 0.6) if token.kind is Kind.WORD else []
     hint = f"did you mean {close[0]}?" if close else None
@@ -92,7 +92,7 @@ def _select(cursor: Cursor, head: Head) -> Statement:
 
 def _insert(cursor: Cursor, head: Head) -> Statement:
     if cursor.at("OVERWRITE"):
-        cursor.fail("INSERT OVERWRITE is not supported", "MR1935", hint="use INSERT INTO")
+        cursor.fail("INSERT OVERWRITE is not supported", "MR1995", hint="use INSERT INTO")
     cursor.expect("INTO")
     cursor.take("TABLE")
     target = cursor.name("a table")
@@ -141,7 +141,7 @@ def _update(cursor: Cursor, head: Head) -> Statement:
 
     assignments = tuple(cursor.commas(assignment))
     if cursor.at("FROM"):
-        cursor.fail("UPDATE … FROM is not supported", "MR1939", hint="use a subquery in SET")
+        cursor.fail("UPDATE … FROM is not supported", "MR1999", hint="use a subquery in SET")
     return Update(target=target, assignments=assignments, where=read_condition(cursor), **head)
 
 
@@ -149,7 +149,7 @@ def _delete(cursor: Cursor, head: Head) -> Statement:
     cursor.expect("FROM")
     target = cursor.name("a table")
     if cursor.at("USING"):
-        cursor.fail("DELETE … USING is not supported", "MR1939", hint="use WHERE … IN (SELECT …)")
+        cursor.fail("DELETE … USING is not supported", "MR1999", hint="use WHERE … IN (SELECT …)")
     return Delete(target=target, where=read_condition(cursor), **head)
 
 

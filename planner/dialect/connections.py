@@ -45,7 +45,7 @@ def read_clauses(cursor: Cursor, connects: str) -> Clauses:
             cursor.string("a comment")
         elif cursor.at_any(("PARTITIONED", "DISTRIBUTED", "INCLUDE", "LIKE", "ENCODE")):
             cursor.fail(
-                f"{token.word} is not supported here", "MR1933", hint="give it as an option in WITH (…)"
+                f"{token.word} is not supported here", "MR1993", hint="give it as an option in WITH (…)"
             )
         else:
             return found
@@ -56,7 +56,7 @@ def _format(cursor: Cursor, found: Clauses) -> None:
     name = read_option_name(cursor)
     if cursor.take("ENCODE"):
         if name.upper() not in ("PLAIN", "DEBEZIUM"):
-            cursor.fail(f"FORMAT {name} ENCODE … is not supported", "MR1933", hint="write FORMAT JSON")
+            cursor.fail(f"FORMAT {name} ENCODE … is not supported", "MR1993", hint="write FORMAT JSON")
         encoding = read_option_name(cursor)
         name = encoding if name.upper() == "PLAIN" else f"debezium-{encoding}"
     found.format = name.lower()

@@ -62,7 +62,7 @@ def read_create(cursor: Cursor, head: Head) -> Statement:
     replace = cursor.take("OR", "REPLACE")
     token = cursor.here
     if cursor.at_any(("TEMPORARY", "TEMP")):
-        cursor.fail("temporary objects are not supported", "MR1936", hint="use CREATE VIEW")
+        cursor.fail("temporary objects are not supported", "MR1996", hint="use CREATE VIEW")
     match token.word:
         case "SOURCE":
             cursor.advance()
@@ -105,7 +105,7 @@ def read_create(cursor: Cursor, head: Head) -> Statement:
             | "TRIGGER"
             | "SECRET"
         ):
-            cursor.fail(f"CREATE {token.word} is not supported", "MR1935")
+            cursor.fail(f"CREATE {token.word} is not supported", "MR1995")
     cursor.unexpected(*_KINDS)
 
 
@@ -153,7 +153,7 @@ def _element(cursor: Cursor, found: _Elements) -> None:
         _set_key(cursor, found, tuple(cursor.wrapped(lambda: _column_name(cursor))))
         return
     if cursor.at_any(("UNIQUE", "FOREIGN", "CHECK", "PERIOD")) and cursor.ahead().word in ("(", "KEY", "FOR"):
-        cursor.fail(f"{token.word} constraints are not supported", "MR1937", hint="filter rows in the query")
+        cursor.fail(f"{token.word} constraints are not supported", "MR1997", hint="filter rows in the query")
     if token.word == "CONSTRAINT":
         cursor.unexpected("PRIMARY KEY")
     found.columns.append(read_column_definition(cursor, found))
@@ -186,7 +186,7 @@ def read_column_definition(cursor: Cursor, found: _Elements | None = None) -> Co
             not_null = False
         elif cursor.at("PRIMARY", "KEY"):
             if found is None:
-                cursor.fail("a PRIMARY KEY can not be added", "MR1938")
+                cursor.fail("a PRIMARY KEY can not be added", "MR1998")
             cursor.advance(2)
             _set_key(cursor, found, (Name((name,), position),))
         elif cursor.take("METADATA"):
@@ -203,7 +203,7 @@ def read_column_definition(cursor: Cursor, found: _Elements | None = None) -> Co
         elif cursor.at_any(("DEFAULT", "UNIQUE", "CHECK", "REFERENCES", "COLLATE")):
             cursor.fail(
                 f"{token.word} of a column is not supported",
-                "MR1937",
+                "MR1997",
                 hint="use coalesce or WHERE in the query",
             )
         else:
@@ -432,7 +432,7 @@ def _function(cursor: Cursor, head: Head, replace: bool, aggregate: bool) -> Sta
     cursor.expect("RETURNS")
     if cursor.at("TABLE"):
         cursor.fail(
-            "functions that return tables are not supported", "MR1934", hint="return an ARRAY and use UNNEST"
+            "functions that return tables are not supported", "MR1994", hint="return an ARRAY and use UNNEST"
         )
     returns = read_type(cursor)
     language, target, body = "python", None, None
@@ -443,7 +443,7 @@ def _function(cursor: Cursor, head: Head, replace: bool, aggregate: bool) -> Sta
             language = read_option_name(cursor).lower()
             if language != "python":
                 cursor.fail(
-                    f"LANGUAGE {language} is not supported", "MR1934", hint="write LANGUAGE PYTHON", at=token
+                    f"LANGUAGE {language} is not supported", "MR1994", hint="write LANGUAGE PYTHON", at=token
                 )
         elif cursor.at("AS") and target is None and body is None:
             cursor.advance()

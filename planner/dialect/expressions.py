@@ -176,7 +176,7 @@ def _matched(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
     node: exp.Expression
     if word == "BETWEEN":
         if cursor.at_any(("SYMMETRIC", "ASYMMETRIC")):
-            cursor.fail("BETWEEN SYMMETRIC is not supported", "MR1915", hint="use least(…) and greatest(…)")
+            cursor.fail("BETWEEN SYMMETRIC is not supported", "MR1975", hint="use least(…) and greatest(…)")
         low = read_operand(cursor, OTHER)
         cursor.expect("AND")
         node = exp.Between(this=left, low=low, high=read_operand(cursor, OTHER))
@@ -203,7 +203,7 @@ def _matched(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
 
 def _in(cursor: Cursor, left: exp.Expression) -> exp.Expression:
     if cursor.at("UNNEST"):
-        cursor.fail("IN UNNEST(…) is not supported", "MR1918", hint="use = ANY(array)")
+        cursor.fail("IN UNNEST(…) is not supported", "MR1978", hint="use = ANY(array)")
     start = cursor.expect("(")
     if cursor.at_query():
         node = exp.In(this=left, query=cursor.placed(exp.Subquery(this=cursor.query()), start))
@@ -238,7 +238,7 @@ def _zone(cursor: Cursor, left: exp.Expression) -> exp.Expression | None:
 def _power(cursor: Cursor, left: exp.Expression) -> exp.Expression:
     cursor.fail(
         "the operator ^ means different things in different systems",
-        "MR1914",
+        "MR1974",
         hint="use power(a, b) or a # b",
     )
 
@@ -269,12 +269,12 @@ def _suffixed(cursor: Cursor, node: exp.Expression) -> exp.Expression:
             cursor.advance()
             node = exp.Dot(this=node, expression=cursor.label("a field's name"))
             if cursor.here.word == "(":
-                cursor.fail("functions are not called with a dot", "MR1919", hint="write f(x) for x.f()")
+                cursor.fail("functions are not called with a dot", "MR1979", hint="write f(x) for x.f()")
         elif token.word == "[":
             cursor.advance()
             element = cursor.expression()
             if cursor.at(":"):
-                cursor.fail("slices are not supported", "MR1917", hint="use array_slice(a, from, to)")
+                cursor.fail("slices are not supported", "MR1977", hint="use array_slice(a, from, to)")
             cursor.expect("]")
             node = exp.Bracket(this=node, expressions=[element])
         else:
@@ -328,10 +328,10 @@ def _bracketed(cursor: Cursor) -> exp.Expression:
         cursor.advance()
         return cursor.placed(exp.Literal.number(f"0.{cursor.advance().text}"), token)
     if token.word in ("?", "@", "$", ":"):
-        cursor.fail("parameters are not supported", "MR1916", hint="use ${NAME} and set it as a variable")
+        cursor.fail("parameters are not supported", "MR1976", hint="use ${NAME} and set it as a variable")
     if token.word == "{":
         cursor.fail(
-            "{…} is not supported", "MR1921", hint="write ROW(…), named_struct('a', 1) or MAP['k', v]"
+            "{…} is not supported", "MR1981", hint="write ROW(…), named_struct('a', 1) or MAP['k', v]"
         )
     cursor.unexpected("an expression")
 
@@ -425,7 +425,7 @@ def _cast(cursor: Cursor) -> exp.Expression:
     to = cursor.placed(TypeName(this=read_type(cursor).text), at)
     if cursor.at("FORMAT"):
         cursor.fail(
-            "CAST with FORMAT is not supported", "MR1922", hint="use to_timestamp(text, format) or to_char"
+            "CAST with FORMAT is not supported", "MR1982", hint="use to_timestamp(text, format) or to_char"
         )
     cursor.expect(")")
     kind = exp.Cast if token.word == "CAST" else exp.TryCast
@@ -441,7 +441,7 @@ def read_column(cursor: Cursor) -> exp.Expression:
         parts.append(cursor.label())
         if cursor.here.word == "(":
             cursor.fail(
-                "functions are not called with a dot", "MR1919", hint="write f(x) for x.f()", at=token
+                "functions are not called with a dot", "MR1979", hint="write f(x) for x.f()", at=token
             )
     names = dict(zip(("this", "table", "db", "catalog"), reversed(parts), strict=False))
     return cursor.placed(exp.Column(**names), token)

@@ -121,7 +121,7 @@ def _place_group_window(cursor: Cursor, pending: Pending) -> GroupWindow | None:
                 if any(is_window_call(node) for node in item.walk()):
                     cursor.fail(
                         "a window can not stand inside an expression or a grouping set",
-                        "MR1926",
+                        "MR1986",
                         hint="make it a group expression of its own",
                         at=position_of(item),
                     )

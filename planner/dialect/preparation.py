@@ -103,7 +103,7 @@ class _Preparation:
             "optimizer hints are not supported",
             "take the hint out: /* … */ without + is a comment",
         )
-        self._problems.append(("MR1901", message, advice, match.start(), len(match[0])))
+        self._problems.append(("MR1962", message, advice, match.start(), len(match[0])))
 
     def _keep(self, start: int, stop: int) -> None:
         if stop > start:
@@ -147,7 +147,7 @@ class _Preparation:
         self, text: Text, code: str, message: str, hint: str | None, offset: int, length: int
     ) -> MillraceError:
         position = text.original_position(offset, length)
-        kind = Unsupported if code == "MR1901" else Invalid
+        kind = Unsupported if code == "MR1962" else Invalid
         return kind(message, code=code, hint=hint, position=position, source_text=self._sql)
 
 

@@ -99,7 +99,7 @@ def read_query(cursor: Cursor, may_store: bool = False) -> Found:
 def _with(cursor: Cursor) -> exp.With:
     token = cursor.expect("WITH")
     if cursor.at("RECURSIVE") and cursor.ahead().word not in ("AS", "("):
-        cursor.fail("WITH RECURSIVE is not supported", "MR1929", hint="a recursion has no end in a stream")
+        cursor.fail("WITH RECURSIVE is not supported", "MR1989", hint="a recursion has no end in a stream")
     return cursor.placed(exp.With(expressions=cursor.commas(lambda: _common_table(cursor))), token)
 
 
@@ -156,7 +156,7 @@ def _intersection(cursor: Cursor, selects: _Selects, may_store: bool) -> Query:
 def _distinct(cursor: Cursor) -> bool:
     if cursor.at("BY") or cursor.at("ALL", "BY"):
         cursor.fail(
-            "set operations BY NAME are not supported", "MR1930", hint="list the columns in the same order"
+            "set operations BY NAME are not supported", "MR1990", hint="list the columns in the same order"
         )
     if cursor.take("ALL"):
         return False
@@ -348,13 +348,13 @@ def _in_order(cursor: Cursor, word: str, rank: int) -> None:
 
 def _group(cursor: Cursor) -> exp.Group:
     if cursor.at("ALL") and cursor.ahead().word not in (",", "("):
-        cursor.fail("GROUP BY ALL is not supported", "MR1931", hint="list the columns")
+        cursor.fail("GROUP BY ALL is not supported", "MR1991", hint="list the columns")
     if cursor.take("DISTINCT"):
-        cursor.fail("GROUP BY DISTINCT is not supported", "MR1931")
+        cursor.fail("GROUP BY DISTINCT is not supported", "MR1991")
     node = exp.Group(expressions=cursor.commas(lambda: _group_item(cursor)))
     if cursor.at("WITH") and cursor.ahead().word in ("ROLLUP", "CUBE", "TOTALS"):
         cursor.fail(
-            f"GROUP BY … WITH {cursor.ahead().word} is not supported", "MR1931", hint="write ROLLUP (a, b)"
+            f"GROUP BY … WITH {cursor.ahead().word} is not supported", "MR1991", hint="write ROLLUP (a, b)"
         )
     return node
 
@@ -456,17 +456,17 @@ def _limited(cursor: Cursor, query: Query, word: str) -> None:
             return
         count = _count(cursor)
         if cursor.at(","):
-            cursor.fail("LIMIT a, b is not supported", "MR1932", hint="write LIMIT b OFFSET a")
+            cursor.fail("LIMIT a, b is not supported", "MR1992", hint="write LIMIT b OFFSET a")
         if cursor.at_any(("PERCENT", "%", "BY")):
             cursor.fail(
-                f"LIMIT … {cursor.here.text} is not supported", "MR1932", hint="use ROW_NUMBER() and QUALIFY"
+                f"LIMIT … {cursor.here.text} is not supported", "MR1992", hint="use ROW_NUMBER() and QUALIFY"
             )
     else:
         cursor.take_any(("FIRST", "NEXT"))
         count = exp.Literal.number(1) if cursor.at_any(("ROW", "ROWS")) else _count(cursor)
         cursor.expect_any(("ROW", "ROWS"))
         if cursor.at("WITH", "TIES"):
-            cursor.fail("FETCH … WITH TIES is not supported", "MR1932", hint="use RANK() and QUALIFY")
+            cursor.fail("FETCH … WITH TIES is not supported", "MR1992", hint="use RANK() and QUALIFY")
         cursor.expect("ONLY")
     query.set("limit", cursor.placed(exp.Limit(expression=count), token))
 

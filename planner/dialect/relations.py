@@ -43,10 +43,10 @@ def _at_join(cursor: Cursor) -> bool:
     word = cursor.here.word
     if word in ("NATURAL", "TEMPORAL") and cursor.ahead().word in (*_JOIN_WORDS, "PROBE"):
         if word == "TEMPORAL":
-            cursor.fail("temporal probe joins are not supported", "MR1925", hint="use ASOF JOIN")
+            cursor.fail("temporal probe joins are not supported", "MR1985", hint="use ASOF JOIN")
         cursor.leftover()
     if word == "CROSS" and cursor.ahead().word == "APPLY":
-        cursor.fail("CROSS APPLY is not supported", "MR1927", hint="use CROSS JOIN UNNEST(…)")
+        cursor.fail("CROSS APPLY is not supported", "MR1987", hint="use CROSS JOIN UNNEST(…)")
     return word in _JOIN_WORDS
 
 
@@ -208,7 +208,7 @@ def _parenthesised(cursor: Cursor, lateral: bool) -> exp.Expression:
     if not cursor.at_query():
         cursor.fail(
             "parentheses around joins are not supported",
-            "MR1924",
+            "MR1984",
             hint="write the joins in order, or a subquery: (SELECT …) AS t",
         )
     cursor.advance()
@@ -269,7 +269,7 @@ def _system_time(cursor: Cursor, node: exp.Table) -> None:
     elif not cursor.take("SYSTEM_TIME"):
         cursor.expect("SYSTEM", "TIME")
     if not cursor.at("AS", "OF"):
-        cursor.fail("only FOR SYSTEM_TIME AS OF is supported", "MR1928", hint="name one time")
+        cursor.fail("only FOR SYSTEM_TIME AS OF is supported", "MR1988", hint="name one time")
     cursor.advance(2)
     node.set("version", cursor.placed(SystemTime(this=cursor.operand(RANGE)), token))
 

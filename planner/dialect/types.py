@@ -173,7 +173,7 @@ def _time(cursor: Cursor) -> SqlType:
     sizes = _sizes(cursor, 1)
     if _zone(cursor):
         cursor.fail(
-            "TIME WITH TIME ZONE is not supported", "MR1920", hint="use TIME or TIMESTAMP_LTZ", at=token
+            "TIME WITH TIME ZONE is not supported", "MR1980", hint="use TIME or TIMESTAMP_LTZ", at=token
         )
     if sizes and sizes[0] > 6:
         cursor.fail(f"TIME({sizes[0]}): at most 6 digits of a second", "MR1021", at=token)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from millrace.operators.materialize import Materialize
-from millrace.operators.side import LateRows
+from millrace.operators.side import DeadLetters
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec, structural_hash
@@ -15,7 +15,8 @@ from millrace.planner.expressions import columns_of, remap
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
-    Join,
+    BadRecords,
+    LateInput,
     Over,
     Positions,
     Read,
@@ -26,7 +27,7 @@ from millrace.planner.logical import (
 )
 from millrace.planner.physical.specs import spec_of
 from millrace.planner.plan import LateOutput, Node, Output, OutputKind, Plan
-from millrace.planner.ranked import Ranking, TopN
+from millrace.planner.ranking import Ranking, TopN
 from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.read_through_projects import read_through_projects
@@ -83,7 +84,9 @@ class Compiler:
 
     def add_table(self, name: str, relation: Relation) -> int:
         """A table kept in a `Materialize`."""
-        below = self._widened(relation)
+        return self._keep(name, self._widened(relation), relation)
+
+    def _keep(self, name: str, below: int, relation: Relation) -> int:
         mode = relation.changelog
         key = relation.key if mode is not Changelog.APPEND else None
         spec = Materialize(relation.schema, key, mode)
@@ -125,18 +128,10 @@ class Compiler:
         below = [self.compile(item) for item in inputs]
         schema = spec.output_schema
         at = self._add(spec, tuple(below), schema, relation.changelog, relation.key, relation.event_time)
-        table = getattr(relation, "late_table", None)
-        if table is not None:
-            self._late(at, below[0], table)
+        if isinstance(relation, LateInput):
+            late = LateOutput(below[0], relation.input.late_table or "")
+            self.late += [] if late in self.late else [late]
         return at
-
-    def _late(self, at: int, below: int, table: str) -> None:
-        if any(entry.node == at and entry.table == table for entry in self.late):
-            return
-        schema = self.nodes[below].schema
-        place = self._name(self._add(LateRows(schema), (at,), schema, Changelog.APPEND, None, None), table)
-        self.late.append(LateOutput(at, table))
-        self.outputs.append(Output(table, OutputKind.STREAM, place))
 
     def _named(self, relation: Read) -> int | None:
         folded = relation.name.casefold()
@@ -162,7 +157,13 @@ class Compiler:
     def _scan(self, scan: Scan) -> int:
         spec = pruned_input(scan.input, scan.columns)
         at = self._add(spec, (), spec.schema, scan.changelog, scan.key, scan.event_time)
-        return self._name(at, scan.name)
+        self._name(at, scan.name)
+        table = scan.input.bad_rows
+        if table not in ("skip", "fail") and self._named(Read(BadRecords(scan), table, True)) is None:
+            bad = BadRecords(scan)
+            below = self._add(DeadLetters(), (at,), bad.schema, bad.changelog, None, None)
+            self._keep(table, below, bad)
+        return at
 
     def _add(
         self,
@@ -237,6 +238,6 @@ def uses_time(relation: Relation) -> bool:
             case Aggregate():
                 if node.window_end is not None:
                     return True
-            case TopN() | Ranking() | Join():
+            case TopN() | Ranking():
                 return True
     return False

@@ -10,6 +10,7 @@ from millrace.operators.expressions.tree import Column
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
+from millrace.operators.top.specs import TopRows, WindowTopRows
 from millrace.planner.plan import Node, Plan
 
 Keyed = GroupAggregate | WindowAggregate | SessionAggregate | OverAggregate | RowBufferAggregate
@@ -53,9 +54,10 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             source = before if stays and before is not None else frozenset(spec.keys)
             after = frozenset(spec.keys.index(k) for k in source)
             return (STAY if stays else Exchange(spec.keys)), after
-        case OverAggregate() | RowBufferAggregate():
-            stays = before is not None and before <= set(spec.keys) and (bool(before) or not spec.keys)
-            return (STAY, before) if stays else (Exchange(spec.keys), frozenset(spec.keys))
+        case OverAggregate() | RowBufferAggregate() | TopRows() | WindowTopRows():
+            keys = spec.partition if isinstance(spec, TopRows | WindowTopRows) else spec.keys
+            stays = before is not None and before <= set(keys) and (bool(before) or not keys)
+            return (STAY, before) if stays else (Exchange(keys), frozenset(keys))
         case Materialize() if spec.key is not None:
             stays = before is not None and before <= set(spec.key)
             return (STAY, before) if stays else (Exchange(spec.key), frozenset(spec.key))

@@ -9,17 +9,20 @@ from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate,
 from millrace.operators.calc import Calc
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
+from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import OperatorSpec
 from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
-from millrace.planner.expressions import column
+from millrace.planner.expressions import column, columns_of
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
+    BadRecords,
     Filter,
     Join,
+    LateInput,
     MovingFilter,
     Over,
     Project,
@@ -30,7 +33,8 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
-from millrace.planner.ranked import Ranking, TopN, closing_end
+from millrace.planner.physical.joins import join_of, project_join
+from millrace.planner.ranking import Ranking, TopN, closing_end
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""
@@ -38,17 +42,24 @@ Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 
 def spec_of(relation: Relation) -> Lowered:
     """The operator for the top of `relation`. Raises Unsupported MR1930–MR1949 where there is none."""
+    _check_upserts(relation)
     match relation:
         case Project(input=Filter() as below):
             return (below.input,), Calc(
                 below.input.schema, below.predicate, relation.expressions, relation.names
             )
+        case Project(input=Join() as below):
+            return project_join(relation, below)
         case Project():
             return (relation.input,), Calc(relation.input.schema, None, relation.expressions, relation.names)
         case Filter():
             schema = relation.input.schema
             every = tuple(column(schema, i) for i in range(len(schema)))
             return (relation.input,), Calc(schema, relation.predicate, every, tuple(schema.names))
+        case LateInput():
+            return (relation.input,), LateRows(relation.schema)
+        case BadRecords():
+            return (relation.input,), DeadLetters()
         case Aggregate():
             return (relation.input,), _group(relation)
         case WindowedAggregate():
@@ -83,12 +94,7 @@ def spec_of(relation: Relation) -> Lowered:
         case Union():
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
         case Join():
-            raise Unsupported(
-                f"{relation.kind.upper()} JOIN is not executed yet",
-                code="MR1943",
-                hint="read one stream, or join outside",
-                position=relation.position,
-            )
+            return join_of(relation)
         case Ranking():
             return (relation.input,), _top(
                 TopN(
@@ -106,6 +112,27 @@ def spec_of(relation: Relation) -> Lowered:
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
+
+
+def _check_upserts(relation: Relation) -> None:
+    """Refuses what would leave an old row behind: an upsert takes nothing back but by its key."""
+    if all(item.changelog is not Changelog.UPSERT for item in relation.inputs):
+        return
+    key = set(relation.inputs[0].key or ())
+    match relation:
+        case Filter() if not columns_of([relation.predicate]) <= key:
+            what = "filtered by other columns than its primary key"
+        case Project() if relation.key is None:
+            what = "read without its primary key"
+        case Union():
+            what = "part of a UNION"
+        case _:
+            return
+    raise Unsupported(
+        f"a table that INSERT replaces rows in can not be {what} by a running query yet",
+        code="MR1935",
+        hint="query it once, or leave the PRIMARY KEY out",
+    )
 
 
 def _group(node: Aggregate) -> OperatorSpec:

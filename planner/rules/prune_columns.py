@@ -12,8 +12,10 @@ from millrace.planner.expressions import column, columns_of, remap
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
+    BadRecords,
     Filter,
     Join,
+    LateInput,
     MovingFilter,
     Over,
     Project,
@@ -25,7 +27,7 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
-from millrace.planner.ranked import Ranking, SortKey, TopN
+from millrace.planner.ranking import Ranking, SortKey, TopN
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
 """Columns that a source has anyway, because of other queries."""
@@ -74,6 +76,15 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _union(node, wanted, have)
         case Join():
             return _join(node, wanted, have)
+        case LateInput():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
+            assert isinstance(below, WindowedAggregate)
+            names = below.input.schema.names
+            return replace(node, input=below), {i: names.index(n) for i, n in enumerate(node.schema.names)}
+        case BadRecords():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
+            assert isinstance(below, Scan)
+            return replace(node, input=below), {i: i for i in range(len(node.schema))}
         case Read() | Rows():
             pass
     return node, {i: i for i in range(len(node.schema))}
@@ -169,6 +180,8 @@ def _windowed(node: WindowedAggregate, wanted: set[int], have: Kept) -> Pruned:
     kept = _kept_calls(node, first, wanted)
     calls = [node.calls[i] for i in kept]
     needed = set(node.keys) | _call_columns(calls) | (set() if node.time is None else {node.time})
+    if node.late_table is not None:  # late rows are shown whole
+        needed = set(range(len(node.input.schema)))
     below, places = _prune(node.input, needed, have)
     flags = list(node.with_bounds)
     changing = node.changelog is not Changelog.APPEND
@@ -224,16 +237,16 @@ def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
 
 def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.input.schema)
+    ranked = width in wanted
+    if isinstance(node, Ranking) and not ranked:
+        return _prune(node.input, wanted, have)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
-    end = node.input.bounds[1]
-    if end is not None:
-        needed.add(end)
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)
-    if isinstance(moved, TopN) and width not in wanted:
-        return replace(moved, rank_name=None), places
-    return moved, {**places, width: len(below.schema)}
+    if isinstance(moved, TopN) and not ranked:
+        moved = replace(moved, rank_name=None)
+    return moved, {**places, **({width: len(below.schema)} if ranked else {})}
 
 
 def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
@@ -251,12 +264,14 @@ def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
 
 
 def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
+    """Each side keeps one column at least: rows without columns can not be counted."""
     width = len(node.left.schema)
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
-    left, at_left = _prune(node.left, {i for i in needed if i < width} | {a for a, _ in node.equal}, have)
-    right, at_right = _prune(
-        node.right, {i - width for i in needed if i >= width} | {b for _, b in node.equal}, have
-    )
+    pairs = (*node.equal, *node.null_equal)
+    of_left = {i for i in needed if i < width} | {a for a, _ in pairs} | _identity(node.left)
+    of_right = {i - width for i in needed if i >= width} | {b for _, b in pairs} | _identity(node.right)
+    left, at_left = _prune(node.left, of_left or {0}, have)
+    right, at_right = _prune(node.right, of_right or {0}, have)
     after = len(left.schema)
     places = {**at_left, **{width + i: after + at for i, at in at_right.items()}}
     moved = replace(
@@ -264,6 +279,12 @@ def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
         left=left,
         right=right,
         equal=tuple((at_left[a], at_right[b]) for a, b in node.equal),
+        null_equal=tuple((at_left[a], at_right[b]) for a, b in node.null_equal),
         condition=None if node.condition is None else remap(node.condition, places),
     )
     return moved, places
+
+
+def _identity(side: Relation) -> set[int]:
+    """The columns by which a join finds rows that are taken back."""
+    return set() if side.changelog is Changelog.APPEND else set(side.key or ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from millrace.operators.expressions.tree import Call, Column, Expression, Literal
 from millrace.planner.expressions import conjunction, conjuncts, substitute
 from millrace.planner.logical import Filter, Project, Relation
-from millrace.planner.ranked import Ranking, TopN
+from millrace.planner.ranking import Ranking, TopN
 from millrace.planner.rules.traversal import top_down
 
 

@@ -18,6 +18,8 @@ def read_through_projects(relation: Relation) -> Relation:
 def _through(node: Relation) -> Relation:
     if not isinstance(node, Aggregate | WindowedAggregate) or not isinstance(node.input, Project):
         return node
+    if node.late_table is not None:
+        return node
     project = node.input
     places = [e.index for e in project.expressions if isinstance(e, Column)]
     if len(places) < len(project.expressions) or isinstance(project.input, Filter):

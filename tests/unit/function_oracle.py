@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def evaluate(name: str, arguments: Sequence[Any]) -> pa.Array:
 @lru_cache(maxsize=1)
 def connection() -> duckdb.DuckDBPyConnection:
     made = duckdb.connect()
+    atexit.register(made.close)
     made.execute("SET TimeZone = 'UTC'")
     return made
 

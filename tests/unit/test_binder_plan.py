@@ -7,7 +7,7 @@ from millrace.errors import Invalid
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.connectors.blackhole import BlackholeSpec
 from millrace.operators.materialize import Materialize
-from millrace.operators.side import LateRows
+from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.planner.catalog import ChangeKind
@@ -109,7 +109,7 @@ def test_a_table_of_ours_takes_rows_by_primary_key() -> None:
 
 @pytest.mark.parametrize(
     ("values", "code"),
-    [("(1)", "MR1117"), ("('x', 'y')", "MR1119"), ("(NULL, 'y')", "MR1119"), ("(1, 2)", "MR1110")],
+    [("(1)", "MR1117"), ("('x', 'y')", "MR1136"), ("(NULL, 'y')", "MR1119"), ("(1, 2)", "MR1110")],
 )
 def test_values_that_do_not_fit_are_refused(values: str, code: str) -> None:
     planner = Planner()
@@ -140,18 +140,59 @@ def test_a_sink_that_takes_appends_only_is_refused_changes(monkeypatch: pytest.M
     assert "EMIT ON WINDOW CLOSE" in (caught.value.hint or "")
 
 
-def test_late_rows_go_to_a_stream_of_their_own() -> None:
-    plan, _ = Planner().compile(
+def test_late_rows_go_to_a_table_of_their_own_with_all_columns() -> None:
+    planner = Planner()
+    plan, _ = planner.compile(
         BID
-        + """CREATE STREAM w AS SELECT channel, window_end, count(*) AS n FROM bid
-        GROUP BY channel, TUMBLE(dateTime, INTERVAL '1' MINUTE) ALLOW LATENESS INTERVAL '1' HOUR LATE DATA TO lates;"""
+        + """CREATE STREAM w AS SELECT channel, window_end, count(*) FILTER (WHERE price > 1) AS n FROM bid
+        GROUP BY channel, TUMBLE(dateTime, INTERVAL '1' MINUTE) ALLOW LATENESS INTERVAL '1' HOUR LATE DATA TO lates;
+        SELECT auction FROM lates;"""
     )
     (late,) = plan.late
-    assert isinstance(plan.nodes[late.node].spec, WindowAggregate)
+    assert (late.table, type(plan.nodes[late.node].spec)) == ("lates", WindowAggregate)
+    assert sum(isinstance(n.spec, WindowAggregate) for n in plan.nodes) == 1
+    (rows,) = [at for at, n in enumerate(plan.nodes) if isinstance(n.spec, LateRows)]
+    assert plan.nodes[rows].inputs == (late.node,)
     output = plan.output("lates")
     assert output is not None
-    assert isinstance(plan.nodes[output.node].spec, LateRows)
-    assert plan.nodes[output.node].inputs == (late.node,)
+    assert isinstance(plan.nodes[output.node].spec, Materialize)
+    shown = plan.nodes[output.node].schema.names
+    assert shown == ["auction", "bidder", "price", "channel", "dateTime"]
+    with pytest.raises(Invalid) as error:
+        planner.compile(
+            "CREATE STREAM x AS SELECT count(*) AS n FROM bid GROUP BY TUMBLE(dateTime, INTERVAL '1' MINUTE) "
+            "LATE DATA TO lates"
+        )
+    assert error.value.code == "MR1202"
+    assert planner.catalog.find("x") is None
+
+
+def test_bad_records_of_a_source_go_to_a_table_where_the_source_is_read() -> None:
+    planner = Planner()
+    source = "CREATE SOURCE s (a INT, b INT) WITH ('connector' = 'push', 'bad_rows' = 'bad');"
+    assert planner.compile(source)[0].nodes == ()
+    plan, _ = planner.compile("SELECT a FROM s; SELECT b FROM s; SELECT code FROM bad;")
+    output = plan.output("bad")
+    assert output is not None
+    assert [type(plan.nodes[i].spec) for i in plan.nodes[output.node].inputs] == [DeadLetters]
+    assert sum(isinstance(n.spec, DeadLetters) for n in plan.nodes) == 1
+    assert sum(isinstance(n.spec, SourceInput) for n in plan.nodes) == 1
+    alone, _ = planner.compile("SELECT code, reason FROM bad")
+    assert alone.nodes[0].schema.names == ["a", "b"]
+    assert planner.compile("DROP SOURCE s CASCADE")[1][0].changes[0].entry.name == "bad"
+
+
+def test_a_replacing_table_is_not_filtered_by_what_may_change() -> None:
+    own = "CREATE TABLE t (id INT, v INT, PRIMARY KEY (id));"
+    Planner().compile(own + "CREATE STREAM s AS SELECT id, v FROM t WHERE id > 3")
+    for query in (
+        "SELECT id, v FROM t WHERE v > 3",
+        "SELECT v FROM t",
+        "SELECT id, v FROM t UNION ALL SELECT id, v FROM t",
+    ):
+        with pytest.raises(Invalid) as error:
+            Planner().compile(own + f"CREATE STREAM s AS {query}")
+        assert error.value.code == "MR1935"
 
 
 def test_insert_aligns_columns_with_the_target() -> None:

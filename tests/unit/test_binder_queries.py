@@ -108,6 +108,20 @@ CASES = [
         "retract",
     ),
     (
+        "SELECT channel, tumble(INTERVAL '1' MINUTE) AS w, count(*) FROM bid GROUP BY channel, w",
+        ["Source", "WindowAggregate", "Calc"],
+        "append",
+    ),
+    (
+        (
+            "SELECT auction, num FROM (SELECT *, RANK() OVER (PARTITION BY window_start, window_end ORDER BY num DESC) AS r "
+            "FROM (SELECT auction, count(*) AS num, window_start, window_end FROM TABLE(HOP(TABLE bid, DESCRIPTOR(dateTime), "
+            "INTERVAL '2' SECOND, INTERVAL '10' SECOND)) GROUP BY auction, window_start, window_end)) WHERE r <= 1"
+        ),
+        ["Source", "WindowAggregate", "Calc", "WindowTop", "Calc"],
+        "append",
+    ),
+    (
         "WITH x AS (SELECT auction, price FROM bid) SELECT auction, max(price) AS m FROM x GROUP BY auction",
         ["Source", "GroupAggregate"],
         "retract",

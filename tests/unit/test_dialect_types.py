@@ -99,7 +99,7 @@ def test_json_is_text_that_says_so() -> None:
         ("STRING UNSIGNED", "MR1021"),
         ("TIMESTAMPTZ WITHOUT TIME ZONE", "MR1021"),
         ("INTERVAL MONTH TO DAY", "MR1021"),
-        ("TIME WITH TIME ZONE", "MR1920"),
+        ("TIME WITH TIME ZONE", "MR1980"),
         ("ARRAY<" * 100 + "INT" + ">" * 100, "MR1012"),
     ],
 )

@@ -377,3 +377,25 @@ def test_unknown_connectors_are_refused_with_a_suggestion() -> None:
     with pytest.raises(Invalid) as caught:
         registry.find("kafka")
     assert caught.value.code == "MR1910"
+
+
+def test_a_format_without_header_reads_from_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,a,1\n2,b,2\n")
+    rows, bad = read(spec_of(tmp_path / "a.csv", format="csv_no_header"))
+    assert [r["id"] for r in rows] == [1, 2] and bad == []
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "parquet", "arrow"])
+def test_rows_are_counted_without_columns(format: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{format}"
+    write(path, format, 10)
+    spec = spec_of(path).with_columns(())
+    reader = spec.build(Clock()).open(str(path), None)
+    count = 0
+    while not reader.ended:
+        polled = reader.poll(100)
+        if polled is not None and polled.batch is not None:
+            assert polled.batch.schema == spec.output_schema
+            count += polled.batch.num_rows
+    reader.close()
+    assert count == 10

@@ -25,6 +25,7 @@ from millrace.operators.over import (
     needs_whole_partition,
     window_function_type,
 )
+from millrace.state.hashing import hash_columns, vnodes_of
 
 SCHEMA = pa.schema(
     [
@@ -169,7 +170,17 @@ def expected(data: pa.RecordBatch, frame: Frame, calls: list[str], order: str, k
 NUMBERS = ["count()", "count(s)", "sum(x)", "avg(x)", "min(x)", "max(f)", "sum(d)", "max(x)F", "min(f)"]
 FLOATS = ["sum(f)", "avg(f)", "avg(f)F", "count(f)", "count()F"]
 OTHERS = ["min(s)", "stddev_samp(x)", "string_agg(s)", "lag(s)", "first_value(s)", "last_value(x)"]
-PLACES = ["row_number()", "lag(x; offset=2,default=7)", "nth_value(x; n=2)", "lead(s)", "sum(x)"]
+PLACES = [
+    "row_number()",
+    "lag(f; offset=3)",
+    "first_value(f)",
+    "lag(d)",
+    "first_value(b)",
+    "lag(x; offset=2,default=7)",
+    "nth_value(x; n=2)",
+    "lead(s)",
+    "sum(x)",
+]
 MIXES = {
     "numbers": NUMBERS,
     "floats": FLOATS,
@@ -263,12 +274,12 @@ def test_no_partition_is_one_partition() -> None:
 
 
 RESTORED = [
-    (Frame(ROWS, -4, 0), NUMBERS + FLOATS),
+    (Frame(ROWS, -4, 0), NUMBERS + FLOATS + ["first_value(b)", "lag(f; offset=3)"]),
     (Frame(RANGE, -20, 0), NUMBERS + FLOATS),
     (Frame(RANGE, None, 0), ["sum(x)", "rank()", "min(s)"]),
     (Frame(ROWS, None, 0), ["string_agg(s)"]),
     (Frame(ROWS, None, 0), ["first_value(s)", "nth_value(s; n=3)", "last_value(s)"]),
-    (Frame(ROWS, -3, 2), ["sum(x)", "lead(s)", "row_number()", "lag(x; offset=5)"]),
+    (Frame(ROWS, -3, 2), ["sum(x)", "lead(s)", "row_number()", "lag(x; offset=5)", "lag(s; offset=5)"]),
     (Frame(RANGE, -9, 9), ["count()", "stddev_pop(x)"]),
     (Frame(ROWS, None, None), ["count()"]),
 ]
@@ -305,6 +316,45 @@ def test_restore_at_every_boundary_continues(frame: Frame, calls: list[str], ord
     out += operator.on_watermark(END_OF_TIME)
     by = {None: "i", 1: "ts, i" if frame.unit is ROWS else "ts"}[order]
     assert multiset(out) == expected(data, frame, calls, by)
+
+
+MOVED = [
+    (Frame(RANGE, -20, 0), ["avg(f)", "min(s)"]),
+    (Frame(ROWS, -3, 2), ["sum(x)", "row_number()"]),
+    (Frame(ROWS, None, None), ["count()"]),
+]
+
+
+@pytest.mark.parametrize("frame,calls", MOVED, ids=[str(f) for f, _ in MOVED])
+def test_partitions_divide_and_unite_by_vnode(frame: Frame, calls: list[str]) -> None:
+    data = rows_of(150, 8, 30)
+    times = data.column("ts").cast(pa.int64()).to_numpy()
+    vnodes = vnodes_of(hash_columns([data.column("k")]), 16)
+    spec = spec_of(frame, calls)
+    operators = [spec.build(World())]
+    owners = [np.zeros(16, int), np.arange(16) % 2, np.arange(16) // 8, np.zeros(16, int)]
+    out: list[Batch] = []
+    for step, start in enumerate(range(0, 150, 30)):
+        owner = owners[min(step, 3)]
+        if step:
+            tables = [operator.capture(changes=False) for operator in operators]
+            operators = [spec.build(World()) for _ in range(owner.max() + 1)]
+            for number, operator in enumerate(operators):
+                mine = {}
+                for name in tables[0]:
+                    rows = pa.concat_batches([t[name].rows for t in tables])
+                    keep = owner[rows.column("_vnode").to_numpy()] == number
+                    mine[name] = rows.filter(pa.array(keep))
+                operator.restore(mine)
+        for number, operator in enumerate(operators):
+            keep = owner[vnodes[start : start + 30]] == number
+            part = data.slice(start, 30).filter(pa.array(keep))
+            if part.num_rows:
+                out += operator.process(0, Batch(part))
+            out += operator.on_watermark(int(times[: start + 30].max()) - 30)
+    for operator in operators:
+        out += operator.on_watermark(END_OF_TIME)
+    assert multiset(out) == expected(data, frame, calls, "ts, i" if frame.unit is ROWS else "ts")
 
 
 def batch_of(table: dict) -> pa.RecordBatch:

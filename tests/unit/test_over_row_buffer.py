@@ -1,4 +1,5 @@
-"""Row buffers against a plain model: last n rows of a key, every record or when full, expiry, capture and restore."""
+"""Row buffers against a plain model: last n rows of a key, every record or when full, expiry, capture and
+restore."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import random
 from collections import Counter
 from statistics import mean
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -145,7 +147,8 @@ def fold(tables: dict[str, dict], capture: dict) -> None:
 
 
 def test_state_is_bounded_by_the_buffer() -> None:
-    operator = spec_of(10, BufferEmission.EVERY_RECORD, None).build(World())
+    calls = (*CALLS, AggregateCall("first_value", (0,), pa.string()))
+    operator = spec_of(10, BufferEmission.EVERY_RECORD, None, calls).build(World())
     for seed in range(100):
         operator.process(0, Batch(table(rows_of(100, seed))))
     assert len(operator._log._store) <= 30
@@ -162,3 +165,30 @@ def test_what_a_buffer_can_not_do_is_refused() -> None:
             make()
         assert refused.value.code == code
         assert refused.value.hint
+
+
+def test_a_row_of_weight_two_is_two_rows() -> None:
+    operator = spec_of(3, BufferEmission.EVERY_RECORD, None).build(World())
+    (out,) = operator.process(0, Batch(table([("a", 0, 1, 1.0), ("a", 0, 2, 1.0)]), np.array([2, 1])))
+    assert out.weights is None
+    assert out.data.column("c1").to_pylist() == [1, 2, 3]
+
+
+def test_expired_buffers_are_given_back_and_stay_expired_for_rows_behind() -> None:
+    calls = (*CALLS, AggregateCall("first_value", (0,), pa.string()))
+    operator = spec_of(4, BufferEmission.EVERY_RECORD, 20, calls).build(World())
+    for step in range(100):
+        rows = [(f"{step} {i}", step * 2000, i, 1.0) for i in range(10)]
+        operator.process(0, Batch(table(rows)))
+        operator.on_watermark(step * 2_000_000)
+    assert len(operator._index) <= 20
+    assert len(operator._log._store) <= 20
+    for told in (True, False):
+        operator = spec_of(4, BufferEmission.EVERY_RECORD, 20).build(World())
+        data = table([("a", 0, 1, 1.0), ("b", 50, 2, 1.0), ("a", 5, 3, 1.0)])
+        marks = np.array([-(2**63), 0, 50_000])
+        operator.process(0, Batch(data.slice(0, 2), None, marks[:2]))
+        if told:
+            operator.on_watermark(50_000)
+        (out,) = operator.process(0, Batch(data.slice(2), None, marks[2:]))
+        assert out.data.column("c1").to_pylist() == [1]

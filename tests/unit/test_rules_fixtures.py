@@ -25,7 +25,7 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
-from millrace.planner.ranked import Ranking, SortKey, TopN
+from millrace.planner.ranking import Ranking, SortKey, TopN
 from millrace.planner.rules.fuse_windows import fuse_windows
 from millrace.planner.rules.merge_filters import merge_filters
 from millrace.planner.rules.merge_projects import merge_projects

@@ -22,6 +22,7 @@ from millrace.operators.aggregates.calls import (
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch
 from millrace.operators.operator import Operator
 from millrace.operators.sessions import SessionAggregate
+from millrace.state.hashing import hash_columns, vnodes_of
 
 GAP = 10
 SCHEMA = pa.schema([("k", pa.string()), ("ts", pa.timestamp("us")), ("v", pa.int64())])
@@ -322,3 +323,31 @@ def test_a_gap_of_zero_and_every_record_are_refused() -> None:
     with pytest.raises(Unsupported) as unsupported:
         spec(EVERY_RECORD)
     assert unsupported.value.code == "MR1930"
+
+
+def test_partitions_divide_and_unite_by_vnode() -> None:
+    rows = rows_of(200, 4, 30)
+    expected, _ = model(rows, 35)
+    data = table(rows)
+    vnodes = vnodes_of(hash_columns([data.column("k")]), 16)
+    operators: list[Operator] = [spec().build(World())]
+    owners = [np.zeros(16, int), np.arange(16) % 3, np.arange(16) // 8, np.zeros(16, int)]
+    out: list[Batch] = []
+    for step, start in enumerate(range(0, 200, 40)):
+        owner = owners[min(step, 3)]
+        if step:
+            tables = [operator.capture(changes=False) for operator in operators]
+            operators = [spec().build(World()) for _ in range(owner.max() + 1)]
+            for number, operator in enumerate(operators):
+                whole = {n: pa.concat_batches([t[n].rows for t in tables]) for n in tables[0]}
+                mine = {n: owner[t.column("_vnode").to_numpy()] == number for n, t in whole.items()}
+                operator.restore({n: t.filter(pa.array(mine[n])) for n, t in whole.items()})
+        for number, operator in enumerate(operators):
+            keep = owner[vnodes[start : start + 40]] == number
+            part = data.slice(start, 40).filter(pa.array(keep))
+            if part.num_rows:
+                out += operator.process(0, Batch(part))
+            out += operator.on_watermark(max(row[1] for row in rows[: start + 40]) - 36)
+    for operator in operators:
+        out += operator.on_watermark(END_OF_TIME)
+    assert folded(out) == expected

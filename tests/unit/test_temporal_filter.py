@@ -1,4 +1,5 @@
-"""Temporal filters against a plain model: what is in at every moment, by either clock, with retractions and restore."""
+"""Temporal filters against a plain model: what is in at every moment, by either clock, with retractions and
+restore."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,8 +37,9 @@ _ENDINGS = {
     "txt": "raw",
     "log": "raw",
 }
+_HEADERLESS = "csv_no_header"
 _ALIASES = {"jsonlines": "json", "jsonl": "json", "ndjson": "json", "ipc": "arrow", "feather": "arrow"}
-_ALIASES |= {"debezium": "debezium-json", "csv_no_header": "csv", "text": "raw", "json_lines": "json"}
+_ALIASES |= {"debezium": "debezium-json", _HEADERLESS: "csv", "text": "raw", "json_lines": "json"}
 
 _PATH = Option(
     "path",
@@ -175,7 +177,10 @@ def make_source(options: Options, schema: pa.Schema | None, format: str | None) 
     layout = read_layout(options)
     files = storage(path)
     names = files.list()
-    chosen = read_format(format or options.text("format"), path, names)
+    wanted = format or options.text("format")
+    chosen = read_format(wanted, path, names)
+    if (wanted or "").strip().lower() == _HEADERLESS:
+        layout = replace(layout, header=False)
     compression = options.required("compression")
     follow = options.flag("follow")
     if not names and not follow:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -298,7 +299,8 @@ def taken(path: str) -> Invalid:
 def place(path: str, partition: int, format: str, one_file: bool, overwrite: bool) -> Place:
     """The place behind a sink's path. Raises Unsupported MR1912 for one file in an object store."""
     scheme, separator, rest = path.partition("://")
-    local = not separator or scheme == "file"
+    local = not separator or scheme.lower() == "file"
+    folder = unquote(rest) if separator else path
     if one_file:
         if not local:
             raise Unsupported(
@@ -306,5 +308,5 @@ def place(path: str, partition: int, format: str, one_file: bool, overwrite: boo
                 code="MR1912",
                 hint="give a folder",
             )
-        return OneFilePlace(rest if separator else path, partition, format, overwrite)
-    return FolderPlace(rest if separator else path, partition) if local else StorePlace(path, partition)
+        return OneFilePlace(folder, partition, format, overwrite)
+    return FolderPlace(folder, partition) if local else StorePlace(path, partition)

@@ -19,7 +19,7 @@ from millrace.operators.formats.lines import LineDecoder
 from millrace.operators.formats.raw import RawDecoder
 from millrace.operators.formats.records import TextLayout
 from millrace.operators.operator import Context
-from millrace.operators.source import Position, Source, SourceSpec, SplitReader
+from millrace.operators.source import Polled, Position, Source, SourceSpec, SplitReader
 
 _PLAIN = TextLayout()
 
@@ -104,8 +104,12 @@ class FileSource(Source):
         return list(self._files)
 
     def open(self, split: str, position: Position | None) -> SplitReader:
+        if self._spec.columns == ():
+            return _RowsOnly(self._reader(split, position, pa.schema([self._spec.schema.field(0)])))
+        return self._reader(split, position, self._spec.output_schema)
+
+    def _reader(self, split: str, position: Position | None, schema: pa.Schema) -> SplitReader:
         spec = self._spec
-        schema = spec.output_schema
         if spec.format in ("parquet", "arrow"):
             return ColumnarReader(
                 split,
@@ -146,3 +150,28 @@ class FileSource(Source):
             return True
 
         return ready
+
+
+class _RowsOnly(SplitReader):
+    """Rows without columns, for queries that only count them; the first column is read to find them."""
+
+    def __init__(self, reader: SplitReader) -> None:
+        self._reader = reader
+        self.split = reader.split
+
+    def poll(self, max_rows: int) -> Polled | None:
+        polled = self._reader.poll(max_rows)
+        if polled is None or polled.batch is None:
+            return polled
+        return Polled(polled.batch.with_data(polled.batch.data.select([])), polled.bad)
+
+    @property
+    def position(self) -> Position:
+        return self._reader.position
+
+    @property
+    def ended(self) -> bool:
+        return self._reader.ended
+
+    def close(self) -> None:
+        self._reader.close()

@@ -10,7 +10,7 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import serialisable
-from millrace.planner.logical import Positions, Relation, _Unary
+from millrace.planner.logical import Positions, Relation, Unary
 
 
 @serialisable
@@ -24,7 +24,7 @@ class SortKey:
 
 
 @dataclass(frozen=True)
-class Ranking(_Unary):
+class Ranking(Unary):
     """The input's columns and the rank of each row (`function`: row_number, rank, dense_rank) in its partition."""
 
     partition: Positions
@@ -59,7 +59,7 @@ class Ranking(_Unary):
 
 
 @dataclass(frozen=True)
-class TopN(_Unary):
+class TopN(Unary):
     """The rows of each partition whose place in an order is above `offset` and at most `offset + limit`.
 
     `function` says how ties count; `rank_name` adds the place as a last column. Where `partition` has the

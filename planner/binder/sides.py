@@ -1,0 +1,54 @@
+"""Tables that a statement brings along: late rows of its windows, bad records of its source. Declares none itself."""
+
+from __future__ import annotations
+
+from millrace.errors import Position
+from millrace.operators.expressions.tree import Column, Expression
+from millrace.planner.catalog import Catalog, Change, Entry, EntryKind
+from millrace.planner.expressions import column
+from millrace.planner.logical import BadRecords, LateInput, Project, Read, Relation, Scan, WindowedAggregate
+
+
+def late_tables(relation: Relation) -> list[tuple[str, Relation]]:
+    """For each window of the relation that names a table for late rows: the name, and those rows."""
+    if isinstance(relation, Read | LateInput):
+        return []
+    found = [table for item in relation.inputs for table in late_tables(item)]
+    if isinstance(relation, WindowedAggregate) and relation.late_table is not None:
+        found.append((relation.late_table, _shown(LateInput(relation))))
+    return found
+
+
+def _shown(late: LateInput) -> Relation:
+    """Late rows without the columns that planning added to them."""
+    below = late.input.input
+    schema = late.schema
+    values: list[Expression] = []
+    names: list[str] = []
+    for at, name in enumerate(schema.names):
+        made = isinstance(below, Project) and not isinstance(below.expressions[at], Column)
+        if made or name.startswith("_") or name in names:
+            continue
+        values.append(column(schema, at))
+        names.append(name)
+    return late if len(names) == len(schema) else Project(late, tuple(values), tuple(names))
+
+
+def declare_table(
+    catalog: Catalog, name: str, relation: Relation, position: Position, depends: str = ""
+) -> Change:
+    """A catalog entry for such a table. Raises Invalid MR1202 where the name is taken."""
+    catalog.check_creatable(name, EntryKind.TABLE, position=position)
+    entry = Entry(name, EntryKind.TABLE, Read(relation, name, True), (depends,) if depends else ())
+    return catalog.put(entry)
+
+
+def bad_table(scan: Scan) -> str | None:
+    """The table that takes the bad records of a source, if it names one."""
+    table = scan.input.bad_rows
+    return None if table in ("skip", "fail") else table
+
+
+def bad_records(scan: Scan) -> Relation:
+    """The bad records of a source."""
+    return BadRecords(scan)
