@@ -242,6 +242,91 @@ NEXMARK = [
     ),
 ]
 
+NEXMARK_JOINS = [
+    Query(
+        "q3",
+        """
+        SELECT P.name, P.city, P.state, A.id FROM auction AS A JOIN person AS P ON A.seller = P.id
+        WHERE A.category = 10 AND (P.state = 'OR' OR P.state = 'ID' OR P.state = 'CA')
+        """,
+        """
+        SELECT P.name, P.city, P.state, A.id FROM auction AS A JOIN person AS P ON A.seller = P.id
+        WHERE A.category = 10 AND (P.state = 'OR' OR P.state = 'ID' OR P.state = 'CA')
+        """,
+        tables=("auction", "person"),
+    ),
+    Query(
+        "q4",
+        """
+        SELECT Q.category, avg(Q.final) AS price FROM (
+          SELECT max(B.price) AS final, A.category FROM auction A, bid B
+          WHERE A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires
+          GROUP BY A.id, A.category) Q
+        GROUP BY Q.category
+        """,
+        """
+        SELECT Q.category, avg(Q.final) AS price FROM (
+          SELECT max(B.price) AS final, A.category FROM auction A, bid B
+          WHERE A.id = B.auction AND B."dateTime" BETWEEN A."dateTime" AND A.expires
+          GROUP BY A.id, A.category) Q
+        GROUP BY Q.category
+        """,
+        tables=("auction", "bid"),
+        updating=True,
+    ),
+    Query(
+        "q9",
+        """
+        SELECT id, itemName, description, initialBid, reserve, dateTime, expires, seller, category, extra,
+               auction, bidder, price, bid_dateTime, bid_extra
+        FROM (
+          SELECT A.*, B.auction, B.bidder, B.price, B.dateTime AS bid_dateTime, B.extra AS bid_extra,
+            ROW_NUMBER() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.dateTime ASC) AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires)
+        WHERE rownum <= 1
+        """,
+        """
+        SELECT id, "itemName", description, "initialBid", reserve, "dateTime", expires, seller, category, extra,
+               auction, bidder, price, bid_dateTime, bid_extra
+        FROM (
+          SELECT A.*, B.auction, B.bidder, B.price, B."dateTime" AS bid_dateTime, B.extra AS bid_extra,
+            ROW_NUMBER() OVER (PARTITION BY A.id ORDER BY B.price DESC, B."dateTime" ASC) AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B."dateTime" BETWEEN A."dateTime" AND A.expires)
+        WHERE rownum <= 1
+        """,
+        tables=("auction", "bid"),
+        updating=True,
+    ),
+    Query(
+        "q20",
+        """
+        SELECT auction, bidder, price, channel, url, B.dateTime AS bid_dateTime, B.extra AS bid_extra,
+               itemName, description, initialBid, reserve, A.dateTime AS auction_dateTime, expires, seller,
+               category, A.extra AS auction_extra
+        FROM bid AS B JOIN auction AS A ON B.auction = A.id WHERE A.category = 10
+        """,
+        """
+        SELECT auction, bidder, price, channel, url, B."dateTime" AS bid_dateTime, B.extra AS bid_extra,
+               "itemName", description, "initialBid", reserve, A."dateTime" AS auction_dateTime, expires, seller,
+               category, A.extra AS auction_extra
+        FROM bid AS B JOIN auction AS A ON B.auction = A.id WHERE A.category = 10
+        """,
+        tables=("auction", "bid"),
+    ),
+    Query(
+        "q23",
+        """
+        SELECT B.auction, B.bidder, B.price, B.channel, A.itemName, A.category, P.name, P.city, P.state
+        FROM bid B JOIN auction A ON B.auction = A.id JOIN person P ON A.seller = P.id
+        """,
+        """
+        SELECT B.auction, B.bidder, B.price, B.channel, A."itemName", A.category, P.name, P.city, P.state
+        FROM bid B JOIN auction A ON B.auction = A.id JOIN person P ON A.seller = P.id
+        """,
+        tables=("auction", "bid", "person"),
+    ),
+]
+
 GROUPED = "SELECT symbol, sum(price) AS total, count(*) AS n, min(price) AS low, max(price) AS high"
 TUMBLED = "count(*) AS n, sum(price) AS total, min(price) AS low, max(price) AS high"
 

@@ -43,6 +43,7 @@ from millrace.planner.dialect import nodes
 from millrace.planner.expressions import column, rewrite
 from millrace.planner.logical import Aggregate, AssignWindow, Filter, Project, Relation, Session, Union
 from millrace.planner.ranking import SortKey, TopN
+from millrace.planner.rules.to_timed_join import to_timed_join
 
 
 class Names(Protocol):
@@ -186,6 +187,7 @@ class QueryBinder:
         where = node.args.get("where")
         if where is not None:
             scope = apply_where(scope, where.this)
+            scope = scope.over(to_timed_join(scope.relation))
         clause = node.args.get("group")
         group_window = next(
             (

@@ -31,6 +31,7 @@ from millrace.planner.ranking import Ranking, TopN
 from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.read_through_projects import read_through_projects
+from millrace.planner.timed_joins import TimedJoin
 
 
 @dataclass(slots=True)
@@ -238,6 +239,6 @@ def uses_time(relation: Relation) -> bool:
             case Aggregate():
                 if node.window_end is not None:
                     return True
-            case TopN() | Ranking():
+            case TopN() | Ranking() | TimedJoin():
                 return True
     return False

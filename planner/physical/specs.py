@@ -7,6 +7,7 @@ import pyarrow as pa
 from millrace.errors import Bug, Invalid, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
+from millrace.operators.expressions.tree import Column
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
@@ -34,7 +35,9 @@ from millrace.planner.logical import (
     WindowedAggregate,
 )
 from millrace.planner.physical.joins import join_of, project_join
+from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.timed_joins import TimedJoin
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""
@@ -48,6 +51,8 @@ def spec_of(relation: Relation) -> Lowered:
             return (below.input,), Calc(
                 below.input.schema, below.predicate, relation.expressions, relation.names
             )
+        case Project(input=TimedJoin() as below) if all(isinstance(e, Column) for e in relation.expressions):
+            return below.inputs, timed_join_spec(below, relation)
         case Project(input=Join() as below):
             return project_join(relation, below)
         case Project():
@@ -93,6 +98,8 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case Union():
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
+        case TimedJoin():
+            return relation.inputs, timed_join_spec(relation)
         case Join():
             return join_of(relation)
         case Ranking():
