@@ -17,6 +17,7 @@ from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
 from millrace.planner.expressions import column, columns_of
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -25,10 +26,8 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
-    Over,
     Project,
     Relation,
-    RowBuffer,
     Rows,
     Session,
     Union,

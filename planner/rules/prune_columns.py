@@ -9,6 +9,7 @@ from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.planner.expressions import column, columns_of, remap
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -17,11 +18,9 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
-    Over,
     Project,
     Read,
     Relation,
-    RowBuffer,
     Rows,
     Scan,
     Union,

@@ -7,16 +7,15 @@ from dataclasses import replace
 from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Expression
 from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap, substitute
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.join_conditions import may_filter, narrowed
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
     Filter,
     Join,
-    Over,
     Project,
     Relation,
-    RowBuffer,
     Union,
     WindowedAggregate,
 )
@@ -76,7 +75,9 @@ def _into_join(node: Filter, join: Join) -> Relation:
         case "inner" | "cross":
             down = parts
         case "left" | "semi" | "anti":
-            down = [p for p in parts if max(columns_of([p])) < width and may_filter(join.left, columns_of([p]))]
+            down = [
+                p for p in parts if max(columns_of([p])) < width and may_filter(join.left, columns_of([p]))
+            ]
         case "right":
             down = [p for p in parts if min(columns_of([p])) >= width]
             down = [p for p in down if may_filter(join.right, {c - width for c in columns_of([p])})]

@@ -278,7 +278,7 @@ class Database:
             self._runtime.start()
 
     def _select(self, statement: SelectStatement, sql: str) -> Result:
-        planned, plan, position = self._plan_select(statement, sql)
+        planned, plan, position = self._plan_select(statement, sql, snapshot=True)
         for node in plan.nodes[len(self._runtime.plan.nodes) :]:
             if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
                 raise Invalid(
@@ -335,8 +335,10 @@ class Database:
         self._runtime.start()
         return subscription
 
-    def _plan_select(self, statement: Statement, sql: str) -> tuple[PlannedStatement, Plan, int]:
-        planned = self.planner.plan(statement, sql)
+    def _plan_select(
+        self, statement: Statement, sql: str, *, snapshot: bool = False
+    ) -> tuple[PlannedStatement, Plan, int]:
+        planned = self.planner.plan(statement, sql, snapshot=snapshot)
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
         return planned, plan, plan.outputs[-1].node
