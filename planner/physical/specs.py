@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from millrace.errors import Bug, Unsupported
+from millrace.errors import Bug, Invalid, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
@@ -14,8 +14,8 @@ from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import OperatorSpec
 from millrace.operators.temporal_filter import TemporalFilter
+from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
-from millrace.operators.window_top import WindowTop
 from millrace.planner.expressions import column, columns_of
 from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
@@ -101,7 +101,19 @@ def spec_of(relation: Relation) -> Lowered:
             return relation.inputs, timed_join_spec(relation)
         case Join():
             return join_of(relation)
-        case Ranking() | TopN():
+        case Ranking():
+            return (relation.input,), _top(
+                TopN(
+                    relation.input,
+                    relation.partition,
+                    relation.order,
+                    None,
+                    rank_name=relation.name,
+                    function=relation.function,
+                    position=relation.position,
+                )
+            )
+        case TopN():
             return (relation.input,), _top(relation)
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
@@ -195,38 +207,47 @@ def _over(node: Over) -> OperatorSpec:
     )
 
 
-def _top(node: Ranking | TopN) -> OperatorSpec:
-    end = closing_end(node)
-    if end is None:
-        raise Unsupported(
-            "ORDER BY with LIMIT and ranking by values are not executed yet outside of windows",
-            code="MR1940",
-            hint="PARTITION BY window_start, window_end over a windowed query, or take max or min per group",
-            position=node.position,
-        )
-    order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
+def _top(node: TopN) -> OperatorSpec:
     schema = node.input.schema
-    if isinstance(node, Ranking):
-        return WindowTop(
-            schema, node.partition, end, order, None, 0, node.function, node.name, node.time_unit
+    for key in node.order:
+        kind = schema.field(key.column).type
+        if not sortable(kind):
+            raise Invalid(
+                f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
+                code="MR1342",
+                hint="order by a number, a text or a time",
+                position=node.position,
+            )
+    order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
+    end = closing_end(node.input, node.partition)
+    if end is not None:
+        return WindowTopRows(
+            schema,
+            node.partition,
+            end,
+            order,
+            node.limit,
+            node.offset,
+            node.function,
+            node.rank_name,
+            node.time_unit,
         )
-    return WindowTop(
+    return TopRows(
         schema,
         node.partition,
-        end,
         order,
         node.limit,
         node.offset,
         node.function,
         node.rank_name,
-        node.time_unit,
+        _retracting(node.input, "ranked"),
     )
 
 
-def _retracting(below: Relation) -> bool:
+def _retracting(below: Relation, what: str = "aggregated") -> bool:
     if below.changelog is Changelog.UPSERT:
         raise Unsupported(
-            "an upsert stream can not be aggregated yet",
+            f"an upsert stream can not be {what} yet",
             code="MR1934",
             hint="read a stream that says what it takes back",
         )
