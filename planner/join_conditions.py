@@ -41,13 +41,13 @@ def joined(
             continue
         if pair is not None:
             equal.append(pair)
-        elif read and max(read) < width and kind in ("inner", "cross", "right", "semi") and _may(left, read):
+        elif read and max(read) < width and kind in ("inner", "cross", "right", "semi") and may_filter(left, read):
             to_left.append(part)
         elif (
             read
             and min(read) >= width
             and kind in ("inner", "cross", "left", "semi", "anti")
-            and _may(right, {c - width for c in read})
+            and may_filter(right, {c - width for c in read})
         ):
             to_right.append(remap(part, {c: c - width for c in read}))
         else:
@@ -134,7 +134,7 @@ def _sides(part: Expression, width: int) -> tuple[Expression, Expression, bool] 
     return None
 
 
-def _may(side: Relation, read: set[int]) -> bool:
+def may_filter(side: Relation, read: set[int]) -> bool:
     """Whether rows of a side may be filtered by these columns before the join."""
     return side.changelog is not Changelog.UPSERT or read <= set(side.key or ())
 

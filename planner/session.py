@@ -17,6 +17,9 @@ one node with the columns all of them need; extending one by one shares equal su
 that already has the columns. A statement with neither changes, outputs nor command does nothing
 (CREATE … IF NOT EXISTS of what exists).
 
+ORDER BY and LIMIT of a bare SELECT are in its `PlannedOutput` and not in the plan: whoever shows the rows applies
+them. `LATE DATA TO t` and `bad_rows = t` bring a table `t` along, an output and a catalog entry of its own.
+
 In a `Plan`, `outputs` says which node carries which stream, table, sink or select. Only nodes that
 `Plan.reachable` finds from outputs somebody reads need to run: a stream that nobody reads may rest.
 A dropped entry is not taken out of a plan by the planner: `Change` says what was dropped, and the driver

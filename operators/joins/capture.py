@@ -73,4 +73,3 @@ def _deleted(side: Side, mark: int) -> pa.RecordBatch | None:
     if not known.any():
         return None
     return pa.RecordBatch.from_arrays([pa.array(numbers[known]), pa.array(nodes[known])], [ROW, VNODE])
-

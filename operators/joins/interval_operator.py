@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -247,9 +248,7 @@ class IntervalJoinOperator(Operator):
         rows = np.flatnonzero(~late)
         return batch.take(rows), ticks[rows]
 
-    def _without_nulls(
-        self, port: int, batch: Batch, columns: tuple[int, ...], out: list[Batch]
-    ) -> Batch:
+    def _without_nulls(self, port: int, batch: Batch, columns: tuple[int, ...], out: list[Batch]) -> Batch:
         """The rows that can match at all; others are sent alone at once where the kind sends such."""
         missing: Bools | None = None
         for column in columns:
@@ -288,7 +287,7 @@ def _chunks(counts: Int64Array) -> list[tuple[int, int]]:
         return [(0, len(counts))] if total else []
     cuts = np.searchsorted(ends, np.arange(CHUNK_PAIRS, total, CHUNK_PAIRS), side="left") + 1
     bounds = np.unique(np.concatenate([[0], cuts, [len(counts)]])).tolist()
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(bounds))
 
 
 def _scaled(marks: Int64Array, per_us: int) -> Int64Array:

@@ -120,7 +120,7 @@ class RegularJoin(OperatorSpec):
         return shown
 
     def _kept(self, port: int) -> str:
-        given, schema = ((self.right_input, self.right) if port else (self.left_input, self.left))
+        given, schema = (self.right_input, self.right) if port else (self.left_input, self.left)
         if given.changelog is Changelog.APPEND:
             present = port and not self.kind.pairs and self.condition is None
             return "the keys that are there" if present else "a list of rows a key"

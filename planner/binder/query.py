@@ -28,7 +28,15 @@ from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Scope
-from millrace.planner.binder.select_list import Item, Sort, group_key, sort_items, starred, title_of
+from millrace.planner.binder.select_list import (
+    Item,
+    Sort,
+    generated_names_apart,
+    group_key,
+    sort_items,
+    starred,
+    title_of,
+)
 from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
@@ -238,7 +246,7 @@ class QueryBinder:
                 continue
             value = binder.bind(inner)
             items.append(Item(title_of(expression, value, position), value, expression))
-        return items
+        return generated_names_apart(items)
 
     def _grouped(
         self,
@@ -399,8 +407,10 @@ def renamed(relation: Relation, columns: Sequence[str], node: object) -> Relatio
 
 
 def distinct_rows(relation: Relation) -> Relation:
-    """Each row once."""
-    return Aggregate(relation, tuple(range(len(relation.schema))), (), tuple(relation.schema.names), CHANGES)
+    """Each row once; rows that carry the end of their window are forgotten with it."""
+    every = tuple(range(len(relation.schema)))
+    closes = relation.bounds[1] if relation.event_time is not None else None
+    return Aggregate(relation, every, (), tuple(relation.schema.names), CHANGES, closes)
 
 
 def _project(relation: Relation, values: Sequence[Expression], names: Sequence[str]) -> Relation:

@@ -12,6 +12,7 @@ from millrace.errors import Invalid, MillraceError, Position, Unsupported
 from millrace.operators.connectors.registry import canonical_name, find
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.errors import invalid
+from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.inline import open_uri
 from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
 from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
@@ -347,7 +348,9 @@ class Binder:
             output = PlannedOutput(
                 "select",
                 OutputKind.SELECT,
-                optimize(bound.relation),
+                optimize(
+                    renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
+                ),
                 statement.position,
                 order=bound.order,
                 limit=bound.limit,
