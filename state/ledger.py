@@ -46,7 +46,9 @@ class Assignment:
     def __post_init__(self) -> None:
         at = 0
         for number, plan in enumerate(self.partitions):
-            assert plan.partition == number and plan.first == at <= plan.end, "vnodes with a gap or two owners"
+            assert plan.partition == number and plan.first == at <= plan.end, (
+                "vnodes with a gap or two owners"
+            )
             at = plan.end
         splits = [split for plan in self.partitions for split in plan.splits]
         assert len(set(splits)) == len(splits), "a split with two owners"
@@ -81,12 +83,13 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDecided:
-    """The commit point of a checkpoint. `oldest` is the oldest one still kept (savepoints apart)."""
+    """The commit point of a checkpoint. `oldest` is the oldest one still kept; with `label`, it is a savepoint."""
 
     number: CheckpointNumber
     manifest: str
     kind: CheckpointKind
     oldest: CheckpointNumber
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,8 @@ def fold(state: JobState, record: Record) -> JobState:
                 _broken(record, f"{state.latest.number} was decided before")
             decided = Decided(record.number, record.manifest, record.kind)
             kept = tuple(d for d in state.checkpoints if d.number >= record.oldest)
-            return replace(state, checkpoints=(*kept, decided))
+            labels = {} if record.label is None else {record.label: decided}
+            return replace(state, checkpoints=(*kept, decided), savepoints={**state.savepoints, **labels})
         case Rescale():
             _check_epoch(state, record, record.epoch)
             return replace(state, target=record.partitions)
@@ -251,16 +255,19 @@ class Ledger:
             self.next_seq += 1
         return self.state
 
-    def append(self, seq: int, record: Record) -> JobState:
+    def append(self, seq: int, record: Record, writer: str | None = None) -> JobState:
         """Append `record` as number `seq`, which must be the one after what was folded.
 
         Raises `Fenced` where another writer was there first, after reading what it wrote; `Unavailable`
-        where the store did not answer: then the same append may be tried again, and no other.
+        where the store did not answer: then the same append may be tried again, and no other. To append the
+        last record once more is to ask whether it is this writer's.
         """
+        data = encode_record(seq, record, writer or self.writer)
+        if seq == self.next_seq - 1 and self._store.get(_key(self.job, seq)) == data:
+            return self.state
         if seq != self.next_seq:
             raise self._lost(seq)
         folded = fold(self.state, record)
-        data = encode_record(seq, record, self.writer)
         if not self._store.create(_key(self.job, seq), data) and self._store.get(_key(self.job, seq)) != data:
             self.read()
             raise self._lost(seq)
@@ -301,7 +308,9 @@ def create_job(store: Store, created: JobCreated, writer: str) -> Ledger:
     except Fenced:
         pass
     raise Invalid(
-        f"a job named {created.job} exists in this store", code="MR1501", hint="choose another name, or resume it"
+        f"a job named {created.job} exists in this store",
+        code="MR1501",
+        hint="choose another name, or resume it",
     )
 
 
@@ -314,7 +323,9 @@ def decode_record(data: bytes, name: str, seq: int | None = None) -> tuple[str, 
     """Writer and record; raises `Corrupt` naming the object."""
     _, (found, writer, kind, fields) = unseal("ledger record", range(1, _VERSION + 1), data, name)
     if kind not in _DECODERS or (seq is not None and found != seq):
-        raise Corrupt(f"{name} holds record {found} of kind {kind}", code="MR5013", hint="restore a savepoint")
+        raise Corrupt(
+            f"{name} holds record {found} of kind {kind}", code="MR5013", hint="restore a savepoint"
+        )
     return writer, _DECODERS[kind](fields)
 
 
@@ -322,7 +333,16 @@ def encode_state(seq: int, state: JobState) -> bytes:
     """The state after record `seq` as checked bytes."""
     kept = [_plain(d) for d in state.checkpoints]
     content = [
-        *(seq, state.job, state.plan, state.vnodes, state.target, state.epoch, state.coordinator, state.owner),
+        *(
+            seq,
+            state.job,
+            state.plan,
+            state.vnodes,
+            state.target,
+            state.epoch,
+            state.coordinator,
+            state.owner,
+        ),
         dict(state.owners),
         None if state.assignment is None else _plain(state.assignment),
         kept,
@@ -372,7 +392,7 @@ _DECODERS: dict[str, Callable[[Any], Record]] = {
     "Takeover": lambda f: Takeover(*f),
     "Assigned": lambda f: Assigned(f[0], _assignment(f[1])),
     "CheckpointDecided": lambda f: CheckpointDecided(
-        CheckpointNumber.of(f[0]), f[1], CheckpointKind(f[2]), CheckpointNumber.of(f[3])
+        CheckpointNumber.of(f[0]), f[1], CheckpointKind(f[2]), CheckpointNumber.of(f[3]), f[4]
     ),
     "Rescale": lambda f: Rescale(*f),
     "Stop": lambda f: Stop(*f),

@@ -120,7 +120,9 @@ class ObjectStore:
         message = f"the store {self.url} did not {verb} {key}: {reason}"
         if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
             return Invalid(message, code="MR1411", hint="check the credentials and the rights of the store")
-        return Unavailable(message, code="MR3001", hint="check that the store can be reached; it is tried again")
+        return Unavailable(
+            message, code="MR3001", hint="check that the store can be reached; it is tried again"
+        )
 
 
 def open_store(url: str, options: Mapping[str, str] | None = None) -> ObjectStore:

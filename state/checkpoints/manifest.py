@@ -86,10 +86,16 @@ class OutboxRef:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one partition, under `epoch`, adds to a checkpoint: what its durable report says."""
+    """What one partition, under `epoch`, adds to a checkpoint: what its durable report says.
+
+    It owned vnodes `first` to `end` - 1. `outboxes` are all it sealed that it does not know to be decided: those of
+    checkpoints that were given up are among them.
+    """
 
     partition: int
     epoch: int
+    first: int
+    end: int
     tables: tuple[TableChain, ...] = ()
     sources: tuple[SourcePoint, ...] = ()
     outboxes: tuple[OutboxRef, ...] = ()
@@ -181,7 +187,7 @@ def _plain_contribution(c: Contribution) -> list[object]:
         ]
         for s in c.sources
     ]
-    return [c.partition, c.epoch, tables, sources, [_plain_outbox(o) for o in c.outboxes]]
+    return [c.partition, c.epoch, c.first, c.end, tables, sources, [_plain_outbox(o) for o in c.outboxes]]
 
 
 def _outbox(plain: Any) -> OutboxRef:
@@ -190,10 +196,12 @@ def _outbox(plain: Any) -> OutboxRef:
 
 
 def _contribution(plain: Any) -> Contribution:
-    partition, epoch, tables, sources, outboxes = plain
+    partition, epoch, first, end, tables, sources, outboxes = plain
     return Contribution(
         partition,
         epoch,
+        first,
+        end,
         tuple(
             TableChain(
                 node,
