@@ -483,6 +483,15 @@ class MovingFilter(Unary):
 
 
 @dataclass(frozen=True)
+class Normalized(Unary):
+    """The rows of an upsert stream as changes that say what they take back."""
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.RETRACT
+
+
+@dataclass(frozen=True)
 class Union(Relation):
     """All rows of several relations with equal column types; names are the first one's."""
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 from millrace.errors import Bug, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
+from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
@@ -24,6 +25,7 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
+    Normalized,
     Over,
     Project,
     Relation,
@@ -95,6 +97,9 @@ def spec_of(relation: Relation) -> Lowered:
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
         case Join():
             return join_of(relation)
+        case Normalized():
+            assert relation.key is not None
+            return (relation.input,), Normalize(relation.schema, relation.key)
         case Ranking() | TopN():
             return (relation.input,), _top(relation)
         case Rows():

@@ -17,6 +17,7 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
+    Normalized,
     Over,
     Project,
     Read,
@@ -58,6 +59,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _project(node, wanted, have)
         case Filter():
             return _filter(node, wanted, have)
+        case Normalized():
+            below, places = _prune(node.input, wanted | set(node.key or ()), have)
+            return replace(node, input=below), places
         case MovingFilter():
             needed = wanted | {node.time} | set(node.key or ())
             below, places = _prune(node.input, needed, have)
