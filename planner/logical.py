@@ -20,6 +20,14 @@ from millrace.operators.side import DEAD_LETTER_SCHEMA
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.operators.temporal_filter import Clock, TimeBound
+from millrace.planner.output_schema import (
+    bound_type,
+    emitted_mode,
+    grouped_schema,
+    place_of,
+    places_of,
+    schema_with_calls,
+)
 
 Positions = tuple[int, ...]
 
@@ -102,7 +110,7 @@ class Scan(Relation):
     @property
     def event_time(self) -> int | None:
         time = self.input.event_time
-        return _place(self.columns, None if time is None else time.column)
+        return place_of(self.columns, None if time is None else time.column)
 
     @property
     def time_unit(self) -> str:
@@ -114,7 +122,7 @@ class Scan(Relation):
 
     @property
     def key(self) -> Positions | None:
-        return _places(self.columns, self.primary_key)
+        return places_of(self.columns, self.primary_key)
 
     @property
     def bounded(self) -> bool:
@@ -377,11 +385,11 @@ class Aggregate(Unary):
     @property
     def bounds(self) -> tuple[int | None, int | None]:
         start, end = self.input.bounds
-        return (_place(self.keys, start), _place(self.keys, end))
+        return (place_of(self.keys, start), place_of(self.keys, end))
 
     @property
     def window_last(self) -> int | None:
-        return _place(self.keys, self.input.window_last)
+        return place_of(self.keys, self.input.window_last)
 
 
 @dataclass(frozen=True)
@@ -449,7 +457,7 @@ class Over(Unary):
 
     @cached_property
     def schema(self) -> pa.Schema:
-        return _with_calls(self.input.schema, self.calls, self.names)
+        return schema_with_calls(self.input.schema, self.calls, self.names)
 
 
 @dataclass(frozen=True)
@@ -465,7 +473,7 @@ class RowBuffer(Unary):
 
     @cached_property
     def schema(self) -> pa.Schema:
-        return _with_calls(self.input.schema, self.calls, self.names)
+        return schema_with_calls(self.input.schema, self.calls, self.names)
 
 
 @dataclass(frozen=True)
@@ -585,43 +593,3 @@ class Join(Relation):
         left, right = inputs
         same = left is self.left and right is self.right
         return self if same else replace(self, left=left, right=right)
-
-
-def _with_calls(below: pa.Schema, calls: tuple[AggregateCall, ...], names: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([*below, *(pa.field(n, c.type) for n, c in zip(names, calls, strict=True))])
-
-
-def emitted_mode(emission: Emission, allowed_lateness: int) -> Changelog:
-    """The changelog mode of what an aggregate sends."""
-    if emission.appends and not allowed_lateness:
-        return Changelog.APPEND
-    return Changelog.UPSERT if emission.upsert else Changelog.RETRACT
-
-
-def bound_type(schema: pa.Schema, time: int | None) -> pa.DataType:
-    """The type of window bounds: the time column's, timestamp[ms, UTC] for processing time."""
-    return pa.timestamp("ms", "UTC") if time is None else schema.field(time).type
-
-
-def grouped_schema(
-    below: pa.Schema,
-    keys: Positions,
-    bounds: tuple[pa.DataType, ...],
-    calls: tuple[AggregateCall, ...],
-    names: tuple[str, ...],
-) -> pa.Schema:
-    """Columns of an aggregate's output: keys, window bounds, calls."""
-    types = [*bounds, *(call.type for call in calls)]
-    fields = [below.field(k).with_name(n) for k, n in zip(keys, names, strict=False)]
-    fields += [pa.field(n, t) for n, t in zip(names[len(keys) :], types, strict=True)]
-    return pa.schema(fields)
-
-
-def _place(columns: Positions, column: int | None) -> int | None:
-    return columns.index(column) if column is not None and column in columns else None
-
-
-def _places(columns: Positions, wanted: Positions | None) -> Positions | None:
-    if wanted is None or any(c not in columns for c in wanted):
-        return None
-    return tuple(columns.index(c) for c in wanted)

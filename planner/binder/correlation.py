@@ -52,7 +52,7 @@ def is_correlated(relation: Relation) -> bool:
 
 
 def decorrelate(relation: Relation, node: object) -> Plain:
-    """The relation without outer columns. Raises Unsupported MR1923 where that can not be kept incrementally."""
+    """The relation without outer columns. Raises Unsupported MR1903 where that can not be kept incrementally."""
     if isinstance(relation, Read) or not is_correlated(relation):
         return Plain(relation)
     match relation:
@@ -108,9 +108,7 @@ def _aggregate(relation: Aggregate, node: object) -> Plain:
     places = {k: at for at, k in enumerate(relation.keys)}
     places |= {k: old + calls + at for at, k in enumerate(added)}
     order = [*range(old), *range(old + len(added), old + len(added) + calls), *range(old, old + len(added))]
-    shown = Project(
-        grouped, tuple(column(grouped.schema, i) for i in order), tuple(names[i] for i in order)
-    )
+    shown = Project(grouped, tuple(column(grouped.schema, i) for i in order), tuple(names[i] for i in order))
     return Plain(shown, _moved(below.conditions, places))
 
 
@@ -124,7 +122,9 @@ def _keys(below: Plain, node: object) -> tuple[Relation, list[int]]:
             if isinstance(e, Column) and e.index < OUTER
         ]
         if len(inner) != 1:
-            raise _refused(node, "below an aggregate or LIMIT it compares with the outer row by more than column = value")
+            raise _refused(
+                node, "below an aggregate or LIMIT it compares with the outer row by more than column = value"
+            )
         keys.append(inner[0].index)
     return below.relation, keys
 
@@ -190,7 +190,7 @@ def or_empty(found: Expression, value: Expression, empty: Expression | None) -> 
 def _refused(node: object, why: str) -> Exception:
     return unsupported(
         node,
-        "MR1923",
+        "MR1903",
         f"this correlated query can not be kept up to date: {why}",
         "write it as a join with an aggregate by the columns it is correlated by",
     )

@@ -268,7 +268,9 @@ class ScalarBinder:
     def _in(self, node: exp.In) -> Expression:
         if node.args.get("query") is not None:
             if self.subqueries is None:
-                raise unsupported(node, "MR1921", f"IN (SELECT …) can not stand in {self._place}", "use a join")
+                raise unsupported(
+                    node, "MR1921", f"IN (SELECT …) can not stand in {self._place}", "use a join"
+                )
             return self.subqueries.test(node, self.bind(node.this))
         if node.args.get("unnest") is not None:
             return self.call(

@@ -78,7 +78,7 @@ def apply_membership(scope: Scope, node: exp.Expr, bind: BindQuery) -> Scope:
     if len(values) != len(relation.schema):
         raise invalid(
             test,
-            "MR1116",
+            "MR1138",
             f"IN compares {len(values)} values with a query of {len(relation.schema)} columns",
             "select as many columns as stand before IN",
         )
@@ -104,7 +104,7 @@ def _without_doubt(outer: Relation, value: Expression, plain: Plain, position: P
     schema = plain.relation.schema
     needed = sorted({c for c in columns_of(plain.conditions) if c < OUTER})
     is_null = Call("is null", (column(schema, 0),), pa.bool_())
-    kept = (is_null, *(column(schema, c) for c in needed))
+    kept: tuple[Expression, ...] = (is_null, *(column(schema, c) for c in needed))
     names = ("_null", *(f"_c{c}" for c in needed))
     reduced = Project(plain.relation, kept, names)
     distinct = Aggregate(reduced, tuple(range(len(kept))), (), names, CHANGES)
@@ -148,7 +148,7 @@ def _check_grouped(relation: Relation, node: object) -> None:
     if is_correlated(relation) and has_one_row(relation):
         raise unsupported(
             node,
-            "MR1923",
+            "MR1903",
             "a correlated aggregate can not stand in IN or EXISTS",
             "compare with it as a value: x = (SELECT max(y) …)",
         )
@@ -167,7 +167,10 @@ class Subqueries:
         relation = self.bind(node, self.scope)
         if len(relation.schema) != 1:
             raise invalid(
-                node, "MR1117", f"a query that stands for a value has {len(relation.schema)} columns", "select one"
+                node,
+                "MR1139",
+                f"a query that stands for a value has {len(relation.schema)} columns",
+                "select one",
             )
         if not has_one_row(relation):
             raise unsupported(
@@ -185,7 +188,9 @@ class Subqueries:
         relation = self.bind(query, self.scope)
         _check_grouped(relation, node)
         if value is not None and len(relation.schema) != 1:
-            raise invalid(node, "MR1116", f"IN compares 1 value with a query of {len(relation.schema)} columns")
+            raise invalid(
+                node, "MR1138", f"IN compares 1 value with a query of {len(relation.schema)} columns"
+            )
         self.pending.append((relation, node, TRUE if value is None else value))
         return Column(-FIRST_SUBQUERY - len(self.pending) + 1, sql.BOOLEAN, "_subquery")
 
@@ -211,7 +216,7 @@ class Subqueries:
         empty = value_without_rows(inner, 0)
         if is_correlated(inner) and empty is None and _has_aggregate(inner):
             raise unsupported(
-                node, "MR1923", "HAVING can not stand in a correlated value", "put the condition into CASE"
+                node, "MR1903", "HAVING can not stand in a correlated value", "put the condition into CASE"
             )
         below = plain.relation
         marked = Project(
@@ -251,7 +256,10 @@ class Subqueries:
             places = {c: at for at, c in enumerate(needed)}
             own = [
                 self._condition(
-                    rewrite(part, lambda e: _inner(e, places) if isinstance(e, Column) else None), width, resolve, node
+                    rewrite(part, lambda e: _inner(e, places) if isinstance(e, Column) else None),
+                    width,
+                    resolve,
+                    node,
                 )
                 for part in plain.conditions
             ]
@@ -273,7 +281,9 @@ class Subqueries:
         yes = Call("is not null", (found,), sql.BOOLEAN)
         empty = Call("is null", (some,), sql.BOOLEAN)
         unsure = Call(
-            "or", (Call("is null", (value,), sql.BOOLEAN), Call("is not null", (doubt,), sql.BOOLEAN)), sql.BOOLEAN
+            "or",
+            (Call("is null", (value,), sql.BOOLEAN), Call("is not null", (doubt,), sql.BOOLEAN)),
+            sql.BOOLEAN,
         )
         chosen = Case(
             (yes, empty, unsure),
@@ -319,4 +329,3 @@ def _has_aggregate(relation: Relation) -> bool:
     while isinstance(relation, Project | Filter):
         relation = relation.input
     return isinstance(relation, Aggregate)
-

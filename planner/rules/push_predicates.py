@@ -73,7 +73,9 @@ def _into_join(node: Filter, join: Join) -> Relation:
         case "inner" | "cross":
             down = parts
         case "left" | "semi" | "anti":
-            down = [p for p in parts if max(columns_of([p])) < width and may_filter(join.left, columns_of([p]))]
+            down = [
+                p for p in parts if max(columns_of([p])) < width and may_filter(join.left, columns_of([p]))
+            ]
         case "right":
             down = [p for p in parts if min(columns_of([p])) >= width]
             down = [p for p in down if may_filter(join.right, {c - width for c in columns_of([p])})]
