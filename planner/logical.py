@@ -15,19 +15,10 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
-from millrace.operators.over.frames import BufferEmission, Frame
 from millrace.operators.side import DEAD_LETTER_SCHEMA
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.operators.temporal_filter import Clock, TimeBound
-from millrace.planner.output_schema import (
-    bound_type,
-    emitted_mode,
-    grouped_schema,
-    place_of,
-    places_of,
-    schema_with_calls,
-)
 
 Positions = tuple[int, ...]
 
@@ -110,7 +101,7 @@ class Scan(Relation):
     @property
     def event_time(self) -> int | None:
         time = self.input.event_time
-        return place_of(self.columns, None if time is None else time.column)
+        return _place(self.columns, None if time is None else time.column)
 
     @property
     def time_unit(self) -> str:
@@ -122,7 +113,7 @@ class Scan(Relation):
 
     @property
     def key(self) -> Positions | None:
-        return places_of(self.columns, self.primary_key)
+        return _places(self.columns, self.primary_key)
 
     @property
     def bounded(self) -> bool:
@@ -186,6 +177,21 @@ class Read(Unary):
 
     name: str
     table: bool = False
+    snapshot: bool = False
+    """What a table holds now is read, once: insertions only."""
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND if self.snapshot else self.input.changelog
+
+
+def as_snapshot(relation: Relation) -> Relation:
+    """The relation with every table in it read as it is now."""
+    if isinstance(relation, Read):
+        return replace(relation, snapshot=True) if relation.table else relation
+    if not relation.inputs:
+        return relation
+    return relation.with_inputs(*(as_snapshot(item) for item in relation.inputs))
 
 
 @dataclass(frozen=True)
@@ -385,11 +391,11 @@ class Aggregate(Unary):
     @property
     def bounds(self) -> tuple[int | None, int | None]:
         start, end = self.input.bounds
-        return (place_of(self.keys, start), place_of(self.keys, end))
+        return (_place(self.keys, start), _place(self.keys, end))
 
     @property
     def window_last(self) -> int | None:
-        return place_of(self.keys, self.input.window_last)
+        return _place(self.keys, self.input.window_last)
 
 
 @dataclass(frozen=True)
@@ -446,37 +452,6 @@ class WindowedAggregate(Unary):
 
 
 @dataclass(frozen=True)
-class Over(Unary):
-    """The input's columns, then calls over a frame around each row; `order` None: in order of arrival."""
-
-    partition: Positions
-    order: int | None
-    frame: Frame
-    calls: tuple[AggregateCall, ...]
-    names: tuple[str, ...]
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return schema_with_calls(self.input.schema, self.calls, self.names)
-
-
-@dataclass(frozen=True)
-class RowBuffer(Unary):
-    """The input's columns, then calls over the last `rows` rows of each partition, in order of arrival."""
-
-    partition: Positions
-    rows: int
-    calls: tuple[AggregateCall, ...]
-    names: tuple[str, ...]
-    emission: BufferEmission = BufferEmission.EVERY_RECORD
-    expire_after: int | None = None
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return schema_with_calls(self.input.schema, self.calls, self.names)
-
-
-@dataclass(frozen=True)
 class MovingFilter(Unary):
     """Rows whose `time` is between bounds that move with now(); they are taken back as time passes."""
 
@@ -488,15 +463,6 @@ class MovingFilter(Unary):
     @property
     def changelog(self) -> Changelog:
         return self.input.changelog if self.lower is None else Changelog.RETRACT
-
-
-@dataclass(frozen=True)
-class Normalized(Unary):
-    """The rows of an upsert stream as changes that say what they take back."""
-
-    @property
-    def changelog(self) -> Changelog:
-        return Changelog.RETRACT
 
 
 @dataclass(frozen=True)
@@ -593,3 +559,39 @@ class Join(Relation):
         left, right = inputs
         same = left is self.left and right is self.right
         return self if same else replace(self, left=left, right=right)
+
+
+def emitted_mode(emission: Emission, allowed_lateness: int) -> Changelog:
+    """The changelog mode of what an aggregate sends."""
+    if emission.appends and not allowed_lateness:
+        return Changelog.APPEND
+    return Changelog.UPSERT if emission.upsert else Changelog.RETRACT
+
+
+def bound_type(schema: pa.Schema, time: int | None) -> pa.DataType:
+    """The type of window bounds: the time column's, timestamp[ms, UTC] for processing time."""
+    return pa.timestamp("ms", "UTC") if time is None else schema.field(time).type
+
+
+def grouped_schema(
+    below: pa.Schema,
+    keys: Positions,
+    bounds: tuple[pa.DataType, ...],
+    calls: tuple[AggregateCall, ...],
+    names: tuple[str, ...],
+) -> pa.Schema:
+    """Columns of an aggregate's output: keys, window bounds, calls."""
+    types = [*bounds, *(call.type for call in calls)]
+    fields = [below.field(k).with_name(n) for k, n in zip(keys, names, strict=False)]
+    fields += [pa.field(n, t) for n, t in zip(names[len(keys) :], types, strict=True)]
+    return pa.schema(fields)
+
+
+def _place(columns: Positions, column: int | None) -> int | None:
+    return columns.index(column) if column is not None and column in columns else None
+
+
+def _places(columns: Positions, wanted: Positions | None) -> Positions | None:
+    if wanted is None or any(c not in columns for c in wanted):
+        return None
+    return tuple(columns.index(c) for c in wanted)

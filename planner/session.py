@@ -60,13 +60,16 @@ class Planner:
             raise script.errors[0]
         return script.statements
 
-    def plan(self, statement: Statement, text: str | None = None) -> PlannedStatement:
+    def plan(
+        self, statement: Statement, text: str | None = None, *, snapshot: bool = False
+    ) -> PlannedStatement:
         """Bind one statement. The catalog changes when all went well.
 
+        With `snapshot` tables are read as they are now, as insertions only: for a query that is answered once.
         `text` is the script that the statement's positions refer to, for the excerpt in errors.
         """
         try:
-            return Binder(self.catalog).bind(statement)
+            return Binder(self.catalog, snapshot).bind(statement)
         except MillraceError as error:
             if error.source_text is None and error.position is not None:
                 error.source_text = statement.text if text is None else text

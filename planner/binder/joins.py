@@ -7,17 +7,19 @@ from sqlglot import exp
 from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.planner.binder.errors import invalid, unsupported
+from millrace.planner.binder.joins_on_time import within_bounds
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.dialect.nodes import position_of
 from millrace.planner.expressions import column, conjuncts
 from millrace.planner.join_conditions import joined
 from millrace.planner.logical import Join
+from millrace.planner.rules.to_timed_join import to_timed_join
 
 
 def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     """Both sides joined. What no operator executes yet is refused when the plan is made."""
-    for part, name in (("method", "ASOF JOIN"), ("asof", "MATCH_CONDITION"), ("within", "WITHIN")):
+    for part, name in (("method", "ASOF JOIN"), ("asof", "MATCH_CONDITION")):
         if node.args.get(part):
             raise unsupported(node, "MR1943", f"{name} is not executed yet")
     width = len(left.relation.schema)
@@ -40,11 +42,13 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
         raise invalid(
             node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant"
         )
+    if node.args.get("within"):
+        conditions += within_bounds(left, right, both, node)
     for condition in conditions:
         if not is_deterministic(condition):
             raise invalid(node, "MR1137", "the condition of a join must give the same for the same rows")
     relation = joined(left.relation, right.relation, kind, conditions, position_of(node))
-    return Scope(relation, left.members if kind in ("semi", "anti") else both.members)
+    return Scope(to_timed_join(relation), left.members if kind in ("semi", "anti") else both.members)
 
 
 def _using(

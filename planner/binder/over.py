@@ -13,7 +13,8 @@ from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.grouping import place_calls
 from millrace.planner.binder.windows import CLOCK_FUNCTIONS, is_processing_time
 from millrace.planner.dialect.nodes import position_of
-from millrace.planner.logical import Over, Relation, RowBuffer
+from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.logical import Relation
 from millrace.planner.ranking import Ranking, SortKey
 
 RANKS = frozenset({"row_number", "rank", "dense_rank"})

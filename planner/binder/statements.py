@@ -21,7 +21,7 @@ from millrace.planner.binder.sources import bind_source, inline_source, options_
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External, suggest
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read, Relation
+from millrace.planner.logical import Read, Relation, as_snapshot
 from millrace.planner.plan import OutputKind
 from millrace.planner.ranking import SortKey
 from millrace.planner.rules.order import optimize
@@ -121,6 +121,7 @@ class Reader:
     """The names that one statement's query reads: the catalog, and sources declared by the query itself."""
 
     catalog: Catalog
+    snapshot: bool = False
     own: dict[str, Relation] = field(default_factory=dict)
     read: list[str] = field(default_factory=list)
 
@@ -139,7 +140,7 @@ class Reader:
             )
         if entry.name not in self.read:
             self.read.append(entry.name)
-        return entry.relation
+        return as_snapshot(entry.relation) if self.snapshot else entry.relation
 
     def inline(self, node: nodes.InlineSource) -> Relation:
         """See `Names.inline`."""
@@ -165,14 +166,18 @@ class Reader:
 
 @dataclass(slots=True)
 class Binder:
-    """Binds one statement at a time against a catalog, which changes only when the statement is sound."""
+    """Binds one statement at a time against a catalog, which changes only when the statement is sound.
+
+    With `snapshot` queries read tables as they are now, and not what happens to them.
+    """
 
     catalog: Catalog
+    snapshot: bool = False
 
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
         trial = self.catalog.copy()
-        planned = self._with_late_tables(Binder(trial)._bind(statement), trial)
+        planned = self._with_late_tables(Binder(trial, self.snapshot)._bind(statement), trial)
         self.catalog.take(trial)
         return planned
 
@@ -386,7 +391,7 @@ class Binder:
     def _query(
         self, query: Query, connectors: Sequence[NamedConnector], *, ordered: bool
     ) -> tuple[Reader, NamedConnector | None, BoundQuery]:
-        reader = Reader(self.catalog)
+        reader = Reader(self.catalog, self.snapshot)
         sink = reader.declare(connectors)
         binder = QueryBinder(reader)
         if ordered:

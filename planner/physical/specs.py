@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from millrace.errors import Bug, Unsupported
+from millrace.errors import Bug, Invalid, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
+from millrace.operators.expressions.tree import Column
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
@@ -14,9 +15,10 @@ from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import OperatorSpec
 from millrace.operators.temporal_filter import TemporalFilter
+from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
-from millrace.operators.window_top import WindowTop
 from millrace.planner.expressions import column
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -25,18 +27,18 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
-    Normalized,
-    Over,
     Project,
     Relation,
-    RowBuffer,
     Rows,
     Session,
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.physical.joins import join_of, project_join
+from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.timed_joins import TimedJoin
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""
@@ -49,6 +51,8 @@ def spec_of(relation: Relation) -> Lowered:
             return (below.input,), Calc(
                 below.input.schema, below.predicate, relation.expressions, relation.names
             )
+        case Project(input=TimedJoin() as below) if all(isinstance(e, Column) for e in relation.expressions):
+            return below.inputs, timed_join_spec(below, relation)
         case Project(input=Join() as below):
             return project_join(relation, below)
         case Project():
@@ -94,12 +98,26 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case Union():
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
+        case TimedJoin():
+            return relation.inputs, timed_join_spec(relation)
         case Join():
             return join_of(relation)
         case Normalized():
             assert relation.key is not None
             return (relation.input,), Normalize(relation.schema, relation.key)
-        case Ranking() | TopN():
+        case Ranking():
+            return (relation.input,), _top(
+                TopN(
+                    relation.input,
+                    relation.partition,
+                    relation.order,
+                    None,
+                    rank_name=relation.name,
+                    function=relation.function,
+                    position=relation.position,
+                )
+            )
+        case TopN():
             return (relation.input,), _top(relation)
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
@@ -172,31 +190,40 @@ def _over(node: Over) -> OperatorSpec:
     )
 
 
-def _top(node: Ranking | TopN) -> OperatorSpec:
-    end = closing_end(node)
-    if end is None:
-        raise Unsupported(
-            "ORDER BY with LIMIT and ranking by values are not executed yet outside of windows",
-            code="MR1940",
-            hint="PARTITION BY window_start, window_end over a windowed query, or take max or min per group",
-            position=node.position,
-        )
-    order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
+def _top(node: TopN) -> OperatorSpec:
     schema = node.input.schema
-    if isinstance(node, Ranking):
-        return WindowTop(
-            schema, node.partition, end, order, None, 0, node.function, node.name, node.time_unit
+    for key in node.order:
+        kind = schema.field(key.column).type
+        if not sortable(kind):
+            raise Invalid(
+                f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
+                code="MR1342",
+                hint="order by a number, a text or a time",
+                position=node.position,
+            )
+    order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
+    end = closing_end(node.input, node.partition)
+    if end is not None:
+        return WindowTopRows(
+            schema,
+            node.partition,
+            end,
+            order,
+            node.limit,
+            node.offset,
+            node.function,
+            node.rank_name,
+            node.time_unit,
         )
-    return WindowTop(
+    return TopRows(
         schema,
         node.partition,
-        end,
         order,
         node.limit,
         node.offset,
         node.function,
         node.rank_name,
-        node.time_unit,
+        _retracting(node.input),
     )
 
 

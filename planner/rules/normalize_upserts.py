@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from millrace.operators.sink import Changelog
 from millrace.planner.expressions import columns_of
-from millrace.planner.logical import Filter, Join, Normalized, Project, Read, Relation
+from millrace.planner.logical import Filter, Join, Project, Read, Relation
+from millrace.planner.normalized import Normalized
 from millrace.planner.rules.traversal import bottom_up
 
 

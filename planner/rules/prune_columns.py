@@ -9,6 +9,7 @@ from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.planner.expressions import column, columns_of, remap
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -17,18 +18,17 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
-    Normalized,
-    Over,
     Project,
     Read,
     Relation,
-    RowBuffer,
     Rows,
     Scan,
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
+from millrace.planner.timed_joins import TimedJoin
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
 """Columns that a source has anyway, because of other queries."""
@@ -80,6 +80,8 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _union(node, wanted, have)
         case Join():
             return _join(node, wanted, have)
+        case TimedJoin():
+            return _timed_join(node, wanted, have)
         case LateInput():
             below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             assert isinstance(below, WindowedAggregate)
@@ -284,6 +286,27 @@ def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
         right=right,
         equal=tuple((at_left[a], at_right[b]) for a, b in node.equal),
         null_equal=tuple((at_left[a], at_right[b]) for a, b in node.null_equal),
+        condition=None if node.condition is None else remap(node.condition, places),
+    )
+    return moved, places
+
+
+def _timed_join(node: TimedJoin, wanted: set[int], have: Kept) -> Pruned:
+    width = len(node.left.schema)
+    needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
+    at_form = node.form.columns
+    in_left = {i for i in needed if i < width} | {a for a, _ in node.equal} | at_form[0]
+    in_right = {i - width for i in needed if i >= width} | {b for _, b in node.equal} | at_form[1]
+    left, at_left = _prune(node.left, in_left, have)
+    right, at_right = _prune(node.right, in_right, have)
+    after = len(left.schema)
+    places = {**at_left, **{width + i: after + at for i, at in at_right.items()}}
+    moved = replace(
+        node,
+        left=left,
+        right=right,
+        equal=tuple((at_left[a], at_right[b]) for a, b in node.equal),
+        form=node.form.moved(at_left, at_right),
         condition=None if node.condition is None else remap(node.condition, places),
     )
     return moved, places

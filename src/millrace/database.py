@@ -21,6 +21,7 @@ from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
+from millrace.planner.catalog import ChangeKind
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
@@ -260,6 +261,11 @@ class Database:
                 code="MR1930",
                 position=statement.position,
             )
+        gone = [c.entry.name for c in planned.changes if c.kind in (ChangeKind.DROPPED, ChangeKind.REPLACED)]
+        if gone:
+            self._run(pending)
+            for name in gone:
+                self._runtime.drop(name)
         pending.append(planned)
         return _done(
             "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
@@ -278,7 +284,7 @@ class Database:
             self._runtime.start()
 
     def _select(self, statement: SelectStatement, sql: str) -> Result:
-        planned, plan, position = self._plan_select(statement, sql)
+        planned, plan, position = self._plan_select(statement, sql, snapshot=True)
         for node in plan.nodes[len(self._runtime.plan.nodes) :]:
             if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
                 raise Invalid(
@@ -335,8 +341,10 @@ class Database:
         self._runtime.start()
         return subscription
 
-    def _plan_select(self, statement: Statement, sql: str) -> tuple[PlannedStatement, Plan, int]:
-        planned = self.planner.plan(statement, sql)
+    def _plan_select(
+        self, statement: Statement, sql: str, *, snapshot: bool = False
+    ) -> tuple[PlannedStatement, Plan, int]:
+        planned = self.planner.plan(statement, sql, snapshot=snapshot)
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
         return planned, plan, plan.outputs[-1].node

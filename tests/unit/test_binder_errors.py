@@ -38,6 +38,7 @@ CASES = [
     (("SELECT lag(price) OVER (ORDER BY dateTime) FROM (SELECT max(price) AS price, max(dateTime) AS dateTime "
      "FROM bid GROUP BY auction)"), "MR1941", None, None),
     ("SELECT sum(price) OVER () FROM bid", "MR1341", None, "CURRENT ROW"),
+    ("SELECT auction FROM bid EXCEPT SELECT id FROM plain", "MR1924", None, None),
     ("SELECT * FROM (SELECT * FROM bid ORDER BY price LIMIT 3)", "MR1940", None, None),
     ("SELECT price > (SELECT id FROM plain) FROM bid", "MR1922", None, None),
     ("SELECT * FROM v WHERE now() > '2020-01-01'", "MR1925", None, "now() - INTERVAL"),
@@ -89,7 +90,7 @@ def test_validate_finds_every_error_once_and_blames_no_reader_of_what_failed() -
         + "SELECT * FROM s;\n"
         + "SELECT lower(price, 1) FROM bid;\n"
         + "SELEC 1;\n"
-        + "SELECT b.price FROM bid b WHERE price = (SELECT id FROM plain);\n"
+        + "SELECT auction FROM bid EXCEPT SELECT id FROM plain;\n"
     )
     planner = Planner()
     errors = planner.validate(text)

@@ -220,3 +220,17 @@ def test_order_and_limit_of_a_select_are_left_to_whoever_shows_it() -> None:
     (output,) = planner.plan(select).outputs
     assert [(k.column, k.descending) for k in output.order] == [(1, True), (0, False)]
     assert (output.limit, output.offset) == (3, 1)
+
+
+def test_a_query_that_is_answered_once_reads_tables_as_they_are() -> None:
+    planner = Planner()
+    plan, _ = planner.compile(
+        "CREATE TABLE t (id INT, v INT, PRIMARY KEY (id)); CREATE VIEW w AS SELECT v FROM t;"
+    )
+    (select,) = planner.parse("SELECT count(*) FROM w WHERE v > 3")
+    extended = planner.extend(plan, planner.plan(select, snapshot=True))
+    (group,) = [n.spec for n in extended.nodes if isinstance(n.spec, GroupAggregate)]
+    assert not group.retracting_input
+    running = planner.extend(plan, planner.plan(select))
+    (group,) = [n.spec for n in running.nodes if isinstance(n.spec, GroupAggregate)]
+    assert group.retracting_input

@@ -1,0 +1,219 @@
+"""Top-N in general: touched partitions are ranked anew, and the difference to what was sent goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from millrace.errors import Bug
+from millrace.operators.batch import Batch, Int64Array
+from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
+from millrace.operators.top.ordering import codes_of, ranked
+from millrace.operators.top.specs import TopRows
+from millrace.operators.top.stored_rows import StoredRows, restored_rows
+from millrace.state.columns import SlotColumn
+from millrace.state.key_index import KeyIndex
+from millrace.state.multimap import Multimap
+
+_NO_END = np.int64(2**62)
+Entries = npt.NDArray[np.int32]
+
+
+class UpdatingTop(Operator):
+    """Owns the rows that may be among the first of their partition: all of them where rows are taken back.
+
+    A row is an entry of its partition's list, which is in order of arrival. By entry: the number of the row,
+    how often it is there, and the place and number of copies of it that were sent.
+    """
+
+    def __init__(self, spec: TopRows, context: Context) -> None:
+        self._spec = spec
+        self._context = context
+        self._schema = spec.output_schema
+        self._sorted = list(dict.fromkeys(column for column, _, _ in spec.order))
+        self._order = tuple((self._sorted.index(c), d, f) for c, d, f in spec.order)
+        self._last = _NO_END if spec.limit is None else np.int64(spec.offset + spec.limit)
+        self._index = KeyIndex([spec.input.field(i).type for i in spec.partition])
+        self._lists = Multimap()
+        self._rows = StoredRows(spec.input, spec.partition, context.vnodes)
+        self._numbers = SlotColumn(np.int64, fill=-1)
+        self._counts = SlotColumn(np.int64)
+        self._places = SlotColumn(np.int64)
+        self._shown = SlotColumn(np.int64)
+        self._same: KeyIndex | None = KeyIndex(spec.input.types) if spec.retracting_input else None
+        self._entry_of = SlotColumn(np.int32, fill=-1)
+        self._same_of = SlotColumn(np.int32, fill=-1)
+        self.metrics = OperatorMetrics()
+
+    def process(self, port: int, batch: Batch) -> list[Batch]:
+        self.metrics.rows_in += batch.num_rows
+        out = self._update(self._take(batch.data, batch.weights))
+        self.metrics.rows_out += sum(part.num_rows for part in out)
+        self.metrics.extra["state_rows"] = len(self._rows)
+        return out
+
+    def capture(self, *, changes: bool) -> Capture:
+        numbers, complete = self._rows.to_capture(changes=changes)
+        counts = None
+        if self._same is not None:
+            same = self._same.lookup(self._rows.columns(numbers), len(numbers))
+            counts = self._counts.values[self._entry_of.values[same]]
+        return {"rows": self._rows.captured(numbers, counts, complete=complete)}
+
+    def restore(self, tables: Mapping[str, pa.RecordBatch]) -> None:
+        rows = tables.get("rows")
+        if rows is not None and rows.num_rows:
+            self._update(self._take(*restored_rows(rows, self._spec.input)))
+
+    def _take(self, data: pa.RecordBatch, weights: Int64Array | None) -> Entries:
+        """Take rows in or back; the partitions that this touches."""
+        found = self._index.upsert([data.column(i) for i in self._spec.partition], data.num_rows).slots
+        if self._same is None:
+            assert weights is None or (weights > 0).all(), "the input is said to be append-only"
+            if weights is not None and (weights > 1).any():
+                rows = np.repeat(np.arange(data.num_rows), weights)
+                data, found = data.take(pa.array(rows)), found[rows]
+            self._insert(data, found, np.arange(data.num_rows), 1)
+            return np.unique(found)
+        same = self._same.upsert(data.columns, data.num_rows)
+        self._entry_of.grow(self._same.high)
+        if len(same.created):
+            first = np.empty(self._same.high, np.int64)
+            first[same.slots[::-1]] = np.arange(data.num_rows - 1, -1, -1)
+            # Ascending, so that entries of a partition stand as their rows arrived.
+            order = np.argsort(first[same.created], kind="stable")
+            created = same.created[order]
+            entries = self._insert(data, found, first[created], 0)
+            self._entry_of.values[created] = entries
+            self._same_of.grow(self._lists.high)
+            self._same_of.values[entries] = created
+        touched = self._entry_of.values[same.slots]
+        np.add.at(self._counts.values, touched, 1 if weights is None else weights)
+        if (self._counts.values[touched] < 0).any():
+            raise Bug("a row was taken back that was never there", code="MR9010")
+        if self._rows.watched:
+            self._rows.change(self._numbers.values[np.unique(touched)])
+        return np.unique(found)
+
+    def _insert(self, data: pa.RecordBatch, slots: Entries, kept: Int64Array, count: int) -> Entries:
+        """Entries for these rows of `data`, which are in `slots`."""
+        numbers = self._rows.add(data, kept)
+        entries = self._lists.insert(slots[kept])
+        for column in (self._numbers, self._counts, self._places, self._shown):
+            column.grow(self._lists.high)
+        self._numbers.values[entries] = numbers
+        self._counts.values[entries] = count
+        self._places.values[entries] = 0
+        self._shown.values[entries] = 0
+        return entries
+
+    def _update(self, touched: Entries) -> list[Batch]:
+        """Rank the rows of these partitions; what differs from what was sent."""
+        spec = self._spec
+        at, entries = self._lists.probe(touched)
+        counts = self._counts.values[entries]
+        live = np.flatnonzero(counts > 0)
+        counts = counts[live]
+        codes: list[Int64Array] = []
+        if self._sorted:
+            codes = codes_of(
+                self._rows.columns(self._numbers.values[entries[live]], self._sorted), self._order
+            )
+        found = ranked(at[live], codes, spec.function, None if self._same is None else counts)
+        places, shown = np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
+        rows = live[found.rows]
+        first, number = found.places, counts[found.rows]
+        if spec.function == "row_number":
+            start = np.maximum(first, spec.offset + 1)
+            shown[rows] = np.maximum(np.minimum(first + number - 1, self._last) - start + 1, 0)
+            places[rows] = start
+        else:
+            shown[rows] = np.where((first > spec.offset) & (first <= self._last), number, 0)
+            places[rows] = first
+        out = self._difference(entries, places, shown)
+        self._places.values[entries] = places
+        self._shown.values[entries] = shown
+        gone = np.ones(len(entries), np.bool_)
+        gone[rows] = (first > self._last) if self._same is None else False
+        self._remove(entries[gone])
+        empty = touched[self._lists.sizes(touched) == 0]
+        if len(empty):
+            self._index.remove(empty)
+        return out
+
+    def _difference(self, entries: Entries, places: Int64Array, shown: Int64Array) -> list[Batch]:
+        """What takes the rows sent of these entries to what is to be shown of them."""
+        old_places, old = self._places.values[entries], self._shown.values[entries]
+        out: tuple[_Piece, _Piece]
+        if self._spec.rank_name is None:
+            out = (entries, places, np.maximum(old - shown, 0)), (entries, places, np.maximum(shown - old, 0))
+        elif self._spec.function == "row_number":
+            out = (
+                _without(entries, old_places, old, places, shown),
+                _without(entries, places, shown, old_places, old),
+            )
+        else:
+            moved = places != old_places
+            out = (
+                (entries, old_places, np.where(moved, old, np.maximum(old - shown, 0))),
+                (entries, places, np.where(moved, shown, np.maximum(shown - old, 0))),
+            )
+        parts = [self._expanded(*part) for part in out]
+        retracted, inserted = parts
+        if not retracted.num_rows:
+            return [Batch(inserted)] if inserted.num_rows else []
+        weights = np.ones(retracted.num_rows + inserted.num_rows, np.int64)
+        weights[: retracted.num_rows] = -1
+        return [Batch(pa.concat_batches(parts), weights)]
+
+    def _expanded(self, entries: Entries, first: Int64Array, lengths: Int64Array) -> pa.RecordBatch:
+        """Each entry `lengths` times, with its places from `first` on where these are sent."""
+        some = np.flatnonzero(lengths)
+        entries, lengths = entries[some], lengths[some]
+        once = bool((lengths == 1).all())
+        rows = entries if once else np.repeat(entries, lengths)
+        columns = self._rows.columns(self._numbers.values[rows])
+        if self._spec.rank_name is not None:
+            places = first[some]
+            if not once:
+                places = np.repeat(places, lengths)
+                if self._spec.function == "row_number":
+                    starts = np.cumsum(lengths) - lengths
+                    places = places + np.arange(len(places)) - np.repeat(starts, lengths)
+            columns.append(pa.array(places, pa.int64()))
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _remove(self, entries: Entries) -> None:
+        if not len(entries):
+            return
+        self._rows.remove(self._numbers.values[entries])
+        if self._same is not None:
+            same = self._same_of.values[entries]
+            self._same.remove(same)
+            self._entry_of.fit(self._same.high)
+        self._lists.remove(entries)
+        for column in (self._numbers, self._counts, self._places, self._shown, self._same_of):
+            column.fit(self._lists.high)
+
+
+_Piece = tuple[Entries, Int64Array, Int64Array]
+"""Entries, and of each a first place and a number of places from there on."""
+
+
+def _without(
+    entries: Entries, first: Int64Array, length: Int64Array, other: Int64Array, other_length: Int64Array
+) -> _Piece:
+    """The places from `first` on, `length` of them, that are not among those from `other` on."""
+    other = np.where(other_length == 0, first, other)
+    end = first + length
+    before = np.maximum(np.minimum(end, other) - first, 0)
+    start = np.maximum(first, other + other_length)
+    behind = np.maximum(end - start, 0)
+    return (
+        np.concatenate([entries, entries]),
+        np.concatenate([first, start]),
+        np.concatenate([before, behind]),
+    )
