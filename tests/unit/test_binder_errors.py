@@ -39,7 +39,7 @@ CASES = [
      "FROM bid GROUP BY auction)"), "MR1941", None, None),
     ("SELECT sum(price) OVER () FROM bid", "MR1341", None, "CURRENT ROW"),
     ("SELECT auction FROM bid EXCEPT SELECT id FROM plain", "MR1924", None, None),
-    ("SELECT price IN (SELECT id FROM plain) FROM bid", "MR1921", None, None),
+    ("SELECT price > (SELECT id FROM plain) FROM bid", "MR1922", None, None),
     ("SELECT * FROM v WHERE now() > '2020-01-01'", "MR1925", None, "now() - INTERVAL"),
     ("CREATE STREAM s AS SELECT price, auction AS price FROM bid", "MR1118", None, "AS"),
     ("CREATE SOURCE bid (x INT) WITH ('connector' = 'push')", "MR1202", 15, "IF NOT EXISTS"),
