@@ -11,6 +11,7 @@ import pyarrow as pa
 from millrace.errors import Bug
 from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
+from millrace.operators.sink import Changelog
 from millrace.operators.top.ordering import codes_of, ranked
 from millrace.operators.top.specs import TopRows
 from millrace.operators.top.stored_rows import StoredRows, restored_rows
@@ -43,7 +44,12 @@ class UpdatingTop(Operator):
         self._counts = SlotColumn(np.int64)
         self._places = SlotColumn(np.int64)
         self._shown = SlotColumn(np.int64)
-        self._same: KeyIndex | None = KeyIndex(spec.input.types) if spec.retracting_input else None
+        # What identifies a row that is taken back or replaced: its key, or else all of it.
+        self._identity = spec.input_key or tuple(range(len(spec.input)))
+        self._same: KeyIndex | None = None
+        if spec.changelog_input is not Changelog.APPEND:
+            self._same = KeyIndex([spec.input.field(i).type for i in self._identity])
+        self._counted = self._same is not None and spec.input_key is None
         self._entry_of = SlotColumn(np.int32, fill=-1)
         self._same_of = SlotColumn(np.int32, fill=-1)
         self.metrics = OperatorMetrics()
@@ -58,7 +64,7 @@ class UpdatingTop(Operator):
     def capture(self, *, changes: bool) -> Capture:
         numbers, complete = self._rows.to_capture(changes=changes)
         counts = None
-        if self._same is not None:
+        if self._same is not None and self._counted:
             same = self._same.lookup(self._rows.columns(numbers), len(numbers))
             counts = self._counts.values[self._entry_of.values[same]]
         return {"rows": self._rows.captured(numbers, counts, complete=complete)}
@@ -78,6 +84,8 @@ class UpdatingTop(Operator):
                 data, found = data.take(pa.array(rows)), found[rows]
             self._insert(data, found, np.arange(data.num_rows), 1)
             return np.unique(found)
+        if not self._counted:
+            return self._replace(self._same, data, weights, found)
         same = self._same.upsert(data.columns, data.num_rows)
         self._entry_of.grow(self._same.high)
         if len(same.created):
@@ -97,6 +105,37 @@ class UpdatingTop(Operator):
         if self._rows.watched:
             self._rows.change(self._numbers.values[np.unique(touched)])
         return np.unique(found)
+
+    def _replace(
+        self, index: KeyIndex, data: pa.RecordBatch, weights: Int64Array | None, found: Entries
+    ) -> Entries:
+        """Take in what holds of each key now; the partitions that this touches."""
+        slots = index.upsert([data.column(i) for i in self._identity], data.num_rows).slots
+        self._entry_of.grow(index.high)
+        rows = np.arange(data.num_rows)
+        inserted = np.ones(data.num_rows, np.bool_) if weights is None else weights > 0
+        last = np.full(index.high, -1, np.int64)
+        if self._spec.changelog_input is Changelog.UPSERT:
+            last[slots] = rows
+        else:
+            # Of a change both rows are here, in either order: what is inserted is what is left.
+            last[slots[~inserted]] = rows[~inserted]
+            last[slots[inserted]] = rows[inserted]
+        keys = np.flatnonzero(last >= 0)
+        winners = last[keys]
+        former = self._entry_of.values[keys]
+        known = former[former >= 0]
+        self._counts.values[known] = 0
+        touched = np.unique(np.concatenate([found, self._lists.owners(known)]))
+        there = inserted[winners]
+        index.remove(keys[~there & (former < 0)])
+        order = np.argsort(winners[there], kind="stable")
+        kept, new = winners[there][order], keys[there][order]
+        entries = self._insert(data, found, kept, 1)
+        self._entry_of.values[new] = entries
+        self._same_of.grow(self._lists.high)
+        self._same_of.values[entries] = new
+        return touched
 
     def _insert(self, data: pa.RecordBatch, slots: Entries, kept: Int64Array, count: int) -> Entries:
         """Entries for these rows of `data`, which are in `slots`."""
@@ -122,7 +161,7 @@ class UpdatingTop(Operator):
             codes = codes_of(
                 self._rows.columns(self._numbers.values[entries[live]], self._sorted), self._order
             )
-        found = ranked(at[live], codes, spec.function, None if self._same is None else counts)
+        found = ranked(at[live], codes, spec.function, counts if self._counted else None)
         places, shown = np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
         rows = live[found.rows]
         first, number = found.places, counts[found.rows]
@@ -192,7 +231,10 @@ class UpdatingTop(Operator):
         self._rows.remove(self._numbers.values[entries])
         if self._same is not None:
             same = self._same_of.values[entries]
-            self._same.remove(same)
+            # The key of a row that was replaced is the new row's.
+            gone = same[self._entry_of.values[same] == entries]
+            self._entry_of.reset(gone)
+            self._same.remove(gone)
             self._entry_of.fit(self._same.high)
         self._lists.remove(entries)
         for column in (self._numbers, self._counts, self._places, self._shown, self._same_of):

@@ -240,14 +240,15 @@ def _top(node: TopN) -> OperatorSpec:
         node.offset,
         node.function,
         node.rank_name,
-        _retracting(node.input, "ranked"),
+        node.input.changelog,
+        (node.input.key or None) if node.input.changelog is not Changelog.APPEND else None,
     )
 
 
-def _retracting(below: Relation, what: str = "aggregated") -> bool:
+def _retracting(below: Relation) -> bool:
     if below.changelog is Changelog.UPSERT:
         raise Unsupported(
-            f"an upsert stream can not be {what} yet",
+            "an upsert stream can not be aggregated yet",
             code="MR1934",
             hint="read a stream that says what it takes back",
         )

@@ -180,9 +180,7 @@ class Bounds:
         """The interval, where both of its ends are known."""
         if self.lower is None or self.upper is None:
             return None
-        return Interval(
-            self.left, self.right, self.lower[0], self.upper[0], (self.lower[1], self.upper[1])
-        )
+        return Interval(self.left, self.right, self.lower[0], self.upper[0], (self.lower[1], self.upper[1]))
 
 
 def _keeps_value(cast: Cast) -> bool:
