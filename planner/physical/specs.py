@@ -218,6 +218,13 @@ def _top(node: TopN) -> OperatorSpec:
                 hint="order by a number, a text or a time",
                 position=node.position,
             )
+    if node.input.changelog is Changelog.UPSERT and not node.input.key:
+        raise Unsupported(
+            "rows that replace each other by a key can not be ranked without that key",
+            code="MR1940",
+            hint="select the key columns too",
+            position=node.position,
+        )
     order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
     end = closing_end(node.input, node.partition)
     if end is not None:
