@@ -68,9 +68,7 @@ class PairShape:
             pa.schema([pa.field(f"c{c}", side.field(c).type) for c in columns])
             for side, columns in zip(inputs, kept, strict=True)
         )
-        places = tuple(
-            (0, kept[0].index(c)) if c < width else (1, kept[1].index(c - width)) for c in outputs
-        )
+        places = tuple((0, kept[0].index(c)) if c < width else (1, kept[1].index(c - width)) for c in outputs)
         return cls(kept, (stored[0], stored[1]), places, schema)
 
     def keep(self, port: int, data: pa.RecordBatch) -> pa.RecordBatch:

@@ -46,7 +46,9 @@ class Timeline:
         known = slots < len(self._segments)
         return np.where(known, self._segments[np.where(known, slots, 0), _SIZE], 0)
 
-    def insert(self, slots: Slots, ticks: Int64s, rows: Int64s, matched: npt.NDArray[np.bool_] | None) -> None:
+    def insert(
+        self, slots: Slots, ticks: Int64s, rows: Int64s, matched: npt.NDArray[np.bool_] | None
+    ) -> None:
         """Add one entry for each of `rows`; entries of equal tick stay in order of insertion."""
         if not len(slots):
             return
@@ -61,9 +63,7 @@ class Timeline:
         counts[_STRAY] = 0
         done = 0
         while True:
-            done = kernels.insert(
-                done, slots, ticks, values, self._segments, self._arena, counts, strays
-            )
+            done = kernels.insert(done, slots, ticks, values, self._segments, self._arena, counts, strays)
             if done == len(slots):
                 break
             self._grow(int(self._segments[slots[done], _SIZE]) + 1)

@@ -7,10 +7,10 @@ from sqlglot import exp
 from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.planner.binder.errors import invalid, unsupported
+from millrace.planner.binder.joins_on_time import within_bounds
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.dialect.nodes import position_of
-from millrace.planner.binder.joins_on_time import within_bounds
 from millrace.planner.expressions import column, conjuncts
 from millrace.planner.join_conditions import joined
 from millrace.planner.logical import Join

@@ -27,7 +27,7 @@ from millrace.planner.binder.grouping import (
 from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
-from millrace.planner.binder.scope import Scope
+from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
     Item,
     Sort,
@@ -37,6 +37,7 @@ from millrace.planner.binder.select_list import (
     starred,
     title_of,
 )
+from millrace.planner.binder.sources import one_row
 from millrace.planner.binder.temporal import apply_where
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
@@ -134,7 +135,7 @@ class QueryBinder:
     def _from(self, node: exp.Select) -> Scope:
         clause = node.args.get("from_")
         if clause is None:
-            raise unsupported(node, "MR1920", "a query needs FROM", "a stream without a source has no rows")
+            return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),))
         scope = self.member(clause.this)
         for join in node.args.get("joins") or []:
             scope = bind_join(scope, self.member(join.this), join)

@@ -13,12 +13,14 @@ from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.push_predicates import push_predicates
 from millrace.planner.rules.rank_to_top import rank_to_top
 from millrace.planner.rules.read_through_projects import read_through_projects
+from millrace.planner.rules.to_timed_join import time_joins
 
 RULES: tuple[Callable[[Relation], Relation], ...] = (
     rank_to_top,
     push_predicates,
     order_joins,
     push_predicates,
+    time_joins,
     merge_filters,
     fuse_windows,
     prune_columns,

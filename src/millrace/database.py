@@ -21,6 +21,7 @@ from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
+from millrace.planner.catalog import ChangeKind
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
@@ -260,6 +261,11 @@ class Database:
                 code="MR1930",
                 position=statement.position,
             )
+        gone = [c.entry.name for c in planned.changes if c.kind in (ChangeKind.DROPPED, ChangeKind.REPLACED)]
+        if gone:
+            self._run(pending)
+            for name in gone:
+                self._runtime.drop(name)
         pending.append(planned)
         return _done(
             "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)

@@ -68,7 +68,9 @@ def make_case(seed: int, restores: bool = True) -> Case:
     count = rng.choice((2, 2, 2, 3, 3, 4))
     inputs = []
     for number in range(count):
-        mode = rng.choice((Changelog.APPEND, Changelog.APPEND, Changelog.RETRACT, Changelog.RETRACT, Changelog.UPSERT))
+        mode = rng.choice(
+            (Changelog.APPEND, Changelog.APPEND, Changelog.RETRACT, Changelog.RETRACT, Changelog.UPSERT)
+        )
         keyed = mode is Changelog.UPSERT or (mode is Changelog.RETRACT and rng.random() < 0.6)
         inputs.append(Input(f"t{number}", mode, keyed))
     sql = _query(rng, inputs)
@@ -86,7 +88,9 @@ def _query(rng: random.Random, inputs: Sequence[Input]) -> str:
     comma = rng.random() < 0.15
     where: list[str] = []
     for number in range(1, len(inputs)):
-        kind = rng.choice(("JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN"))
+        kind = rng.choice(
+            ("JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN")
+        )
         condition = _condition(rng, seen, number)
         if comma:
             text += f", {inputs[number].name} AS a{number}"
