@@ -41,6 +41,7 @@ class TopRows(OperatorSpec):
 
     `function` (row_number, rank, dense_rank) says how places count; `rank_name` adds the place (int64) as
     a last column. `limit` None keeps all rows. The output retracts what is no longer among the first.
+    With `upsert` (one row a partition, from its first row on) it only says what replaces it.
     `changelog_input` is the mode of the input, and `input_key` what identifies its rows (None: all columns).
     """
 
@@ -55,9 +56,11 @@ class TopRows(OperatorSpec):
     rank_name: str | None = None
     changelog_input: Changelog = Changelog.APPEND
     input_key: tuple[int, ...] | None = None
+    upsert: bool = False
 
     def __post_init__(self) -> None:
         assert self.changelog_input is not Changelog.UPSERT or self.input_key
+        assert not self.upsert or (self.limit == 1 and self.changelog_input is Changelog.APPEND)
 
     @property
     def output_schema(self) -> pa.Schema:
@@ -78,7 +81,7 @@ class TopRows(OperatorSpec):
     @property
     def changelog(self) -> Changelog:
         """What the rows sent mean to those before."""
-        return Changelog.RETRACT
+        return Changelog.UPSERT if self.upsert else Changelog.RETRACT
 
     @property
     def state(self) -> str:

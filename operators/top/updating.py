@@ -202,7 +202,7 @@ class UpdatingTop(Operator):
             )
         parts = [self._expanded(*part) for part in out]
         retracted, inserted = parts
-        if not retracted.num_rows:
+        if not retracted.num_rows or self._spec.upsert:
             return [Batch(inserted)] if inserted.num_rows else []
         weights = np.ones(retracted.num_rows + inserted.num_rows, np.int64)
         weights[: retracted.num_rows] = -1

@@ -214,7 +214,7 @@ def _top(node: TopN) -> OperatorSpec:
         if not sortable(kind):
             raise Invalid(
                 f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
-                code="MR1342",
+                code="MR1346",
                 hint="order by a number, a text or a time",
                 position=node.position,
             )
@@ -249,6 +249,7 @@ def _top(node: TopN) -> OperatorSpec:
         node.rank_name,
         node.input.changelog,
         (node.input.key or None) if node.input.changelog is not Changelog.APPEND else None,
+        node.upsert,
     )
 
 

@@ -122,7 +122,7 @@ def test_order_without_limit_of_rows_without_end_is_refused(db: Database, sql: s
 def test_order_by_what_has_no_order_is_refused() -> None:
     with pytest.raises(MillraceError) as caught:
         titles("CREATE STREAM s AS SELECT * FROM (SELECT ARRAY[v] AS a FROM ticks) ORDER BY a LIMIT 2")
-    assert caught.value.code == "MR1342"
+    assert caught.value.code == "MR1346"
 
 
 def test_limit_of_a_stream_and_of_a_sink_is_in_the_plan() -> None:
@@ -142,6 +142,15 @@ def test_changelog_and_key_of_ranked_rows() -> None:
     assert (one.changelog, one.key, one.event_time) == (Changelog.RETRACT, (0,), None)
     assert (two.changelog, two.key, two.event_time) == (Changelog.RETRACT, (0, 3), None)
     assert some.changelog is Changelog.APPEND
+
+
+def test_last_row_of_a_key_is_an_upsert_where_the_reader_knows_rows_by_key() -> None:
+    planner = Planner()
+    newest = "SELECT k, v FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY ts DESC) AS r FROM ticks) WHERE r = 1"
+    plan, _ = planner.compile(
+        f"{SOURCE}; CREATE SINK s FROM ({newest}) INTO BLACKHOLE () WITH ('key' = 'k')"
+    )
+    assert [n.changelog for n in plan.nodes if getattr(n.spec, "title", "") == "TopN"] == [Changelog.UPSERT]
 
 
 def test_explain_says_order_rank_limit_and_state(db: Database) -> None:
