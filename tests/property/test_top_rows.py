@@ -16,7 +16,7 @@ import pytest
 from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.operator import VNODE, Operator
 from millrace.operators.sink import Changelog
-from millrace.operators.top import TopRows, WindowTopRows
+from millrace.operators.top import TopRows, WindowTopRows, updating
 from millrace.operators.top.bounded import BoundedTop
 from millrace.operators.top.updating import UpdatingTop
 from millrace.state.hashing import hash_columns, vnodes_of
@@ -182,6 +182,11 @@ class Shards:
         return vnodes_of(hash_columns(keys, data.num_rows), VNODES) % count
 
 
+@pytest.fixture(params=[1, 256], ids=["split", "whole"])
+def front(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updating, "_FRONT_MIN", request.param)
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_append_only_top_equals_duckdb_after_every_batch(seed: int) -> None:
     rng = random.Random(seed)
@@ -200,7 +205,7 @@ def test_append_only_top_equals_duckdb_after_every_batch(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_top_of_a_changelog_equals_duckdb_after_every_batch(seed: int) -> None:
+def test_top_of_a_changelog_equals_duckdb_after_every_batch(seed: int, front: None) -> None:
     rng = random.Random(1000 + seed)
     spec = spec_of(rng, retracting=True)
     shards, counts = Shards(spec), Counter()
@@ -242,7 +247,7 @@ def test_top_of_a_changelog_equals_duckdb_after_every_batch(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_top_of_rows_with_a_key_equals_duckdb_after_every_batch(seed: int) -> None:
+def test_top_of_rows_with_a_key_equals_duckdb_after_every_batch(seed: int, front: None) -> None:
     rng = random.Random(3000 + seed)
     upsert = seed % 2 == 0
     mode = Changelog.UPSERT if upsert else Changelog.RETRACT
