@@ -62,7 +62,7 @@ class Ranking(Unary):
 class TopN(Unary):
     """The rows of each partition whose place in an order is above `offset` and at most `offset + limit`.
 
-    `function` says how ties count; `rank_name` adds the place as a last column. Where `partition` has the
+    `function` says how ties count; `rank_name` adds the place as a last column; `upsert` says only what replaces. Where `partition` has the
     end of a window of an append-only input, a window's rows come once, when it is over; elsewhere the
     output is a changelog that has no event time, since old rows come and go as others do.
     """
@@ -74,6 +74,7 @@ class TopN(Unary):
     rank_name: str | None = None
     function: str = "row_number"
     position: Position | None = field(default=None, compare=False)
+    upsert: bool = False
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -90,7 +91,7 @@ class TopN(Unary):
 
     @property
     def changelog(self) -> Changelog:
-        return _top_mode(self)
+        return Changelog.UPSERT if self.upsert else _top_mode(self)
 
     @property
     def key(self) -> Positions | None:
@@ -98,6 +99,13 @@ class TopN(Unary):
             return self.partition
         rank = None if self.rank_name is None else len(self.input.schema)
         return _top_key(self.input, self.partition, rank, self.function)
+
+    @property
+    def keeps_one(self) -> bool:
+        """Whether each partition has one row from its first on, which others replace: `upsert` may then be set."""
+        once = self.limit == 1 and self.offset == 0 and self.function == "row_number"
+        appends = self.input.changelog is Changelog.APPEND and self.changelog is Changelog.RETRACT
+        return once and appends and bool(self.partition)
 
     @property
     def _keeps_time(self) -> bool:
