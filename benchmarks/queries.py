@@ -10,8 +10,8 @@ class Query:
     """`stream` is what Millrace runs, `batch` what DuckDB runs; both answer the same columns.
 
     `tables` names what they read. `compare` maps both results to what must be equal where the results
-    themselves depend on the clock; it is SQL over a table called `result`. `updating` marks a changelog
-    that is folded before it is compared.
+    themselves depend on the clock, or on which of equal rows came first; it is SQL over a table called
+    `result`. `updating` marks a changelog that is folded before it is compared.
     """
 
     name: str
@@ -96,6 +96,67 @@ NEXMARK = [
             SELECT auction, count(*) AS num, window_start, window_end FROM ({HOPS_10_2})
             GROUP BY auction, window_start, window_end))
         WHERE r <= 1
+        """,
+    ),
+    Query(
+        "q7",
+        """
+        SELECT B.auction, B.price, B.bidder, B.dateTime, B.extra
+        FROM bid B JOIN (
+          SELECT max(price) AS maxprice, window_end AS dateTime
+          FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '10' SECOND))
+          GROUP BY window_start, window_end) B1
+        ON B.price = B1.maxprice AND B.dateTime BETWEEN B1.dateTime - INTERVAL '10' SECOND AND B1.dateTime
+        """,
+        """
+        SELECT B.auction, B.price, B.bidder, B."dateTime", B.extra
+        FROM bid B JOIN (
+          SELECT max(price) AS maxprice, w + INTERVAL 10 SECOND AS "dateTime"
+          FROM (SELECT time_bucket(INTERVAL 10 SECOND, "dateTime") AS w, price FROM bid) GROUP BY w) B1
+        ON B.price = B1.maxprice AND B."dateTime" BETWEEN B1."dateTime" - INTERVAL 10 SECOND AND B1."dateTime"
+        """,
+    ),
+    Query(
+        "q8",
+        """
+        SELECT P.id, P.name, P.starttime
+        FROM (SELECT id, name, TUMBLE_START(dateTime, INTERVAL '10' SECOND) AS starttime,
+                     TUMBLE_END(dateTime, INTERVAL '10' SECOND) AS endtime
+              FROM person GROUP BY id, name, TUMBLE(dateTime, INTERVAL '10' SECOND)) P
+        JOIN (SELECT seller, TUMBLE_START(dateTime, INTERVAL '10' SECOND) AS starttime,
+                     TUMBLE_END(dateTime, INTERVAL '10' SECOND) AS endtime
+              FROM auction GROUP BY seller, TUMBLE(dateTime, INTERVAL '10' SECOND)) A
+        ON P.id = A.seller AND P.starttime = A.starttime AND P.endtime = A.endtime
+        """,
+        """
+        SELECT P.id, P.name, P.starttime
+        FROM (SELECT DISTINCT id, name, time_bucket(INTERVAL 10 SECOND, "dateTime") AS starttime FROM person) P
+        JOIN (SELECT DISTINCT seller, time_bucket(INTERVAL 10 SECOND, "dateTime") AS starttime FROM auction) A
+        ON P.id = A.seller AND P.starttime = A.starttime
+        """,
+        tables=("person", "auction"),
+    ),
+    Query(
+        "q5_join",
+        """
+        SELECT AuctionBids.auction, AuctionBids.num
+        FROM (SELECT auction, count(*) AS num, window_start AS starttime, window_end AS endtime
+              FROM TABLE(HOP(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
+              GROUP BY auction, window_start, window_end) AS AuctionBids
+        JOIN (SELECT max(CountBids.num) AS maxn, CountBids.starttime, CountBids.endtime
+              FROM (SELECT count(*) AS num, window_start AS starttime, window_end AS endtime
+                    FROM TABLE(HOP(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
+                    GROUP BY auction, window_start, window_end) AS CountBids
+              GROUP BY CountBids.starttime, CountBids.endtime) AS MaxBids
+        ON AuctionBids.starttime = MaxBids.starttime AND AuctionBids.endtime = MaxBids.endtime
+           AND AuctionBids.num >= MaxBids.maxn
+        """,
+        f"""
+        SELECT A.auction, A.num
+        FROM (SELECT auction, count(*) AS num, window_start FROM ({HOPS_10_2}) GROUP BY 1, 3) A
+        JOIN (SELECT max(num) AS maxn, window_start FROM (
+                SELECT auction, count(*) AS num, window_start FROM ({HOPS_10_2}) GROUP BY 1, 3) GROUP BY 2) M
+        ON A.window_start = M.window_start AND A.num >= M.maxn
         """,
     ),
     Query(
@@ -184,6 +245,38 @@ NEXMARK = [
         updating=True,
     ),
     Query(
+        "q18",
+        """
+        SELECT auction, bidder, price, channel, url, dateTime, extra FROM (
+          SELECT *, ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY dateTime DESC) AS rank_number
+          FROM bid)
+        WHERE rank_number <= 1
+        """,
+        """
+        SELECT auction, bidder, price, channel, url, "dateTime", extra FROM (
+          SELECT *, row_number() OVER (PARTITION BY bidder, auction ORDER BY "dateTime" DESC) AS rank_number
+          FROM bid)
+        WHERE rank_number <= 1
+        """,
+        compare='SELECT auction, bidder, "dateTime" FROM result',
+        updating=True,
+    ),
+    Query(
+        "q19",
+        """
+        SELECT * FROM (
+          SELECT *, ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid)
+        WHERE rank_number <= 10
+        """,
+        """
+        SELECT * FROM (
+          SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid)
+        WHERE rank_number <= 10
+        """,
+        compare="SELECT auction, price, rank_number FROM result",
+        updating=True,
+    ),
+    Query(
         "q21",
         f"""
         SELECT auction, bidder, price, channel,
@@ -207,6 +300,91 @@ NEXMARK = [
         SELECT auction, bidder, price, channel, split_part(url, '/', 4) AS dir1,
                split_part(url, '/', 5) AS dir2, split_part(url, '/', 6) AS dir3 FROM bid
         """,
+    ),
+]
+
+NEXMARK_JOINS = [
+    Query(
+        "q3",
+        """
+        SELECT P.name, P.city, P.state, A.id FROM auction AS A JOIN person AS P ON A.seller = P.id
+        WHERE A.category = 10 AND (P.state = 'OR' OR P.state = 'ID' OR P.state = 'CA')
+        """,
+        """
+        SELECT P.name, P.city, P.state, A.id FROM auction AS A JOIN person AS P ON A.seller = P.id
+        WHERE A.category = 10 AND (P.state = 'OR' OR P.state = 'ID' OR P.state = 'CA')
+        """,
+        tables=("auction", "person"),
+    ),
+    Query(
+        "q4",
+        """
+        SELECT Q.category, avg(Q.final) AS price FROM (
+          SELECT max(B.price) AS final, A.category FROM auction A, bid B
+          WHERE A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires
+          GROUP BY A.id, A.category) Q
+        GROUP BY Q.category
+        """,
+        """
+        SELECT Q.category, avg(Q.final) AS price FROM (
+          SELECT max(B.price) AS final, A.category FROM auction A, bid B
+          WHERE A.id = B.auction AND B."dateTime" BETWEEN A."dateTime" AND A.expires
+          GROUP BY A.id, A.category) Q
+        GROUP BY Q.category
+        """,
+        tables=("auction", "bid"),
+        updating=True,
+    ),
+    Query(
+        "q9",
+        """
+        SELECT id, itemName, description, initialBid, reserve, dateTime, expires, seller, category, extra,
+               auction, bidder, price, bid_dateTime, bid_extra
+        FROM (
+          SELECT A.*, B.auction, B.bidder, B.price, B.dateTime AS bid_dateTime, B.extra AS bid_extra,
+            ROW_NUMBER() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.dateTime ASC) AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires)
+        WHERE rownum <= 1
+        """,
+        """
+        SELECT id, "itemName", description, "initialBid", reserve, "dateTime", expires, seller, category, extra,
+               auction, bidder, price, bid_dateTime, bid_extra
+        FROM (
+          SELECT A.*, B.auction, B.bidder, B.price, B."dateTime" AS bid_dateTime, B.extra AS bid_extra,
+            ROW_NUMBER() OVER (PARTITION BY A.id ORDER BY B.price DESC, B."dateTime" ASC) AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B."dateTime" BETWEEN A."dateTime" AND A.expires)
+        WHERE rownum <= 1
+        """,
+        tables=("auction", "bid"),
+        updating=True,
+    ),
+    Query(
+        "q20",
+        """
+        SELECT auction, bidder, price, channel, url, B.dateTime AS bid_dateTime, B.extra AS bid_extra,
+               itemName, description, initialBid, reserve, A.dateTime AS auction_dateTime, expires, seller,
+               category, A.extra AS auction_extra
+        FROM bid AS B JOIN auction AS A ON B.auction = A.id WHERE A.category = 10
+        """,
+        """
+        SELECT auction, bidder, price, channel, url, B."dateTime" AS bid_dateTime, B.extra AS bid_extra,
+               "itemName", description, "initialBid", reserve, A."dateTime" AS auction_dateTime, expires, seller,
+               category, A.extra AS auction_extra
+        FROM bid AS B JOIN auction AS A ON B.auction = A.id WHERE A.category = 10
+        """,
+        tables=("auction", "bid"),
+    ),
+    Query(
+        "q23",
+        """
+        SELECT B.auction, B.bidder, B.price, B.channel, A.itemName, A.category, P.name, P.city, P.state
+        FROM bid B JOIN auction A ON B.auction = A.id JOIN person P ON A.seller = P.id
+        """,
+        """
+        SELECT B.auction, B.bidder, B.price, B.channel, A."itemName", A.category, P.name, P.city, P.state
+        FROM bid B JOIN auction A ON B.auction = A.id JOIN person P ON A.seller = P.id
+        """,
+        tables=("auction", "bid", "person"),
     ),
 ]
 

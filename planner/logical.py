@@ -15,7 +15,6 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
-from millrace.operators.over.frames import BufferEmission, Frame
 from millrace.operators.side import DEAD_LETTER_SCHEMA
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
@@ -178,6 +177,21 @@ class Read(Unary):
 
     name: str
     table: bool = False
+    snapshot: bool = False
+    """What a table holds now is read, once: insertions only."""
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND if self.snapshot else self.input.changelog
+
+
+def as_snapshot(relation: Relation) -> Relation:
+    """The relation with every table in it read as it is now."""
+    if isinstance(relation, Read):
+        return replace(relation, snapshot=True) if relation.table else relation
+    if not relation.inputs:
+        return relation
+    return relation.with_inputs(*(as_snapshot(item) for item in relation.inputs))
 
 
 @dataclass(frozen=True)
@@ -438,37 +452,6 @@ class WindowedAggregate(Unary):
 
 
 @dataclass(frozen=True)
-class Over(Unary):
-    """The input's columns, then calls over a frame around each row; `order` None: in order of arrival."""
-
-    partition: Positions
-    order: int | None
-    frame: Frame
-    calls: tuple[AggregateCall, ...]
-    names: tuple[str, ...]
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return _with_calls(self.input.schema, self.calls, self.names)
-
-
-@dataclass(frozen=True)
-class RowBuffer(Unary):
-    """The input's columns, then calls over the last `rows` rows of each partition, in order of arrival."""
-
-    partition: Positions
-    rows: int
-    calls: tuple[AggregateCall, ...]
-    names: tuple[str, ...]
-    emission: BufferEmission = BufferEmission.EVERY_RECORD
-    expire_after: int | None = None
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return _with_calls(self.input.schema, self.calls, self.names)
-
-
-@dataclass(frozen=True)
 class MovingFilter(Unary):
     """Rows whose `time` is between bounds that move with now(); they are taken back as time passes."""
 
@@ -521,8 +504,8 @@ class Union(Relation):
 class Join(Relation):
     """Two relations by a condition over the columns of both, the left one's first.
 
-    `kind` is inner, left, right, full, semi, anti or cross; `equal` pairs of left and right columns; `condition`
-    what else must hold. The form (regular, interval, window, as-of, temporal, lookup) is chosen by a rule.
+    `kind` is inner, left, right, full, semi, anti or cross; `equal` pairs of left and right columns that must be
+    equal; `null_equal` such pairs where NULL equals NULL; `condition` what else must hold.
     """
 
     left: Relation
@@ -531,6 +514,8 @@ class Join(Relation):
     equal: tuple[tuple[int, int], ...]
     condition: Expression | None = None
     position: Position | None = field(default=None, compare=False)
+    null_equal: tuple[tuple[int, int], ...] = ()
+    ttl: int | None = None
 
     @property
     def inputs(self) -> tuple[Relation, ...]:
@@ -540,20 +525,40 @@ class Join(Relation):
     def schema(self) -> pa.Schema:
         if self.kind in ("semi", "anti"):
             return self.left.schema
-        return pa.schema([*self.left.schema, *self.right.schema])
+        left, right = list(self.left.schema), list(self.right.schema)
+        if self.kind in ("right", "full"):
+            left = [f.with_nullable(True) for f in left]
+        if self.kind in ("left", "full"):
+            right = [f.with_nullable(True) for f in right]
+        return pa.schema([*left, *right])
 
     @property
     def changelog(self) -> Changelog:
         appends = all(item.changelog is Changelog.APPEND for item in self.inputs)
-        return Changelog.APPEND if appends and self.kind in ("inner", "cross") else Changelog.RETRACT
+        kinds = ("inner", "cross", "semi")
+        return Changelog.APPEND if appends and self.kind in kinds else Changelog.RETRACT
+
+    @property
+    def key(self) -> Positions | None:
+        """The keys of both sides; one side's where a row of it has one match at most."""
+        left, right = self.left.key, self.right.key
+        if self.kind in ("semi", "anti") or left is None:
+            return left if self.kind in ("semi", "anti") else None
+        if right is None:
+            return None
+        pairs = (*self.equal, *self.null_equal)
+        width = len(self.left.schema)
+        moved = tuple(k + width for k in right)
+        if set(right) <= {b for _, b in pairs} and self.kind in ("inner", "cross", "left"):
+            return left
+        if set(left) <= {a for a, _ in pairs} and self.kind in ("inner", "cross", "right"):
+            return moved
+        return (*left, *moved)
 
     def with_inputs(self, *inputs: Relation) -> Relation:
         left, right = inputs
-        return replace(self, left=left, right=right)
-
-
-def _with_calls(below: pa.Schema, calls: tuple[AggregateCall, ...], names: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([*below, *(pa.field(n, c.type) for n, c in zip(names, calls, strict=True))])
+        same = left is self.left and right is self.right
+        return self if same else replace(self, left=left, right=right)
 
 
 def emitted_mode(emission: Emission, allowed_lateness: int) -> Changelog:

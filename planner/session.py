@@ -17,6 +17,9 @@ one node with the columns all of them need; extending one by one shares equal su
 that already has the columns. A statement with neither changes, outputs nor command does nothing
 (CREATE … IF NOT EXISTS of what exists).
 
+ORDER BY and LIMIT of a bare SELECT are in its `PlannedOutput` and not in the plan: whoever shows the rows applies
+them. `LATE DATA TO t` and `bad_rows = t` bring a table `t` along, an output and a catalog entry of its own.
+
 In a `Plan`, `outputs` says which node carries which stream, table, sink or select. Only nodes that
 `Plan.reachable` finds from outputs somebody reads need to run: a stream that nobody reads may rest.
 A dropped entry is not taken out of a plan by the planner: `Change` says what was dropped, and the driver
@@ -57,13 +60,16 @@ class Planner:
             raise script.errors[0]
         return script.statements
 
-    def plan(self, statement: Statement, text: str | None = None) -> PlannedStatement:
+    def plan(
+        self, statement: Statement, text: str | None = None, *, snapshot: bool = False
+    ) -> PlannedStatement:
         """Bind one statement. The catalog changes when all went well.
 
+        With `snapshot` tables are read as they are now, as insertions only: for a query that is answered once.
         `text` is the script that the statement's positions refer to, for the excerpt in errors.
         """
         try:
-            return Binder(self.catalog).bind(statement)
+            return Binder(self.catalog, snapshot).bind(statement)
         except MillraceError as error:
             if error.source_text is None and error.position is not None:
                 error.source_text = statement.text if text is None else text

@@ -15,6 +15,9 @@ Mask = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+_AS_THEY_ARE = frozenset(
+    kind.id for kind in (pa.int64(), pa.timestamp("us"), pa.time64("us"), pa.duration("us"), pa.decimal64(18))
+)
 _SIGN = np.int64(-(2**63))
 _WIDTHS: dict[int, npt.DTypeLike] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
@@ -140,6 +143,8 @@ def int64_of(array: pa.Array) -> Int64Array:
 
 def from_int64(words: Int64Array, valid: Bools | None, kind: pa.DataType) -> pa.Array:
     """The inverse of `int64_of`; null where `valid` is false."""
+    if kind.id in _AS_THEY_ARE:
+        return from_values(np.ascontiguousarray(words), valid, kind)
     if pt.is_boolean(kind):
         return pa.array(words.astype(np.bool_), mask=None if valid is None else ~valid)
     if pt.is_uint64(kind):

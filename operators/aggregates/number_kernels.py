@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from millrace.state.memory_kernels import prefetch
+
+AHEAD = 16
+"""So many rows ahead the words of a group are asked for: with many groups each is a miss."""
+
 
 @njit(cache=True, nogil=True)
 def count_rows(words: Any, slots: Any, mask: Any, weights: Any, trace: Any) -> None:
@@ -66,7 +71,10 @@ def add_int64(
     at_max: int,
 ) -> None:
     """Column 0 counts; sum (with its carry behind), min and max where their position is not negative."""
+    address, width = words.ctypes.data, words.shape[1] * 8
     for i in range(len(slots)):
+        if i + AHEAD < len(slots):
+            prefetch(address + np.int64(slots[i + AHEAD]) * width)
         slot = np.uint64(slots[i])
         if mask is not None and mask[i] == 0:
             if trace is not None:
@@ -141,7 +149,10 @@ def add_float64(
     at_max: int,
 ) -> None:
     """As `add_int64`; `floats` is a view of the memory of `words`. NaN is larger than any number."""
+    address, width = words.ctypes.data, words.shape[1] * 8
     for i in range(len(slots)):
+        if i + AHEAD < len(slots):
+            prefetch(address + np.int64(slots[i + AHEAD]) * width)
         slot = np.uint64(slots[i])
         if mask is not None and mask[i] == 0:
             if trace is not None:
@@ -259,7 +270,10 @@ def fill_rows(words: Any, start: int, initial: Any) -> None:
 @njit(cache=True, nogil=True)
 def gather_rows(words: Any, slots: Any, out: Any) -> None:
     """out[j, i] = words[slots[i], j]."""
+    address, width = words.ctypes.data, words.shape[1] * 8
     for i in range(len(slots)):
+        if i + AHEAD < len(slots):
+            prefetch(address + np.int64(slots[i + AHEAD]) * width)
         slot = np.uint64(slots[i])
         for column in range(words.shape[1]):
             out[column, i] = words[slot, column]

@@ -329,6 +329,7 @@ class OverOperator(Operator):
         self, slots: Slots, created: Slots, ticks: Int64Array, marks: Int64Array | None
     ) -> npt.NDArray[np.uint8]:
         """1 where a row comes so long after its key's last one that the buffer has expired."""
+        assert self._expiry is not None
         self._last[created] = START_OF_TIME
         resets = np.empty(len(slots), np.uint8)
         kernels.expired(slots, ticks, marks, self._expiry, self._last, resets)

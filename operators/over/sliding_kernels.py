@@ -41,31 +41,9 @@ def _flip(ring: Any, values: Any, counts: Any, op: int, initial: Any) -> None:
     ring[MIDDLE] = ring[LENGTH]
 
 
-@njit(inline="always")
-def _evict(
-    ring: Any,
-    slot: Any,
-    values: Any,
-    counts: Any,
-    back_values: Any,
-    back_counts: Any,
-    op: int,
-    initial: Any,
-) -> None:
-    """Let the oldest entry go."""
-    if ring[MIDDLE] == 0:
-        _flip(ring, values, counts, op, initial)
-        back_values[slot] = initial
-        back_counts[slot] = 0
-    ring[HEAD] += 1
-    ring[LENGTH] -= 1
-    ring[MIDDLE] -= 1
-
-
-@njit(inline="always")
+@njit(nogil=True)
 def _move(ring: Any, values: Any, counts: Any, arena_ticks: Any, ticks: Any, used: int) -> int:
-    """Move a full ring to twice the room behind `used`; the arena's use then, or -1 where it has no such
-    room."""
+    """Move a full ring to twice the room behind `used`; the arena's use then, -1 where it has no such room."""
     capacity = max(_SMALLEST_RING, 2 * ring[CAPACITY])
     if used + capacity > len(values):
         return -1
@@ -100,8 +78,7 @@ def slide(
     out_values: Any,
     out_counts: Any,
 ) -> tuple[int, int]:
-    """Rows from `first` on; returns the row at which the arena was full (all: the number of rows) and its
-    use.
+    """Rows from `first` on; returns the row at which the arena was full (all: the number of rows) and its use.
 
     Without `ticks` a frame has `rows` rows at most; with them, those of at least the row's tick less `span`.
     `values` hold `initial` where null; `valid` (None: all) and `resets` (None: never) are one a row.
@@ -117,15 +94,21 @@ def slide(
             ring[MIDDLE] = 0
             back_values[slot] = initial
             back_counts[slot] = 0
-        if ticks is None:
-            if ring[LENGTH] >= rows:
-                _evict(ring, slot, arena_values, arena_counts, back_values, back_counts, op, initial)
-        else:
-            floor = ticks[i] - span
-            while (
-                ring[LENGTH] > 0 and arena_ticks[ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))] < floor
-            ):
-                _evict(ring, slot, arena_values, arena_counts, back_values, back_counts, op, initial)
+        while ring[LENGTH] > 0:
+            if ticks is None:
+                stays = ring[LENGTH] < rows
+            else:
+                first_tick = arena_ticks[ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))]
+                stays = first_tick >= ticks[i] - span
+            if stays:
+                break
+            if ring[MIDDLE] == 0:
+                _flip(ring, arena_values, arena_counts, op, initial)
+                back_values[slot] = initial
+                back_counts[slot] = 0
+            ring[HEAD] += 1
+            ring[LENGTH] -= 1
+            ring[MIDDLE] -= 1
         if ring[LENGTH] == 0:
             back_values[slot] = initial
             back_counts[slot] = 0
@@ -197,17 +180,18 @@ def slide_total(
         while ring[LENGTH] > 0:
             at = ring[OFFSET] + (ring[HEAD] & (ring[CAPACITY] - 1))
             if ticks is None:
-                stays = ring[LENGTH] < rows
+                if ring[LENGTH] < rows:
+                    break
             else:
-                stays = arena_ticks[at] >= floor
-            if stays:
-                break
+                if arena_ticks[at] >= floor:
+                    break
             gone = arena_values[at]
-            total[0] -= arena_counts[at]
             before = total[1]
-            total[1] = before - gone
-            if ((before ^ gone) & (before ^ total[1])) < 0:
+            after = before - gone
+            if ((before ^ gone) & (before ^ after)) < 0:
                 total[2] += 1 if gone < 0 else -1
+            total[1] = after
+            total[0] -= arena_counts[at]
             ring[HEAD] += 1
             ring[LENGTH] -= 1
         if ring[LENGTH] == ring[CAPACITY]:

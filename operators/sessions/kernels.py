@@ -100,39 +100,6 @@ def start(
         links[older, 1] = session
 
 
-@njit(inline="always")
-def _take_back(session: int, times: Int64s, flags: Bytes, before: Int64s, count: int) -> int:
-    """Note what was sent of a session that is about to change; returns how many there are."""
-    if flags[session] & SENT:
-        before[count, 0] = session
-        before[count, 1] = times[session, 0]
-        before[count, 2] = times[session, 1]
-        flags[session] &= ~np.uint8(SENT)
-        count += 1
-    return count
-
-
-@njit(inline="always")
-def _join(session: int, found: int, times: Int64s, links: Int32s, flags: Bytes, heads: Int32s) -> None:
-    """Let a session die into `found`."""
-    times[found, 0] = min(times[found, 0], times[session, 0])
-    times[found, 1] = max(times[found, 1], times[session, 1])
-    unlink(session, links, heads)
-    flags[session] = (flags[session] & ~np.uint8(LIFE)) | DEAD
-
-
-@njit(inline="always")
-def _open(tick: int, end: int, slot: int, newer: int, store: Any, counts: Int64s) -> int:
-    """A new session of one row behind `newer` of its key, on the heap until `end`."""
-    times, links, flags, heads, heap, free = store
-    counts[1] -= 1
-    session = free[counts[1]]
-    start(session, tick, slot, newer, times, links, heads)
-    flags[session] = OPEN
-    counts[0] = push(heap, counts[0], end, session)
-    return session
-
-
 @njit(cache=True, nogil=True)
 def assign(
     slots: Int32s,
@@ -141,7 +108,12 @@ def assign(
     watermark: int,
     gap: int,
     lateness: int,
-    store: Any,
+    times: Int64s,
+    links: Int32s,
+    flags: Bytes,
+    heads: Int32s,
+    heap: Int64s,
+    free: Int32s,
     counts: Int64s,
     out: Int32s,
     touched: Int32s,
@@ -150,7 +122,6 @@ def assign(
 ) -> None:
     """Give every row its session in `out` (LATE: none), in order of arrival.
 
-    `store` is times, links, flags, heads, heap and the free sessions.
     `marks` is the watermark before each row, or empty. `counts` is in and out: heap size, free sessions, rows
     late, sessions touched, pairs joined, rows to take back. `touched` gets every session that became DIRTY;
     `joined` pairs (session that died, session that took it over, which may itself have died later); `before`
@@ -158,12 +129,14 @@ def assign(
     was OVER and takes a row dies and lives on under a new number, so that the heap asks again when it is
     over.
     """
-    times, links, flags, heads = store[0], store[1], store[2], store[3]
+    heap_size, free_count = counts[0], counts[1]
     late, touches, joins, takebacks = 0, 0, 0, 0
     has_marks = marks.shape[0] > 0
     for i in range(slots.shape[0]):
         tick = ticks[i]
-        mark = max(watermark, marks[i]) if has_marks else watermark
+        mark = watermark
+        if has_marks and marks[i] > mark:
+            mark = marks[i]
         if mark - gap - lateness >= tick:
             out[i] = LATE
             late += 1
@@ -183,28 +156,44 @@ def assign(
                     newer = session
                 session = older
                 continue
-            takebacks = _take_back(session, times, flags, before, takebacks)
+            if flags[session] & SENT:
+                before[takebacks, 0] = session
+                before[takebacks, 1] = times[session, 0]
+                before[takebacks, 2] = times[session, 1]
+                takebacks += 1
+                flags[session] &= ~np.uint8(SENT)
             if found < 0 and not flags[session] & OVER:
                 found = session
                 times[found, 0] = min(times[found, 0], tick)
                 times[found, 1] = max(times[found, 1], tick)
             else:
                 if found < 0:
-                    end = max(tick, times[session, 1]) + gap
-                    found = _open(tick, end, slot, links[session, 1], store, counts)
-                _join(session, found, times, links, flags, heads)
+                    free_count -= 1
+                    found = free[free_count]
+                    start(found, tick, slot, links[session, 1], times, links, heads)
+                    flags[found] = OPEN
+                    heap_size = push(heap, heap_size, max(tick, times[session, 1]) + gap, found)
+                times[found, 0] = min(times[found, 0], times[session, 0])
+                times[found, 1] = max(times[found, 1], times[session, 1])
+                unlink(session, links, heads)
+                flags[session] = (flags[session] & ~np.uint8(LIFE)) | DEAD
                 joined[joins, 0] = session
                 joined[joins, 1] = found
                 joins += 1
             session = older
         if found < 0:
-            found = _open(tick, tick + gap, slot, newer, store, counts)
+            free_count -= 1
+            found = free[free_count]
+            start(found, tick, slot, newer, times, links, heads)
+            flags[found] = OPEN
+            heap_size = push(heap, heap_size, tick + gap, found)
         if not flags[found] & DIRTY:
             touched[touches] = found
             touches += 1
         flags[found] |= DIRTY | UNSAVED
         out[i] = found
-    counts[2], counts[3], counts[4], counts[5] = late, touches, joins, takebacks
+    counts[0], counts[1], counts[2] = heap_size, free_count, late
+    counts[3], counts[4], counts[5] = touches, joins, takebacks
 
 
 @njit(cache=True, nogil=True)

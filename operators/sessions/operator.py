@@ -88,7 +88,12 @@ class SessionOperator(Operator):
             self._watermark,
             self._gap,
             self._lateness,
-            (self._times, self._links, self._flags, self._heads, self._heap, self._free),
+            self._times,
+            self._links,
+            self._flags,
+            self._heads,
+            self._heap,
+            self._free,
             counts,
             out,
             touched,
@@ -241,8 +246,7 @@ class SessionOperator(Operator):
         return [Batch(rows)] if rows.num_rows else []
 
     def _close(self) -> list[Batch]:
-        """End the sessions that the watermark ends: send what is to be sent, forget what is to be
-        forgotten."""
+        """Send and forget what is to be sent and forgotten of the sessions that the watermark ends."""
         counts = self._counts
         if not counts[0] or self._heap[0] > self._watermark:
             return []

@@ -83,7 +83,7 @@ def place_values(relation: Relation, values: Sequence[Expression]) -> tuple[Rela
     width = len(relation.schema)
     if computed:
         kept = [column(relation.schema, i) for i in range(width)]
-        names = [*relation.schema.names, *(f"_value{i}" for i in range(len(computed)))]
+        names = [*relation.schema.names, *(f"_value{width + i}" for i in range(len(computed)))]
         relation = Project(relation, (*kept, *computed), tuple(names))
     return relation, [v.index if isinstance(v, Column) else width + computed.index(v) for v in values]
 
@@ -146,8 +146,10 @@ def group(
             for i, k in enumerate(grouping.keys)
         ]
     )
+    named = distinct_names([*names, *call_titles])
+    names, call_names = named[: len(names)], named[len(names) :]
     parts = [
-        _part(below, tuple(key_places), grouping.keys, subset, placed, names, tuple(call_titles), emitting)
+        _part(below, tuple(key_places), grouping.keys, subset, placed, names, call_names, emitting)
         for subset in (grouping.sets or [tuple(range(len(grouping.keys)))])
     ]
     whole = parts[0] if len(parts) == 1 else Union(tuple(parts))
@@ -156,6 +158,20 @@ def group(
     at = {place: i for i, place in enumerate(key_places)}
     bounds = (None if start is None else at.get(start), None if end is None else at.get(end))
     return Grouped(whole, places, len(grouping.keys), bounds)
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with a number behind those that come again."""
+    taken: set[str] = set()
+    found: list[str] = []
+    for name in names:
+        fresh, number = name, 0
+        while fresh.casefold() in taken or (number and fresh in names):
+            number += 1
+            fresh = f"{name}_{number}"
+        taken.add(fresh.casefold())
+        found.append(fresh)
+    return tuple(found)
 
 
 def _part(

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from millrace.operators.expressions.tree import Call, Column, Expression
+from millrace.operators.expressions.evaluate import is_deterministic
+from millrace.operators.expressions.tree import Column, Expression
 from millrace.planner.binder.errors import invalid, unsupported
+from millrace.planner.binder.joins_on_time import within_bounds
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.dialect.nodes import position_of
-from millrace.planner.expressions import column, conjunction, conjuncts
+from millrace.planner.expressions import column, conjuncts
+from millrace.planner.join_conditions import joined
 from millrace.planner.logical import Join
+from millrace.planner.rules.to_timed_join import to_timed_join
 
 
 def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     """Both sides joined. What no operator executes yet is refused when the plan is made."""
-    for part, name in (("method", "ASOF JOIN"), ("asof", "MATCH_CONDITION"), ("within", "WITHIN")):
+    for part, name in (("method", "ASOF JOIN"), ("asof", "MATCH_CONDITION")):
         if node.args.get(part):
             raise unsupported(node, "MR1943", f"{name} is not executed yet")
     width = len(left.relation.schema)
-    kind = str(node.args.get("side") or node.args.get("kind") or "INNER").lower()
-    if kind in ("semi", "anti"):
-        raise unsupported(node, "MR1943", f"{kind.upper()} JOIN is not executed yet")
+    kind = str(node.args.get("kind") or node.args.get("side") or "INNER").lower()
     for member in right.members:
         if member.alias and any((m.alias or "").casefold() == member.alias.casefold() for m in left.members):
             raise invalid(node, "MR1113", f"two relations are named {member.alias}", "give one an alias")
@@ -29,7 +31,7 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
         Member(m.alias, m.start + width, m.count, frozenset(h + width for h in m.hidden))
         for m in right.members
     )
-    both = Scope(Join(left.relation, right.relation, kind, ()), (*left.members, *moved))
+    both = Scope(Join(left.relation, right.relation, "cross", ()), (*left.members, *moved))
     conditions: list[Expression] = []
     using = [u.name for u in node.args.get("using") or []]
     if using:
@@ -40,23 +42,13 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
         raise invalid(
             node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant"
         )
-    equal: list[tuple[int, int]] = []
-    rest: list[Expression] = []
+    if node.args.get("within"):
+        conditions += within_bounds(left, right, both, node)
     for condition in conditions:
-        pair = _pair(condition, width)
-        if pair is None:
-            rest.append(condition)
-        else:
-            equal.append(pair)
-    joined = Join(
-        left.relation,
-        right.relation,
-        kind,
-        tuple(equal),
-        conjunction(rest) if rest else None,
-        position_of(node),
-    )
-    return Scope(joined, both.members)
+        if not is_deterministic(condition):
+            raise invalid(node, "MR1137", "the condition of a join must give the same for the same rows")
+    relation = joined(left.relation, right.relation, kind, conditions, position_of(node))
+    return Scope(to_timed_join(relation), left.members if kind in ("semi", "anti") else both.members)
 
 
 def _using(
@@ -75,13 +67,3 @@ def _using(
         for m in both.members
     )
     return Scope(both.relation, members), conditions
-
-
-def _pair(condition: Expression, width: int) -> tuple[int, int] | None:
-    if not isinstance(condition, Call) or condition.function != "=":
-        return None
-    a, b = condition.arguments
-    if not isinstance(a, Column) or not isinstance(b, Column):
-        return None
-    low, high = sorted((a.index, b.index))
-    return (low, high - width) if low < width <= high else None

@@ -136,3 +136,20 @@ def _named_item(node: exp.Expr, items: Sequence[Item]) -> int | None:
         return None
     hits = [i for i, item in enumerate(items) if item.name.casefold() == node.name.casefold()]
     return hits[0] if len(hits) == 1 else None
+
+
+def generated_names_apart(items: Sequence[Item]) -> list[Item]:
+    """The items, those that were named by nobody (`count`, `sum`) under names that nothing else has."""
+    given = [
+        isinstance(i.node, exp.Alias) or (isinstance(i.value, Column) and i.value.index >= 0) for i in items
+    ]
+    taken = {item.name.casefold() for item, kept in zip(items, given, strict=True) if kept}
+    found = []
+    for item, kept in zip(items, given, strict=True):
+        name, number = item.name, 0
+        while not kept and name.casefold() in taken:
+            number += 1
+            name = f"{item.name}_{number}"
+        taken.add(name.casefold())
+        found.append(Item(name, item.value, item.node))
+    return found

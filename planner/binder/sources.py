@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import pyarrow as pa
 
 from millrace.errors import MillraceError
+from millrace.operators.connectors.arrow import ArrowTable, register
 from millrace.operators.connectors.options import Options
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.connectors.registry import METADATA, common_options, find, source_spec
@@ -73,6 +75,13 @@ def scan_of(name: str, spec: SourceSpec, event_time: EventTime | None = None) ->
     """The scan of a source that Python code made (Arrow tables in memory, snapshots)."""
     schema = spec.output_schema
     return Scan(name, SourceInput(spec, None, schema, event_time), tuple(range(len(schema))))
+
+
+@cache
+def one_row() -> Scan:
+    """What a query without FROM reads: one row of this process's memory, with a column nobody sees."""
+    row = pa.RecordBatch.from_pydict({"_row": pa.array([True])})
+    return scan_of("one row", ArrowTable(register([row]), row.schema))
 
 
 def options_of(connector: Connector) -> dict[str, str]:

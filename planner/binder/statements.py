@@ -12,17 +12,18 @@ from millrace.errors import Invalid, MillraceError, Position, Unsupported
 from millrace.operators.connectors.registry import canonical_name, find
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.errors import invalid
+from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.inline import open_uri
-from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
+from millrace.planner.binder.query import BoundQuery, QueryBinder, check_order, renamed
 from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
 from millrace.planner.binder.sinks import align, bind_sink
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External, suggest
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read, Relation
+from millrace.planner.logical import Read, Relation, as_snapshot
 from millrace.planner.plan import OutputKind
-from millrace.planner.ranking import SortKey
+from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,
@@ -66,6 +67,14 @@ class PlannedOutput:
     limit: int | None = None
     offset: int = 0
 
+    def streamed(self) -> PlannedOutput:
+        """The same for a reader without end: the limit is kept up to date. Raises Invalid MR1344 (ORDER BY alone)."""
+        check_order(self.order, self.limit, self.offset, self.position)
+        if self.limit is None and not self.offset:
+            return self
+        top = TopN(self.relation, (), self.order, self.limit, self.offset, position=self.position)
+        return replace(self, relation=optimize(top), order=(), limit=None, offset=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -84,6 +93,10 @@ class PlannedStatement:
     changes: tuple[Change, ...] = ()
     outputs: tuple[PlannedOutput, ...] = ()
     command: Command | None = None
+
+    def streamed(self) -> PlannedStatement:
+        """See `PlannedOutput.streamed`."""
+        return replace(self, outputs=tuple(output.streamed() for output in self.outputs))
 
 
 _DROPPED = {
@@ -120,6 +133,7 @@ class Reader:
     """The names that one statement's query reads: the catalog, and sources declared by the query itself."""
 
     catalog: Catalog
+    snapshot: bool = False
     own: dict[str, Relation] = field(default_factory=dict)
     read: list[str] = field(default_factory=list)
 
@@ -138,7 +152,7 @@ class Reader:
             )
         if entry.name not in self.read:
             self.read.append(entry.name)
-        return entry.relation
+        return as_snapshot(entry.relation) if self.snapshot else entry.relation
 
     def inline(self, node: nodes.InlineSource) -> Relation:
         """See `Names.inline`."""
@@ -164,14 +178,18 @@ class Reader:
 
 @dataclass(slots=True)
 class Binder:
-    """Binds one statement at a time against a catalog, which changes only when the statement is sound."""
+    """Binds one statement at a time against a catalog, which changes only when the statement is sound.
+
+    With `snapshot` queries read tables as they are now, and not what happens to them.
+    """
 
     catalog: Catalog
+    snapshot: bool = False
 
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
         trial = self.catalog.copy()
-        planned = self._with_late_tables(Binder(trial)._bind(statement), trial)
+        planned = self._with_late_tables(Binder(trial, self.snapshot)._bind(statement), trial)
         self.catalog.take(trial)
         return planned
 
@@ -342,12 +360,15 @@ class Binder:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
         bound = replace(bound, key=_key_option(statement.options) or bound.key)
         if sink is not None:
-            output = self._to(sink.name, sink.connector, bound.relation, bound.key, statement.position)
+            relation = bound.standing(statement.position)
+            output = self._to(sink.name, sink.connector, relation, bound.key, statement.position)
         else:
             output = PlannedOutput(
                 "select",
                 OutputKind.SELECT,
-                optimize(bound.relation),
+                optimize(
+                    renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
+                ),
                 statement.position,
                 order=bound.order,
                 limit=bound.limit,
@@ -383,15 +404,13 @@ class Binder:
     def _query(
         self, query: Query, connectors: Sequence[NamedConnector], *, ordered: bool
     ) -> tuple[Reader, NamedConnector | None, BoundQuery]:
-        reader = Reader(self.catalog)
+        reader = Reader(self.catalog, self.snapshot)
         sink = reader.declare(connectors)
         binder = QueryBinder(reader)
         if ordered:
             return reader, sink, binder.bind_outer(query)
         bound = binder.bind_outer(query)
-        if bound.limit is None and not bound.offset:
-            return reader, sink, bound
-        return reader, sink, BoundQuery(binder.bind(query), key=bound.key)
+        return reader, sink, BoundQuery(bound.standing(nodes.position_of(query)), key=bound.key)
 
     def _to(
         self,

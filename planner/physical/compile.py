@@ -12,17 +12,15 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec, structural_hash
 from millrace.planner.expressions import columns_of, remap
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
     BadRecords,
-    Join,
     LateInput,
-    Over,
     Positions,
     Read,
     Relation,
-    RowBuffer,
     Scan,
     WindowedAggregate,
 )
@@ -32,6 +30,7 @@ from millrace.planner.ranking import Ranking, TopN
 from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.read_through_projects import read_through_projects
+from millrace.planner.timed_joins import TimedJoin
 
 
 @dataclass(slots=True)
@@ -239,6 +238,6 @@ def uses_time(relation: Relation) -> bool:
             case Aggregate():
                 if node.window_end is not None:
                     return True
-            case TopN() | Ranking() | Join():
+            case TopN() | Ranking() | TimedJoin():
                 return True
     return False

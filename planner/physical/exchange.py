@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
+from millrace.operators.joins.interval import IntervalJoin, WindowJoin
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
-from millrace.operators.window_top import WindowTop
+from millrace.operators.top.specs import TopRows, WindowTopRows
 from millrace.planner.plan import Node, Plan
 
 Keyed = GroupAggregate | WindowAggregate | SessionAggregate | OverAggregate | RowBufferAggregate
@@ -37,7 +38,7 @@ def exchanges(plan: Plan) -> tuple[Exchange, ...]:
     for node in plan.nodes:
         before = spread[node.inputs[0]] if node.inputs else None
         exchange, after = _decide(node, before)
-        if len(node.inputs) > 1:
+        if len(node.inputs) > 1 and exchange == STAY:
             sides = {spread[i] for i in node.inputs}
             after = sides.pop() if len(sides) == 1 else None
         spread.append(after)
@@ -54,8 +55,12 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             source = before if stays and before is not None else frozenset(spec.keys)
             after = frozenset(spec.keys.index(k) for k in source)
             return (STAY if stays else Exchange(spec.keys)), after
-        case OverAggregate() | RowBufferAggregate() | WindowTop():
-            keys = spec.partition if isinstance(spec, WindowTop) else spec.keys
+        case IntervalJoin() | WindowJoin():
+            keys = tuple(left for left, _ in spec.equal)
+            there = all(key in spec.outputs for key in keys)
+            return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None
+        case OverAggregate() | RowBufferAggregate() | TopRows() | WindowTopRows():
+            keys = spec.partition if isinstance(spec, TopRows | WindowTopRows) else spec.keys
             stays = before is not None and before <= set(keys) and (bool(before) or not keys)
             return (STAY, before) if stays else (Exchange(keys), frozenset(keys))
         case Materialize() if spec.key is not None:

@@ -9,6 +9,7 @@ from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.planner.expressions import column, columns_of, remap
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -17,17 +18,17 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
-    Over,
     Project,
     Read,
     Relation,
-    RowBuffer,
     Rows,
     Scan,
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
+from millrace.planner.timed_joins import TimedJoin
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
 """Columns that a source has anyway, because of other queries."""
@@ -58,6 +59,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _project(node, wanted, have)
         case Filter():
             return _filter(node, wanted, have)
+        case Normalized():
+            below, places = _prune(node.input, wanted | set(node.key or ()), have)
+            return replace(node, input=below), places
         case MovingFilter():
             needed = wanted | {node.time} | set(node.key or ())
             below, places = _prune(node.input, needed, have)
@@ -76,6 +80,8 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _union(node, wanted, have)
         case Join():
             return _join(node, wanted, have)
+        case TimedJoin():
+            return _timed_join(node, wanted, have)
         case LateInput():
             below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             assert isinstance(below, WindowedAggregate)
@@ -241,6 +247,8 @@ def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     if isinstance(node, Ranking) and not ranked:
         return _prune(node.input, wanted, have)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
+    if node.input.changelog is Changelog.UPSERT:
+        needed |= set(node.input.key or ())
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)
@@ -264,12 +272,14 @@ def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
 
 
 def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
+    """Each side keeps one column at least: rows without columns can not be counted."""
     width = len(node.left.schema)
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
-    left, at_left = _prune(node.left, {i for i in needed if i < width} | {a for a, _ in node.equal}, have)
-    right, at_right = _prune(
-        node.right, {i - width for i in needed if i >= width} | {b for _, b in node.equal}, have
-    )
+    pairs = (*node.equal, *node.null_equal)
+    of_left = {i for i in needed if i < width} | {a for a, _ in pairs} | _identity(node.left)
+    of_right = {i - width for i in needed if i >= width} | {b for _, b in pairs} | _identity(node.right)
+    left, at_left = _prune(node.left, of_left or {0}, have)
+    right, at_right = _prune(node.right, of_right or {0}, have)
     after = len(left.schema)
     places = {**at_left, **{width + i: after + at for i, at in at_right.items()}}
     moved = replace(
@@ -277,6 +287,33 @@ def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
         left=left,
         right=right,
         equal=tuple((at_left[a], at_right[b]) for a, b in node.equal),
+        null_equal=tuple((at_left[a], at_right[b]) for a, b in node.null_equal),
         condition=None if node.condition is None else remap(node.condition, places),
     )
     return moved, places
+
+
+def _timed_join(node: TimedJoin, wanted: set[int], have: Kept) -> Pruned:
+    width = len(node.left.schema)
+    needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
+    at_form = node.form.columns
+    in_left = {i for i in needed if i < width} | {a for a, _ in node.equal} | at_form[0]
+    in_right = {i - width for i in needed if i >= width} | {b for _, b in node.equal} | at_form[1]
+    left, at_left = _prune(node.left, in_left, have)
+    right, at_right = _prune(node.right, in_right, have)
+    after = len(left.schema)
+    places = {**at_left, **{width + i: after + at for i, at in at_right.items()}}
+    moved = replace(
+        node,
+        left=left,
+        right=right,
+        equal=tuple((at_left[a], at_right[b]) for a, b in node.equal),
+        form=node.form.moved(at_left, at_right),
+        condition=None if node.condition is None else remap(node.condition, places),
+    )
+    return moved, places
+
+
+def _identity(side: Relation) -> set[int]:
+    """The columns by which a join finds rows that are taken back."""
+    return set() if side.changelog is Changelog.APPEND else set(side.key or ())

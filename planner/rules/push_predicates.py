@@ -7,18 +7,20 @@ from dataclasses import replace
 from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Expression
 from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap, substitute
+from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.join_conditions import may_filter, narrowed
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
     Filter,
-    Over,
+    Join,
     Project,
     Relation,
-    RowBuffer,
     Union,
     WindowedAggregate,
 )
 from millrace.planner.rules.traversal import top_down
+from millrace.planner.timed_joins import TimedJoin
 
 
 def push_predicates(relation: Relation) -> Relation:
@@ -56,9 +58,70 @@ def _push(node: Relation) -> Relation:
         case WindowedAggregate():
             places = dict(enumerate(below.keys))
             return _split(node, below, set(places), places)
+        case TimedJoin():
+            return _into_sides(node, below)
+        case Join():
+            return _into_join(node, below)
         case Over() | RowBuffer():
             return _split(node, below, set(below.partition), {c: c for c in below.partition})
     return node
+
+
+def _into_sides(node: Filter, below: TimedJoin) -> Relation:
+    """Conditions on one side only go there, where rows of that side alone decide whether a row comes out."""
+    width = len(below.left.schema)
+    to_left = below.kind in ("inner", "left", "semi", "anti")
+    to_right = below.kind in ("inner", "right") and below.form.right_is_set
+    sides: tuple[list[Expression], list[Expression]] = ([], [])
+    stay: list[Expression] = []
+    for part in conjuncts(node.predicate):
+        read = columns_of([part])
+        if not read or not is_deterministic(part):
+            stay.append(part)
+        elif max(read) < width and to_left:
+            sides[0].append(part)
+        elif min(read) >= width and to_right:
+            sides[1].append(remap(part, {c: c - width for c in read}))
+        else:
+            stay.append(part)
+    if not sides[0] and not sides[1]:
+        return node
+    inputs = [
+        _push(Filter(side, conjunction(parts))) if parts else side
+        for side, parts in zip(below.inputs, sides, strict=True)
+    ]
+    moved = below.with_inputs(*inputs)
+    return Filter(moved, conjunction(stay)) if stay else moved
+
+
+def _into_join(node: Filter, join: Join) -> Relation:
+    """Conditions become the join's own where it has pairs only, else they go to the side that is kept whole."""
+    parts = [part for part in conjuncts(node.predicate) if columns_of([part]) and is_deterministic(part)]
+    width = len(join.left.schema)
+    match join.kind:
+        case "inner" | "cross":
+            down = parts
+        case "left" | "semi" | "anti":
+            down = [
+                p for p in parts if max(columns_of([p])) < width and may_filter(join.left, columns_of([p]))
+            ]
+        case "right":
+            down = [p for p in parts if min(columns_of([p])) >= width]
+            down = [p for p in down if may_filter(join.right, {c - width for c in columns_of([p])})]
+        case _:
+            down = []
+    if not down:
+        return node
+    stay = [part for part in conjuncts(node.predicate) if part not in down]
+    moved: Relation
+    if join.kind in ("inner", "cross"):
+        moved = narrowed(join, down)
+    elif join.kind == "right":
+        lower = [remap(p, {c: c - width for c in columns_of([p])}) for p in down]
+        moved = join.with_inputs(join.left, _push(Filter(join.right, conjunction(lower))))
+    else:
+        moved = join.with_inputs(_push(Filter(join.left, conjunction(down))), join.right)
+    return Filter(moved, conjunction(stay)) if stay else moved
 
 
 def _split(

@@ -275,6 +275,28 @@ def test_insert_values_feeds_a_table_of_ours(db: Database) -> None:
     assert sorted(db.query("SELECT * FROM limits").tuples()) == [("a", 7), ("b", 2)]
 
 
+def test_dropped_table_stops_and_its_name_is_free(db: Database) -> None:
+    db.execute(TICKS)
+    db.execute(
+        "CREATE TABLE seen AS SELECT symbol FROM ticks; CREATE TABLE prices AS SELECT price FROM ticks"
+    )
+    running = len(db.metrics())
+    db.execute("DROP TABLE seen")
+    assert len(db.metrics()) < running
+    with pytest.raises(Invalid, match="seen"):
+        db.query("SELECT * FROM seen")
+    db.execute("CREATE TABLE seen AS SELECT price FROM ticks")
+    db.push("ticks", {"symbol": "a", "price": 4})
+    assert db.query("SELECT * FROM seen").rows() == db.query("SELECT * FROM prices").rows() == [{"price": 4}]
+
+
+def test_closed_subscription_frees_what_only_it_needed(db: Database) -> None:
+    db.execute(TICKS)
+    with db.subscribe("SELECT symbol, count(*) AS n FROM ticks GROUP BY symbol"):
+        assert len(db.metrics()) > 0
+    assert len(db.metrics()) == 0
+
+
 def test_closed_database_says_so(db: Database) -> None:
     rows = db.subscribe("SELECT 1 AS one", "rows")
     db.close()

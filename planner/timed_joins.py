@@ -1,0 +1,130 @@
+"""Joins that go by time, as logical relations: interval, window, as-of and temporal. Chooses none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import pyarrow as pa
+
+from millrace.errors import Position
+from millrace.operators.expressions.tree import Expression
+from millrace.operators.joins.interval import joined_schema
+from millrace.operators.sink import Changelog
+from millrace.planner.logical import Relation
+
+Places = Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """`lower <= right time - left time <= upper`, in µs; a bound that is `open` does not belong to it."""
+
+    left_time: int
+    right_time: int
+    lower: int
+    upper: int
+    open: tuple[bool, bool] = (False, False)
+
+    def moved(self, left: Places, right: Places) -> Interval:
+        """The same over inputs whose columns are elsewhere."""
+        return replace(self, left_time=left[self.left_time], right_time=right[self.right_time])
+
+    @property
+    def columns(self) -> tuple[set[int], set[int]]:
+        """The columns it reads of both sides."""
+        return {self.left_time}, {self.right_time}
+
+    right_is_set: ClassVar[bool] = True
+    """Whether a row on the right matches by itself, whatever others there are."""
+
+    def times(self) -> tuple[int, int]:
+        """The column of each side that may be the event time of what comes out."""
+        return self.left_time, self.right_time
+
+
+@dataclass(frozen=True, slots=True)
+class SameWindow:
+    """Both rows are in one window: its end is in these columns, and equal."""
+
+    left_end: int
+    right_end: int
+
+    def moved(self, left: Places, right: Places) -> SameWindow:
+        """The same over inputs whose columns are elsewhere."""
+        return SameWindow(left[self.left_end], right[self.right_end])
+
+    @property
+    def columns(self) -> tuple[set[int], set[int]]:
+        """The columns it reads of both sides."""
+        return {self.left_end}, {self.right_end}
+
+    right_is_set: ClassVar[bool] = True
+
+    def times(self) -> tuple[int, int]:
+        """The column of each side that may be the event time of what comes out."""
+        return self.left_end, self.right_end
+
+
+Form = Interval | SameWindow
+
+
+@dataclass(frozen=True)
+class TimedJoin(Relation):
+    """Two relations by equal columns, a relation of their times, and perhaps a condition over the columns of both.
+
+    `kind` is inner, left, right, full, semi or anti. The event time of the output is that of the left side; of the
+    right side where `kind` is right; there is none where it is full.
+    """
+
+    left: Relation
+    right: Relation
+    kind: str
+    equal: tuple[tuple[int, int], ...]
+    form: Form
+    condition: Expression | None = None
+    position: Position | None = field(default=None, compare=False)
+
+    @property
+    def inputs(self) -> tuple[Relation, ...]:
+        return (self.left, self.right)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        left, right = self.left.schema, self.right.schema
+        width = len(left) if self.kind in ("semi", "anti") else len(left) + len(right)
+        return joined_schema(left, right, self.kind, tuple(range(width)))
+
+    @property
+    def event_time(self) -> int | None:
+        left, right = self.form.times()
+        match self.kind:
+            case "full":
+                return None
+            case "right":
+                return len(self.left.schema) + right
+        return left
+
+    @property
+    def time_unit(self) -> str:
+        return self.right.time_unit if self.kind == "right" else self.left.time_unit
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        if not isinstance(self.form, SameWindow) or self.kind == "full":
+            return (None, None)
+        if self.kind != "right":
+            return self.left.bounds
+        width = len(self.left.schema)
+        start, end = self.right.bounds
+        return (None if start is None else start + width, None if end is None else end + width)
+
+    def with_inputs(self, *inputs: Relation) -> Relation:
+        left, right = inputs
+        return self if left is self.left and right is self.right else replace(self, left=left, right=right)
