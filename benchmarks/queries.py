@@ -10,8 +10,8 @@ class Query:
     """`stream` is what Millrace runs, `batch` what DuckDB runs; both answer the same columns.
 
     `tables` names what they read. `compare` maps both results to what must be equal where the results
-    themselves depend on the clock; it is SQL over a table called `result`. `updating` marks a changelog
-    that is folded before it is compared.
+    themselves depend on the clock, or on which of equal rows came first; it is SQL over a table called
+    `result`. `updating` marks a changelog that is folded before it is compared.
     """
 
     name: str
@@ -242,6 +242,38 @@ NEXMARK = [
         SELECT auction, strftime("dateTime", '%Y-%m-%d') AS day, {Q17_STATISTICS}
         FROM bid GROUP BY 1, 2
         """,
+        updating=True,
+    ),
+    Query(
+        "q18",
+        """
+        SELECT auction, bidder, price, channel, url, dateTime, extra FROM (
+          SELECT *, ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY dateTime DESC) AS rank_number
+          FROM bid)
+        WHERE rank_number <= 1
+        """,
+        """
+        SELECT auction, bidder, price, channel, url, "dateTime", extra FROM (
+          SELECT *, row_number() OVER (PARTITION BY bidder, auction ORDER BY "dateTime" DESC) AS rank_number
+          FROM bid)
+        WHERE rank_number <= 1
+        """,
+        compare='SELECT auction, bidder, "dateTime" FROM result',
+        updating=True,
+    ),
+    Query(
+        "q19",
+        """
+        SELECT * FROM (
+          SELECT *, ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid)
+        WHERE rank_number <= 10
+        """,
+        """
+        SELECT * FROM (
+          SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid)
+        WHERE rank_number <= 10
+        """,
+        compare="SELECT auction, price, rank_number FROM result",
         updating=True,
     ),
     Query(

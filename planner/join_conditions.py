@@ -41,7 +41,12 @@ def joined(
             continue
         if pair is not None:
             equal.append(pair)
-        elif read and max(read) < width and kind in ("inner", "cross", "right", "semi") and may_filter(left, read):
+        elif (
+            read
+            and max(read) < width
+            and kind in ("inner", "cross", "right", "semi")
+            and may_filter(left, read)
+        ):
             to_left.append(part)
         elif (
             read

@@ -15,7 +15,6 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind, Window
 from millrace.operators.expressions.tree import Column, Expression, Literal
-from millrace.operators.over.frames import BufferEmission, Frame
 from millrace.operators.side import DEAD_LETTER_SCHEMA
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
@@ -178,6 +177,21 @@ class Read(Unary):
 
     name: str
     table: bool = False
+    snapshot: bool = False
+    """What a table holds now is read, once: insertions only."""
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND if self.snapshot else self.input.changelog
+
+
+def as_snapshot(relation: Relation) -> Relation:
+    """The relation with every table in it read as it is now."""
+    if isinstance(relation, Read):
+        return replace(relation, snapshot=True) if relation.table else relation
+    if not relation.inputs:
+        return relation
+    return relation.with_inputs(*(as_snapshot(item) for item in relation.inputs))
 
 
 @dataclass(frozen=True)
@@ -438,37 +452,6 @@ class WindowedAggregate(Unary):
 
 
 @dataclass(frozen=True)
-class Over(Unary):
-    """The input's columns, then calls over a frame around each row; `order` None: in order of arrival."""
-
-    partition: Positions
-    order: int | None
-    frame: Frame
-    calls: tuple[AggregateCall, ...]
-    names: tuple[str, ...]
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return _with_calls(self.input.schema, self.calls, self.names)
-
-
-@dataclass(frozen=True)
-class RowBuffer(Unary):
-    """The input's columns, then calls over the last `rows` rows of each partition, in order of arrival."""
-
-    partition: Positions
-    rows: int
-    calls: tuple[AggregateCall, ...]
-    names: tuple[str, ...]
-    emission: BufferEmission = BufferEmission.EVERY_RECORD
-    expire_after: int | None = None
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        return _with_calls(self.input.schema, self.calls, self.names)
-
-
-@dataclass(frozen=True)
 class MovingFilter(Unary):
     """Rows whose `time` is between bounds that move with now(); they are taken back as time passes."""
 
@@ -576,10 +559,6 @@ class Join(Relation):
         left, right = inputs
         same = left is self.left and right is self.right
         return self if same else replace(self, left=left, right=right)
-
-
-def _with_calls(below: pa.Schema, calls: tuple[AggregateCall, ...], names: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([*below, *(pa.field(n, c.type) for n, c in zip(names, calls, strict=True))])
 
 
 def emitted_mode(emission: Emission, allowed_lateness: int) -> Changelog:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,19 +14,20 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.inline import open_uri
-from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
+from millrace.planner.binder.query import BoundQuery, QueryBinder, check_order, renamed
 from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
 from millrace.planner.binder.sinks import align, bind_sink
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
-from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External, suggest
+from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External, suggest
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read, Relation
+from millrace.planner.logical import Read, Relation, as_snapshot
 from millrace.planner.plan import OutputKind
-from millrace.planner.ranking import SortKey
+from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,
+    CreateFunction,
     CreateLookup,
     CreateQuery,
     CreateSink,
@@ -45,6 +46,7 @@ from millrace.planner.statements import (
     Statement,
     Update,
 )
+from millrace.planner.user_functions import declare_function, function_of, with_functions
 
 if TYPE_CHECKING:
     from millrace.planner.statements import Query
@@ -67,6 +69,14 @@ class PlannedOutput:
     limit: int | None = None
     offset: int = 0
 
+    def streamed(self) -> PlannedOutput:
+        """The same for a reader without end: the limit is kept up to date. Raises Invalid MR1344 (ORDER BY alone)."""
+        check_order(self.order, self.limit, self.offset, self.position)
+        if self.limit is None and not self.offset:
+            return self
+        top = TopN(self.relation, (), self.order, self.limit, self.offset, position=self.position)
+        return replace(self, relation=optimize(top), order=(), limit=None, offset=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -85,6 +95,10 @@ class PlannedStatement:
     changes: tuple[Change, ...] = ()
     outputs: tuple[PlannedOutput, ...] = ()
     command: Command | None = None
+
+    def streamed(self) -> PlannedStatement:
+        """See `PlannedOutput.streamed`."""
+        return replace(self, outputs=tuple(output.streamed() for output in self.outputs))
 
 
 _DROPPED = {
@@ -121,6 +135,7 @@ class Reader:
     """The names that one statement's query reads: the catalog, and sources declared by the query itself."""
 
     catalog: Catalog
+    snapshot: bool = False
     own: dict[str, Relation] = field(default_factory=dict)
     read: list[str] = field(default_factory=list)
 
@@ -139,7 +154,7 @@ class Reader:
             )
         if entry.name not in self.read:
             self.read.append(entry.name)
-        return entry.relation
+        return as_snapshot(entry.relation) if self.snapshot else entry.relation
 
     def inline(self, node: nodes.InlineSource) -> Relation:
         """See `Names.inline`."""
@@ -165,14 +180,19 @@ class Reader:
 
 @dataclass(slots=True)
 class Binder:
-    """Binds one statement at a time against a catalog, which changes only when the statement is sound."""
+    """Binds one statement at a time against a catalog, which changes only when the statement is sound.
+
+    With `snapshot` queries read tables as they are now, and not what happens to them.
+    """
 
     catalog: Catalog
+    snapshot: bool = False
 
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
         trial = self.catalog.copy()
-        planned = self._with_late_tables(Binder(trial)._bind(statement), trial)
+        planned = self._with_late_tables(Binder(trial, self.snapshot)._bind(statement), trial)
+        planned = replace(planned, changes=tuple(_with_functions(trial, planned)))
         self.catalog.take(trial)
         return planned
 
@@ -201,6 +221,8 @@ class Binder:
                 return self._select(statement)
             case Drop():
                 return self._drop(statement)
+            case CreateFunction():
+                return self._create_function(statement)
             case CreateLookup():
                 raise Unsupported(
                     "lookup tables are not executed yet", code="MR1949", position=statement.position
@@ -343,7 +365,8 @@ class Binder:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
         bound = replace(bound, key=_key_option(statement.options) or bound.key)
         if sink is not None:
-            output = self._to(sink.name, sink.connector, bound.relation, bound.key, statement.position)
+            relation = bound.standing(statement.position)
+            output = self._to(sink.name, sink.connector, relation, bound.key, statement.position)
         else:
             output = PlannedOutput(
                 "select",
@@ -357,6 +380,18 @@ class Binder:
                 offset=bound.offset,
             )
         return PlannedStatement(statement, (), (output,))
+
+    def _create_function(self, statement: CreateFunction) -> PlannedStatement:
+        changes = declare_function(
+            self.catalog,
+            str(statement.name),
+            function_of(statement),
+            text=statement.text,
+            replace=statement.or_replace,
+            if_not_exists=statement.if_not_exists,
+            position=statement.name.position,
+        )
+        return PlannedStatement(statement, changes)
 
     def _drop(self, statement: Drop) -> PlannedStatement:
         if statement.kind not in _DROPPED:
@@ -386,15 +421,13 @@ class Binder:
     def _query(
         self, query: Query, connectors: Sequence[NamedConnector], *, ordered: bool
     ) -> tuple[Reader, NamedConnector | None, BoundQuery]:
-        reader = Reader(self.catalog)
+        reader = Reader(self.catalog, self.snapshot)
         sink = reader.declare(connectors)
         binder = QueryBinder(reader)
         if ordered:
             return reader, sink, binder.bind_outer(query)
         bound = binder.bind_outer(query)
-        if bound.limit is None and not bound.offset:
-            return reader, sink, bound
-        return reader, sink, BoundQuery(binder.bind(query), key=bound.key)
+        return reader, sink, BoundQuery(bound.standing(nodes.position_of(query)), key=bound.key)
 
     def _to(
         self,
@@ -443,6 +476,15 @@ class Binder:
             position,
         )
         return PlannedOutput(entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
+
+
+def _with_functions(catalog: Catalog, planned: PlannedStatement) -> Iterator[Change]:
+    outputs = {output.name: output.relation for output in planned.outputs}
+    for change in planned.changes:
+        entry = change.entry
+        kept = change.kind in (ChangeKind.CREATED, ChangeKind.REPLACED)
+        relation = entry.relation or outputs.get(entry.name)
+        yield with_functions(catalog, change, relation) if kept else change
 
 
 def _check_columns(relation: Relation, node: object, position: Position | None = None) -> None:

@@ -12,16 +12,15 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec, structural_hash
 from millrace.planner.expressions import columns_of, remap
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
     BadRecords,
     LateInput,
-    Over,
     Positions,
     Read,
     Relation,
-    RowBuffer,
     Scan,
     WindowedAggregate,
 )

@@ -88,7 +88,11 @@ class _Chain:
         order = [0]
         left = list(range(1, len(self.leaves)))
         while left:
-            linked = [n for n in left if any(n in link and link & set(order) and link <= {*order, n} for link in links)]
+            linked = [
+                n
+                for n in left
+                if any(n in link and link & set(order) and link <= {*order, n} for link in links)
+            ]
             chosen = linked[0] if linked else left[0]
             order.append(chosen)
             left.remove(chosen)

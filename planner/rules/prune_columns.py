@@ -9,6 +9,7 @@ from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.planner.expressions import column, columns_of, remap
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -17,16 +18,15 @@ from millrace.planner.logical import (
     Join,
     LateInput,
     MovingFilter,
-    Over,
     Project,
     Read,
     Relation,
-    RowBuffer,
     Rows,
     Scan,
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
 from millrace.planner.timed_joins import TimedJoin
 
@@ -59,6 +59,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _project(node, wanted, have)
         case Filter():
             return _filter(node, wanted, have)
+        case Normalized():
+            below, places = _prune(node.input, wanted | set(node.key or ()), have)
+            return replace(node, input=below), places
         case MovingFilter():
             needed = wanted | {node.time} | set(node.key or ())
             below, places = _prune(node.input, needed, have)
@@ -244,6 +247,8 @@ def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     if isinstance(node, Ranking) and not ranked:
         return _prune(node.input, wanted, have)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
+    if node.input.changelog is Changelog.UPSERT:
+        needed |= set(node.input.key or ())
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)

@@ -7,16 +7,15 @@ from dataclasses import replace
 from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Expression
 from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap, substitute
+from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.join_conditions import may_filter, narrowed
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
     Filter,
     Join,
-    Over,
     Project,
     Relation,
-    RowBuffer,
     Union,
     WindowedAggregate,
 )

@@ -38,9 +38,10 @@ CASES = [
     (("SELECT lag(price) OVER (ORDER BY dateTime) FROM (SELECT max(price) AS price, max(dateTime) AS dateTime "
      "FROM bid GROUP BY auction)"), "MR1941", None, None),
     ("SELECT sum(price) OVER () FROM bid", "MR1341", None, "CURRENT ROW"),
-    ("SELECT b.price FROM bid b JOIN plain p ON b.auction = p.id", "MR1943", None, None),
-    ("SELECT * FROM (SELECT * FROM bid ORDER BY price LIMIT 3)", "MR1940", None, None),
-    ("SELECT price IN (SELECT id FROM plain) FROM bid", "MR1921", None, None),
+    ("SELECT auction FROM bid EXCEPT SELECT id FROM plain", "MR1924", None, None),
+    ("SELECT price > (SELECT id FROM plain) FROM bid", "MR1922", None, None),
+    ("CREATE STREAM s AS SELECT * FROM bid ORDER BY price", "MR1344", None, "LIMIT"),
+    ("CREATE SINK s FROM (SELECT * FROM bid ORDER BY price) INTO CONSOLE ()", "MR1344", None, "LIMIT"),
     ("SELECT * FROM v WHERE now() > '2020-01-01'", "MR1925", None, "now() - INTERVAL"),
     ("CREATE STREAM s AS SELECT price, auction AS price FROM bid", "MR1118", None, "AS"),
     ("CREATE SOURCE bid (x INT) WITH ('connector' = 'push')", "MR1202", 15, "IF NOT EXISTS"),
@@ -90,7 +91,7 @@ def test_validate_finds_every_error_once_and_blames_no_reader_of_what_failed() -
         + "SELECT * FROM s;\n"
         + "SELECT lower(price, 1) FROM bid;\n"
         + "SELEC 1;\n"
-        + "SELECT b.price FROM bid b JOIN plain p ON b.auction = p.id;\n"
+        + "SELECT auction FROM bid EXCEPT SELECT id FROM plain;\n"
     )
     planner = Planner()
     errors = planner.validate(text)

@@ -12,12 +12,12 @@ from millrace.operators.expressions.tree import Call, Column, Expression, Litera
 from millrace.operators.over.frames import Frame, FrameUnit
 from millrace.operators.source import EventTime
 from millrace.planner.binder.sources import scan_of
+from millrace.planner.framing import Over
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
     Filter,
     Join,
-    Over,
     Project,
     Read,
     Relation,
