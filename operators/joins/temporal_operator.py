@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millrace.operators.batch import Batch
+from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.joins.temporal import LatestJoin
 from millrace.operators.joins.timed_pairs import PairShape
 from millrace.operators.operator import VNODE, Capture, Context, Operator, OperatorMetrics, StateDelta
@@ -51,10 +51,9 @@ class LatestJoinOperator(Operator):
             return []
         keys = [batch.data.column(c) for c in self._keys[0]]
         slots = self._index.lookup(keys, batch.num_rows)
-        numbers = (
-            np.where(slots >= 0, self._row.values[np.maximum(slots, 0)], -1) if len(self._index) else slots
-        )
-        numbers = np.where(_null_keys(keys, batch.num_rows), -1, numbers).astype(np.int64)
+        numbers: Int64Array = np.full(len(slots), -1, np.int64)
+        known = (slots >= 0) & ~_null_keys(keys, batch.num_rows)
+        numbers[known] = self._row.values[slots[known]]
         rows = self._shape.keep(0, batch.data)
         picked = np.flatnonzero(numbers >= 0)
         out = [self._shape.pairs(0, rows, picked, self._store, numbers[picked])] if len(picked) else []

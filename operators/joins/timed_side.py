@@ -147,13 +147,14 @@ class TimedSide:
         """Load what `capture` gave into an empty side."""
         if table is None or not table.num_rows:
             return
-        table = table.take(pa.array(np.argsort(np.asarray(table.column(ROW)), kind="stable")))
-        keys = [table.column(f"k{i}") for i in range(len(self._index.types))]
-        slots = self._index.upsert(keys, table.num_rows).slots
-        arrays = [table.column(name) for name in self.store.schema.names]
+        order = np.argsort(np.asarray(table.column(ROW)), kind="stable")
+        ordered = table.take(pa.array(order))
+        keys = [ordered.column(f"k{i}") for i in range(len(self._index.types))]
+        slots = self._index.upsert(keys, ordered.num_rows).slots
+        arrays = [ordered.column(name) for name in self.store.schema.names]
         rows = pa.RecordBatch.from_arrays(arrays, schema=self.store.schema)
-        matched = np.asarray(table.column(MATCHED).to_numpy(zero_copy_only=False))
-        self.insert(rows, slots, np.array(table.column(TICK)), matched)
+        matched = np.asarray(ordered.column(MATCHED).to_numpy(zero_copy_only=False))
+        self.insert(rows, slots, np.array(ordered.column(TICK)), matched)
 
 
 def before(tick: int, span: int) -> int:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
+from tests.timed_joins_harness import SCHEMA, Partitions, Row, Surroundings, record_batch
 
 from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.joins.asof import AsofJoin
 from millrace.operators.joins.temporal import LatestJoin
-from tests.timed_joins_harness import SCHEMA, Partitions, Row, Surroundings, record_batch
 
 
 def rows_of(batches: list[Batch]) -> list[tuple[object, ...]]:
