@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.batch import END_OF_TIME, Int64Array
-from millrace.operators.joins.backlog import Backlog
+from millrace.operators.joins.backlog import ROWS_MAX, Backlog
 from millrace.operators.joins.calendar import Calendar
 from millrace.operators.joins.timeline import Timeline
 from millrace.operators.operator import VNODE, StateDelta
@@ -73,13 +73,20 @@ class TimedSide:
         """Keep rows without putting them in order."""
         if rows.num_rows:
             self.backlog.add(self.store.append(rows), keys, ticks, matched)
+            while self.backlog.rows > ROWS_MAX:
+                self.settle_first()
 
     def settle(self) -> None:
         """Put what was postponed in order."""
-        for piece in self.backlog.take():
-            slots = self._index.upsert(piece.keys, len(piece.ticks)).slots
-            self.timeline.insert(slots, piece.ticks, piece.numbers, piece.matched)
-            self.calendar.add(piece.ticks, slots)
+        while self.backlog.pieces:
+            self.settle_first()
+
+    def settle_first(self) -> None:
+        """Put the oldest batch of what was postponed in order."""
+        piece = self.backlog.take_first()
+        slots = self._index.upsert(piece.keys, len(piece.ticks)).slots
+        self.timeline.insert(slots, piece.ticks, piece.numbers, piece.matched)
+        self.calendar.add(piece.ticks, slots)
 
     def mark(self, places: Int64Array, numbers: Int64Array) -> Bools:
         """Mark stored rows as matched; which of them were not before."""
