@@ -128,8 +128,8 @@ class RowLog:
         numbers = self._store.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         ticks = np.zeros(count, np.int64) if rows.ticks is None else rows.ticks
         self._append(rows.slots, numbers, ticks, rows.resets)
-        touched = np.empty(count, np.int32)
-        touched = touched[: number_kernels.distinct_slots(rows.slots, self._seen, touched)]
+        touched, first = np.empty(count, np.int32), np.empty(count, np.int64)
+        touched = touched[: number_kernels.distinct_slots(rows.slots, self._seen, touched, first)]
         return self.answer(touched, horizon, timed=timed)
 
     def waiting(self, horizon: int) -> Slots:
