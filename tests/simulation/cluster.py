@@ -31,6 +31,7 @@ class Scenario:
     rows: int = 20
     every_s: float = 0.2
     rescales: tuple[tuple[float, int], ...] = ()
+    stops: tuple[float, ...] = ()
     faults: Faults = NO_FAULTS
     faults_until: float = 0.0
     crashes: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class Cluster:
         self.committed: dict[tuple[str, int], list[int]] = {}
         self.rows: list[tuple[object, ...]] = []
         self.recoveries = 0
+        self.resumed = 0
         self._seen: Counter[tuple[object, ...]] = Counter()
         self._counts: dict[object, tuple[object, ...]] = {}
         self._seq = 0
@@ -75,6 +77,8 @@ class Cluster:
         self.world.at(0.5, self._supervise)
         self.world.at(0.7, self._disturb)
         self.world.at(0.5, self._ask_for_end)
+        for when in scenario.stops:
+            self.world.at(when, self._stop)
         for when, partitions in scenario.rescales:
             self.world.at(when, lambda partitions=partitions: self._rescale(partitions))  # type: ignore[misc]
 
@@ -99,7 +103,7 @@ class Cluster:
             count -= self.scenario.found_later
         return tuple((source_node(self.plan), str(s)) for s in range(count))
 
-    def start_coordinator(self) -> None:
+    def start_coordinator(self, *, resume: bool = False) -> None:
         self._names["coordinator"] += 1
         name = f"coordinator-{self._names['coordinator']}"
         settings = CoordinatorSettings(
@@ -113,9 +117,25 @@ class Cluster:
             start_timeout_s=8.0,
             checkpoint_timeout_s=3.0,
             drain_timeout_s=1.0,
+            resume=resume,
         )
         self.world.log(f"{name} starts")
         self.coordinators.append(Coordinating(self, name, settings))
+
+    def on_ended(self, command: m.JobEnded | m.JobBroken) -> None:
+        """The job stopped: at its end, or before, and then it is resumed."""
+        latest = self.state.latest
+        if isinstance(command, m.JobBroken) or latest is None:
+            self.ended = command
+            return
+        data = self.store.objects[manifest_key(JOB, latest.number)]
+        points = [s for c in decode_manifest(data, "manifest").contributions for s in c.sources]
+        if sum(len(point.ended) for point in points) == self.scenario.splits:
+            self.ended = command
+        elif not any(c.alive for c in self.coordinators):
+            self.world.log("the job is resumed")
+            self.resumed += 1
+            self.start_coordinator(resume=True)
 
     def replace_coordinator(self, owner: str) -> None:
         """The metadata actor misses the coordinator: another one is started, whatever became of the first."""
@@ -203,6 +223,12 @@ class Cluster:
             alive[-1].post(0.0, lambda: alive[-1].handle(m.RescaleRequested(partitions)))
         elif self.world.now < self.scenario.faults_until + 60:
             self.world.at(0.3, lambda: self._rescale(partitions))
+
+    def _stop(self) -> None:
+        """Somebody stops the job; it is resumed once it has."""
+        alive = [c for c in self.coordinators if c.alive]
+        if alive:
+            alive[-1].post(0.0, lambda: alive[-1].handle(m.StopRequested("somebody asked", "asked")))
 
     def _ask_for_end(self) -> None:
         """Once every split is read, ask to stop, until the job has."""
@@ -396,6 +422,7 @@ def scenario_of(seed: int) -> Scenario:
         rows=rng.choice([10, 20, 30]),
         every_s=until / 25,
         rescales=rescales,
+        stops=(rng.uniform(1.0, until),) if rng.random() < 0.2 else (),
         faults=faults,
         faults_until=until,
         lease_s=rng.choice([0.7, 1.5, 1.5, 1000.0]),

@@ -209,8 +209,8 @@ class Coordinating(Process):
             case m.PruneObjects():
                 self._prune(command)
             case m.JobEnded() | m.JobBroken():
-                self.cluster.ended = command
                 self.die()
+                self.cluster.on_ended(command)
             case m.StopSelf():
                 world.log(f"{self.name} stops: {command.reason}")
                 self.die()
