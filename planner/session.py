@@ -39,6 +39,7 @@ from millrace.planner.physical.compile import Compiler
 from millrace.planner.plan import OutputKind, Plan
 from millrace.planner.script import parse_script
 from millrace.planner.statements import Explain, Script, Statement
+from millrace.planner.user_functions import activate
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class Planner:
 
     def parse(self, text: str) -> tuple[Statement, ...]:
         """The statements of a text. Raises the first error of syntax."""
+        activate(self.catalog)
         script = self.script(text)
         if script.errors:
             raise script.errors[0]
@@ -68,6 +70,7 @@ class Planner:
         With `snapshot` tables are read as they are now, as insertions only: for a query that is answered once.
         `text` is the script that the statement's positions refer to, for the excerpt in errors.
         """
+        activate(self.catalog)
         try:
             return Binder(self.catalog, snapshot).bind(statement)
         except MillraceError as error:

@@ -65,7 +65,11 @@ class RecoveryPlan:
             epoch=epochs[partition],
             vnodes=self._vnodes,
             restored=self._restored,
-            chains=tuple(RangedChain(chain, plan.first, plan.end) for c in former for chain in c.tables),
+            chains=tuple(  # an operator may capture rows of vnodes that its partition does not own
+                RangedChain(chain, max(c.first, plan.first), min(c.end, plan.end))
+                for c in former
+                for chain in c.tables
+            ),
             sources=self._sources_of(plan),
             streams=tuple(streams),
             pending=tuple(sorted(pending, key=lambda o: (o.stream, o.number))),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from millrace.planner.binder.sides import bad_records, bad_table, declare_table,
 from millrace.planner.binder.sinks import align, bind_sink
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
-from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External, suggest
+from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External, suggest
 from millrace.planner.dialect import nodes
 from millrace.planner.logical import Read, Relation, as_snapshot
 from millrace.planner.plan import OutputKind
@@ -27,6 +27,7 @@ from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,
+    CreateFunction,
     CreateLookup,
     CreateQuery,
     CreateSink,
@@ -45,6 +46,7 @@ from millrace.planner.statements import (
     Statement,
     Update,
 )
+from millrace.planner.user_functions import declare_function, function_of, with_functions
 
 if TYPE_CHECKING:
     from millrace.planner.statements import Query
@@ -190,6 +192,7 @@ class Binder:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
         trial = self.catalog.copy()
         planned = self._with_late_tables(Binder(trial, self.snapshot)._bind(statement), trial)
+        planned = replace(planned, changes=tuple(_with_functions(trial, planned)))
         self.catalog.take(trial)
         return planned
 
@@ -218,6 +221,8 @@ class Binder:
                 return self._select(statement)
             case Drop():
                 return self._drop(statement)
+            case CreateFunction():
+                return self._create_function(statement)
             case CreateLookup():
                 raise Unsupported(
                     "lookup tables are not executed yet", code="MR1949", position=statement.position
@@ -376,6 +381,18 @@ class Binder:
             )
         return PlannedStatement(statement, (), (output,))
 
+    def _create_function(self, statement: CreateFunction) -> PlannedStatement:
+        changes = declare_function(
+            self.catalog,
+            str(statement.name),
+            function_of(statement),
+            text=statement.text,
+            replace=statement.or_replace,
+            if_not_exists=statement.if_not_exists,
+            position=statement.name.position,
+        )
+        return PlannedStatement(statement, changes)
+
     def _drop(self, statement: Drop) -> PlannedStatement:
         if statement.kind not in _DROPPED:
             return PlannedStatement(statement, command=Command(statement))
@@ -459,6 +476,15 @@ class Binder:
             position,
         )
         return PlannedOutput(entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
+
+
+def _with_functions(catalog: Catalog, planned: PlannedStatement) -> Iterator[Change]:
+    outputs = {output.name: output.relation for output in planned.outputs}
+    for change in planned.changes:
+        entry = change.entry
+        kept = change.kind in (ChangeKind.CREATED, ChangeKind.REPLACED)
+        relation = entry.relation or outputs.get(entry.name)
+        yield with_functions(catalog, change, relation) if kept else change
 
 
 def _check_columns(relation: Relation, node: object, position: Position | None = None) -> None:

@@ -8,6 +8,7 @@ from millrace.planner.logical import Relation
 from millrace.planner.rules.fuse_windows import fuse_windows
 from millrace.planner.rules.merge_filters import merge_filters
 from millrace.planner.rules.merge_projects import merge_projects
+from millrace.planner.rules.normalize_upserts import normalize_upserts
 from millrace.planner.rules.order_joins import order_joins
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.push_predicates import push_predicates
@@ -16,6 +17,7 @@ from millrace.planner.rules.read_through_projects import read_through_projects
 from millrace.planner.rules.to_timed_join import time_joins
 
 RULES: tuple[Callable[[Relation], Relation], ...] = (
+    normalize_upserts,
     rank_to_top,
     push_predicates,
     order_joins,

@@ -26,6 +26,7 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
 from millrace.planner.timed_joins import TimedJoin
 
@@ -58,6 +59,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _project(node, wanted, have)
         case Filter():
             return _filter(node, wanted, have)
+        case Normalized():
+            below, places = _prune(node.input, wanted | set(node.key or ()), have)
+            return replace(node, input=below), places
         case MovingFilter():
             needed = wanted | {node.time} | set(node.key or ())
             below, places = _prune(node.input, needed, have)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -21,7 +21,8 @@ from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
-from millrace.planner.catalog import ChangeKind
+from millrace.planner.catalog import ChangeKind, Function
+from millrace.planner.dialect.types import parse_type
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
@@ -34,6 +35,7 @@ from millrace.planner.statements import (
     Statement,
     Subscribe,
 )
+from millrace.planner.user_functions import declare_function
 from millrace.result import Result
 from millrace.settings import Settings
 from millrace.subscription import Subscription, as_batches, as_objects, as_rows
@@ -156,6 +158,34 @@ class Database:
         self._check_open()
         return self.planner.explain_json(sql) if format == "json" else self.planner.explain(sql)
 
+    def register_function(
+        self,
+        name: str,
+        function: Callable[..., pa.Array],
+        parameters: Sequence[str | pa.DataType],
+        returns: str | pa.DataType,
+    ) -> None:
+        """Make a Python function callable from SQL: it takes an Arrow array a parameter and returns one as long.
+
+        Types are SQL text or Arrow types. Another function registered under that name is replaced, unless
+        something that is built on it still stands.
+        """
+        self._register(name, Function(tuple(map(_type, parameters)), _type(returns), False, function))
+
+    def register_aggregate(
+        self,
+        name: str,
+        factory: Callable[[], object],
+        parameters: Sequence[str | pa.DataType],
+        returns: str | pa.DataType,
+    ) -> None:
+        """Make a Python class callable as an aggregate; `factory()` is the state of one group.
+
+        It has `accumulate(*arrays)` and `result()`; `retract(*arrays)` where rows may be taken back, `merge(other)`
+        for hopping and cumulating windows. States pickle.
+        """
+        self._register(name, Function(tuple(map(_type, parameters)), _type(returns), True, factory))
+
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
@@ -179,7 +209,7 @@ class Database:
             )
 
     def names(self) -> list[str]:
-        """Names of all sources, streams, tables and sinks."""
+        """Names of all sources, streams, tables, sinks and functions of users."""
         return [entry.name for entry in self.planner.catalog]
 
     @property
@@ -376,9 +406,18 @@ class Database:
             return schema_rows(plan.nodes[position].schema)
         return describe(self.planner.catalog, statement)
 
+    def _register(self, name: str, function: Function) -> None:
+        with self._runtime.lock:
+            self._check_open()
+            declare_function(self.planner.catalog, name, function, replace=True)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Invalid("the database is closed", code="MR1500", hint="connect again")
+
+
+def _type(type: str | pa.DataType) -> pa.DataType:
+    return parse_type(type).arrow if isinstance(type, str) else type
 
 
 def _done(text: str) -> Result:
