@@ -12,7 +12,6 @@ from millrace.operators.joins.regular_spec import JoinKind, RegularJoin, SideInp
 from millrace.operators.operator import Context, Operator
 from millrace.operators.spec import OperatorSpec
 
-
 _APPEND = SideInput()
 
 
