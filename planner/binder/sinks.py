@@ -44,9 +44,10 @@ def bind_sink(
     if format is not None:
         given["format"] = format
     named = _key_names(relation, key, position)
+    conflict = _conflict(relation, named, key is not None)
     modes = [Changelog.APPEND] if relation.changelog is Changelog.APPEND else []
     if relation.changelog is not Changelog.APPEND:
-        modes = [Changelog.UPSERT] if named else []
+        modes = [Changelog.UPSERT] if named and conflict is None else []
         modes += [Changelog.RETRACT] if relation.changelog is Changelog.RETRACT else []
     refused: MillraceError | None = None
     for mode in modes:
@@ -62,6 +63,13 @@ def bind_sink(
         )
         upserts = mode is Changelog.UPSERT and by_own_key
         return BoundSink(prefer_upserts(relation) if upserts else relation, spec, mode)
+    if conflict is not None:
+        raise Invalid(
+            f"{conflict}, so rows that differ would replace one another in the sink '{connector}'",
+            code="MR1345",
+            hint="give the sink the query's own key, or aggregate by the key of the sink",
+            position=position,
+        )
     kind = relation.changelog.value
     raise Invalid(
         f"the query sends {'changes' if kind != 'append' else 'rows'}, and the sink '{connector}' does not take these",
@@ -69,6 +77,16 @@ def bind_sink(
         hint=_advice(refused, bool(named)),
         position=position,
     )
+
+
+def _conflict(relation: Relation, named: tuple[str, ...], given: bool) -> str | None:
+    """Why a key that the sink was given does not know the query's rows apart; None where it does, or may."""
+    if not given or relation.key is None or relation.changelog is Changelog.APPEND:
+        return None
+    own = [relation.schema.names[k] for k in relation.key]
+    if set(own) <= set(named):
+        return None
+    return f"the sink knows rows by ({', '.join(named)}), and the query's are known by ({', '.join(own)})"
 
 
 def _advice(refused: MillraceError | None, keyed: bool) -> str:

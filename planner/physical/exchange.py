@@ -8,6 +8,8 @@ from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
+from millrace.operators.joins.lookup_spec import LookupJoin
+from millrace.operators.joins.regular_spec import JoinKind, RegularJoin
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
@@ -59,6 +61,12 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             keys = tuple(left for left, _ in spec.equal)
             there = all(key in spec.outputs for key in keys)
             return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None
+        case RegularJoin() | LookupJoin():
+            # NULL keys of rows without a match are spread otherwise than by what comes out.
+            inner = spec.kind in (JoinKind.INNER, JoinKind.SEMI) and spec.left_keys
+            there = inner and all(key in spec.outputs for key in spec.left_keys)
+            after = frozenset(map(spec.outputs.index, spec.left_keys)) if there else None
+            return Exchange(spec.left_keys), after
         case OverAggregate() | RowBufferAggregate() | TopRows() | WindowTopRows():
             keys = spec.partition if isinstance(spec, TopRows | WindowTopRows) else spec.keys
             stays = before is not None and before <= set(keys) and (bool(before) or not keys)
