@@ -121,7 +121,7 @@ class Fetcher:
         except KafkaException as error:
             self._failure = translated(error, "reading from Kafka failed")
         except Exception as error:  # noqa: BLE001 - it must reach who polls, not end with this thread
-            self._failure = Bug(f"reading from Kafka broke: {type(error).__name__}: {error}", code="MR9010")
+            self._failure = Bug(f"reading from Kafka broke: {type(error).__name__}: {error}", code="MR9030")
             self._failure.__cause__ = error
         finally:
             if consumer is not None:
@@ -224,7 +224,7 @@ class Fetcher:
                 name = lane.name if lane is not None else f"{message.topic()}/{message.partition()}"
                 raise Corrupt(
                     f"offset {lane.next if lane else '?'} of '{name}' is no longer there: {error.str()}",
-                    code="MR5020",
+                    code="MR5040",
                     hint="rows were deleted before they were read; start a new job to read what is left",
                 )
             case code if code in _TRANSIENT or (error.retriable() and not error.fatal()):
