@@ -247,11 +247,9 @@ class Cluster:
 
     def build_engine(self, partition: Partition) -> Engine:
         start = partition.start
-        assignment = self.state.assignment
-        assert assignment is not None
         owners = [0] * VNODES
-        for plan in assignment.partitions:
-            owners[plan.first : plan.end] = [plan.partition] * (plan.end - plan.first)
+        for owner, (first, end) in enumerate(start.ranges):
+            owners[first:end] = [owner] * (end - first)
         if not start.peers:
             owners = [0] * VNODES
         return Engine(
