@@ -20,6 +20,7 @@ from millrace.planner.binder.sinks import align, bind_sink
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External, suggest
+from millrace.planner.changelogs import retracting
 from millrace.planner.dialect import nodes
 from millrace.planner.logical import Read, Relation, as_snapshot
 from millrace.planner.plan import OutputKind
@@ -358,8 +359,10 @@ class Binder:
             output = PlannedOutput(
                 "select",
                 OutputKind.SELECT,
-                optimize(
-                    renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
+                retracting(
+                    optimize(
+                        renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
+                    )
                 ),
                 statement.position,
                 order=bound.order,

@@ -8,6 +8,7 @@ from millrace.errors import Bug, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
+from millrace.operators.materialize import UpsertToRetract
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
@@ -16,7 +17,8 @@ from millrace.operators.spec import OperatorSpec
 from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.union import UnionAll
 from millrace.operators.window_top import WindowTop
-from millrace.planner.expressions import column, columns_of
+from millrace.planner.changelogs import Retracting
+from millrace.planner.expressions import column
 from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
@@ -44,7 +46,6 @@ Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 
 def spec_of(relation: Relation) -> Lowered:
     """The operator for the top of `relation`. Raises Unsupported MR1930–MR1949 where there is none."""
-    _check_upserts(relation)
     match relation:
         case Project(input=Filter() as below):
             return (below.input,), Calc(
@@ -64,6 +65,8 @@ def spec_of(relation: Relation) -> Lowered:
             return (relation.input,), LateRows(relation.schema)
         case BadRecords():
             return (relation.input,), DeadLetters()
+        case Retracting():
+            return (relation.input,), UpsertToRetract(relation.schema, relation.key or ())
         case Aggregate():
             return (relation.input,), _group(relation)
         case WindowedAggregate():
@@ -106,27 +109,6 @@ def spec_of(relation: Relation) -> Lowered:
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
-
-
-def _check_upserts(relation: Relation) -> None:
-    """Refuses what would leave an old row behind: an upsert takes nothing back but by its key."""
-    if all(item.changelog is not Changelog.UPSERT for item in relation.inputs):
-        return
-    key = set(relation.inputs[0].key or ())
-    match relation:
-        case Filter() if not columns_of([relation.predicate]) <= key:
-            what = "filtered by other columns than its primary key"
-        case Project() if relation.key is None:
-            what = "read without its primary key"
-        case Union():
-            what = "part of a UNION"
-        case _:
-            return
-    raise Unsupported(
-        f"a table that INSERT replaces rows in can not be {what} by a running query yet",
-        code="MR1935",
-        hint="query it once, or leave the PRIMARY KEY out",
-    )
 
 
 def _group(node: Aggregate) -> OperatorSpec:
@@ -224,12 +206,7 @@ def _top(node: Ranking | TopN) -> OperatorSpec:
 
 
 def _retracting(below: Relation) -> bool:
-    if below.changelog is Changelog.UPSERT:
-        raise Unsupported(
-            "an upsert stream can not be aggregated yet",
-            code="MR1934",
-            hint="read a stream that says what it takes back",
-        )
+    assert below.changelog is not Changelog.UPSERT, "an upsert stream reaches an aggregate"
     return below.changelog is Changelog.RETRACT
 
 

@@ -13,8 +13,10 @@ from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.push_predicates import push_predicates
 from millrace.planner.rules.rank_to_top import rank_to_top
 from millrace.planner.rules.read_through_projects import read_through_projects
+from millrace.planner.rules.take_back_upserts import take_back_upserts
 
 RULES: tuple[Callable[[Relation], Relation], ...] = (
+    take_back_upserts,
     rank_to_top,
     push_predicates,
     order_joins,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
+from millrace.planner.changelogs import Retracting
 from millrace.planner.expressions import column, columns_of, remap
 from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
@@ -62,6 +63,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             needed = wanted | {node.time} | set(node.key or ())
             below, places = _prune(node.input, needed, have)
             return replace(node, input=below, time=places[node.time]), places
+        case Retracting():
+            below, places = _prune(node.input, wanted | set(node.key or ()), have)
+            return Retracting(below), places
         case AssignWindow():
             return _assign(node, wanted, have)
         case Aggregate():
