@@ -125,10 +125,12 @@ class Dataflow:
         """Stop these nodes for good; nobody else may read them. Their positions stay taken."""
         gone = [self.vertices[position] for position in positions]
         for vertex in gone:
-            if not isinstance(vertex, SourceVertex):
-                assert isinstance(vertex, OperatorVertex | SinkVertex)
-                for upstream in vertex.node.inputs:
-                    self.vertices[upstream].detach(vertex)
+            for upstream in vertex.node.inputs:
+                self.vertices[upstream].detach(vertex)
+                if isinstance(vertex.node.spec, LateRows):
+                    self.vertices[upstream].context.on_late = None
+                elif isinstance(vertex.node.spec, DeadLetters):
+                    self.vertices[upstream].context.on_dead = None
             if vertex.position not in self.retired:
                 vertex.close()
                 self.retired.add(vertex.position)

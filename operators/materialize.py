@@ -61,27 +61,6 @@ class Materialize(OperatorSpec):
         return {"key": key, "state": "every row of the table"}
 
 
-@dataclass(frozen=True, slots=True)
-class UpsertToRetract(OperatorSpec):
-    """Takes back each row of an upsert stream that a later one with the same `key` replaces."""
-
-    title: ClassVar[str] = "UpsertToRetract"
-
-    input: pa.Schema
-    key: tuple[int, ...]
-
-    @property
-    def output_schema(self) -> pa.Schema:
-        return self.input
-
-    def build(self, context: Context) -> Operator:
-        return KeyedTable(self.input, self.key, context.vnodes, upsert=True)
-
-    def details(self) -> dict[str, str]:
-        key = ", ".join(self.input.field(i).name for i in self.key)
-        return {"key": key, "state": "the last row of each key, kept until it is deleted"}
-
-
 class Materialized(Operator):
     """What all tables have in common: they can be read at any time."""
 

@@ -46,7 +46,7 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
         conditions += within_bounds(left, right, both, node)
     for condition in conditions:
         if not is_deterministic(condition):
-            raise invalid(node, "MR1115", "the condition of a join must give the same for the same rows")
+            raise invalid(node, "MR1137", "the condition of a join must give the same for the same rows")
     relation = joined(left.relation, right.relation, kind, conditions, position_of(node))
     return Scope(to_timed_join(relation), left.members if kind in ("semi", "anti") else both.members)
 

@@ -32,6 +32,8 @@ class Scope:
 
     relation: Relation
     members: tuple[Member, ...]
+    outer: Scope | None = None
+    """What names mean around the query, where it stands inside an expression."""
 
     @classmethod
     def of(cls, relation: Relation, alias: str | None) -> Scope:
@@ -42,12 +44,12 @@ class Scope:
         """The same names on a relation that has the same columns, perhaps more behind them (nameable too)."""
         more = len(relation.schema) - sum(m.count for m in self.members)
         if not more:
-            return Scope(relation, self.members)
+            return Scope(relation, self.members, self.outer)
         start = len(relation.schema) - more
         if len(self.members) == 1:
             only = self.members[0]
-            return Scope(relation, (Member(only.alias, 0, start + more, only.hidden),))
-        return Scope(relation, (*self.members, Member(None, start, more)))
+            return Scope(relation, (Member(only.alias, 0, start + more, only.hidden),), self.outer)
+        return Scope(relation, (*self.members, Member(None, start, more)), self.outer)
 
     def resolve(self, parts: Sequence[str], node: object) -> Expression:
         """The column (or field of a column) that a dotted name means. Raises Invalid MR1101, MR1102, MR1103."""

@@ -15,17 +15,17 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.inline import open_uri
-from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
+from millrace.planner.binder.query import BoundQuery, QueryBinder, check_order, renamed
 from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
 from millrace.planner.binder.sinks import align, bind_sink, bind_table
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External, suggest
-from millrace.planner.changelogs import retracting
 from millrace.planner.dialect import nodes
 from millrace.planner.logical import Read, Relation, Scan, as_snapshot
+from millrace.planner.normalized import normalized
 from millrace.planner.plan import OutputKind
-from millrace.planner.ranking import SortKey
+from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,
@@ -71,6 +71,14 @@ class PlannedOutput:
     limit: int | None = None
     offset: int = 0
 
+    def streamed(self) -> PlannedOutput:
+        """The same for a reader without end: the limit is kept up to date. Raises Invalid MR1344 (ORDER BY alone)."""
+        check_order(self.order, self.limit, self.offset, self.position)
+        if self.limit is None and not self.offset:
+            return self
+        top = TopN(self.relation, (), self.order, self.limit, self.offset, position=self.position)
+        return replace(self, relation=optimize(top), order=(), limit=None, offset=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -89,6 +97,10 @@ class PlannedStatement:
     changes: tuple[Change, ...] = ()
     outputs: tuple[PlannedOutput, ...] = ()
     command: Command | None = None
+
+    def streamed(self) -> PlannedStatement:
+        """See `PlannedOutput.streamed`."""
+        return replace(self, outputs=tuple(output.streamed() for output in self.outputs))
 
 
 _DROPPED = {
@@ -356,12 +368,13 @@ class Binder:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
         bound = replace(bound, key=_key_option(statement.options) or bound.key)
         if sink is not None:
-            output = self._to(sink.name, sink.connector, bound.relation, bound.key, statement.position)
+            relation = bound.standing(statement.position)
+            output = self._to(sink.name, sink.connector, relation, bound.key, statement.position)
         else:
             output = PlannedOutput(
                 "select",
                 OutputKind.SELECT,
-                retracting(
+                normalized(
                     optimize(
                         renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
                     )
@@ -419,9 +432,7 @@ class Binder:
         if ordered:
             return reader, sink, binder.bind_outer(query)
         bound = binder.bind_outer(query)
-        if bound.limit is None and not bound.offset:
-            return reader, sink, bound
-        return reader, sink, BoundQuery(binder.bind(query), key=bound.key)
+        return reader, sink, BoundQuery(bound.standing(nodes.position_of(query)), key=bound.key)
 
     def _to(
         self,

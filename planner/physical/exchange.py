@@ -11,7 +11,7 @@ from millrace.operators.joins.interval import IntervalJoin, WindowJoin
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
-from millrace.operators.window_top import WindowTop
+from millrace.operators.top.specs import TopRows, WindowTopRows
 from millrace.planner.plan import Node, Plan
 
 Keyed = GroupAggregate | WindowAggregate | SessionAggregate | OverAggregate | RowBufferAggregate
@@ -59,8 +59,8 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             keys = tuple(left for left, _ in spec.equal)
             there = all(key in spec.outputs for key in keys)
             return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None
-        case OverAggregate() | RowBufferAggregate() | WindowTop():
-            keys = spec.partition if isinstance(spec, WindowTop) else spec.keys
+        case OverAggregate() | RowBufferAggregate() | TopRows() | WindowTopRows():
+            keys = spec.partition if isinstance(spec, TopRows | WindowTopRows) else spec.keys
             stays = before is not None and before <= set(keys) and (bool(before) or not keys)
             return (STAY, before) if stays else (Exchange(keys), frozenset(keys))
         case Materialize() if spec.key is not None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
-from millrace.planner.changelogs import Retracting
 from millrace.planner.expressions import column, columns_of, remap
 from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
@@ -27,6 +26,7 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
 from millrace.planner.timed_joins import TimedJoin
 
@@ -59,13 +59,13 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _project(node, wanted, have)
         case Filter():
             return _filter(node, wanted, have)
+        case Normalized():
+            below, places = _prune(node.input, wanted | set(node.key or ()), have)
+            return replace(node, input=below), places
         case MovingFilter():
             needed = wanted | {node.time} | set(node.key or ())
             below, places = _prune(node.input, needed, have)
             return replace(node, input=below, time=places[node.time]), places
-        case Retracting():
-            below, places = _prune(node.input, wanted | set(node.key or ()), have)
-            return Retracting(below), places
         case AssignWindow():
             return _assign(node, wanted, have)
         case Aggregate():
@@ -247,6 +247,8 @@ def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     if isinstance(node, Ranking) and not ranked:
         return _prune(node.input, wanted, have)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
+    if node.input.changelog is Changelog.UPSERT:
+        needed |= set(node.input.key or ())
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)

@@ -14,14 +14,14 @@ from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.operators.batch import Batch, concatenate
 from millrace.operators.connectors.push import PushSpec, to_batches
 from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
-from millrace.planner.catalog import Function
+from millrace.planner.catalog import ChangeKind, Function
 from millrace.planner.dialect.types import parse_type
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
@@ -291,6 +291,11 @@ class Database:
                 code="MR1930",
                 position=statement.position,
             )
+        gone = [c.entry.name for c in planned.changes if c.kind in (ChangeKind.DROPPED, ChangeKind.REPLACED)]
+        if gone:
+            self._run(pending)
+            for name in gone:
+                self._runtime.drop(name)
         pending.append(planned)
         return _done(
             "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
@@ -324,16 +329,7 @@ class Database:
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
     ) -> Subscription[Any]:
-        planned, plan, position = self._plan_select(statement, sql)
-        shown = planned.outputs[-1]
-        if shown.order or shown.limit is not None or shown.offset:
-            raise Unsupported(
-                "a subscription has no end to be ordered or limited by",
-                code="MR1933",
-                hint="leave ORDER BY and LIMIT out, or use query for what a table holds now",
-                position=shown.position,
-                source_text=sql,
-            )
+        _, plan, position = self._plan_select(statement, sql, streamed=True)
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
         convert: Callable[[pa.RecordBatch], list[Any]]
@@ -367,9 +363,15 @@ class Database:
         return subscription
 
     def _plan_select(
-        self, statement: Statement, sql: str, *, snapshot: bool = False
+        self, statement: Statement, sql: str, *, snapshot: bool = False, streamed: bool = False
     ) -> tuple[PlannedStatement, Plan, int]:
         planned = self.planner.plan(statement, sql, snapshot=snapshot)
+        if streamed:
+            try:
+                planned = planned.streamed()
+            except MillraceError as error:
+                error.source_text = sql
+                raise
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
         return planned, plan, plan.outputs[-1].node

@@ -6,7 +6,8 @@ import pytest
 from millrace.errors import Invalid
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.connectors.blackhole import BlackholeSpec
-from millrace.operators.materialize import Materialize, UpsertToRetract
+from millrace.operators.materialize import Materialize
+from millrace.operators.normalize import Normalize
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
@@ -191,7 +192,7 @@ def test_a_replacing_table_says_what_it_takes_back() -> None:
     assert (kept.changelog, kept.key) == (Changelog.RETRACT, (0,))
     (group,) = [n.spec for n in plan.nodes if isinstance(n.spec, GroupAggregate)]
     assert group.retracting_input
-    assert sum(isinstance(n.spec, UpsertToRetract) for n in plan.nodes) == 0
+    assert sum(isinstance(n.spec, Normalize) for n in plan.nodes) == 0
 
 
 def test_insert_aligns_columns_with_the_target() -> None:
@@ -227,6 +228,6 @@ def test_a_query_that_is_answered_once_reads_tables_as_they_are() -> None:
     extended = planner.extend(plan, planner.plan(select, snapshot=True))
     (group,) = [n.spec for n in extended.nodes if isinstance(n.spec, GroupAggregate)]
     assert not group.retracting_input
-    followed = planner.extend(plan, planner.plan(select))
-    (group,) = [n.spec for n in followed.nodes if isinstance(n.spec, GroupAggregate)]
+    running = planner.extend(plan, planner.plan(select))
+    (group,) = [n.spec for n in running.nodes if isinstance(n.spec, GroupAggregate)]
     assert group.retracting_input
