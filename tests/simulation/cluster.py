@@ -4,6 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from tests.simulation.engine import KEYS, VNODES, Cut, Engine, plan_of, row_of, source_node
+from tests.simulation.nodes import JOB, SINK, Coordinating, Metadata, Partition
+from tests.simulation.world import NO_FAULTS, Broker, Faults, FaultyStore, World
 
 from millrace.cluster.protocol import messages as m
 from millrace.cluster.protocol.coordinator import CoordinatorSettings
@@ -13,9 +16,6 @@ from millrace.state.checkpoints.manifest import decode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.ledger import JobCreated, JobState, create_job, decode_record, fold
 from millrace.state.snapshot import fold as fold_table
-from tests.simulation.engine import KEYS, VNODES, Cut, Engine, plan_of, row_of, source_node
-from tests.simulation.nodes import JOB, SINK, Coordinating, Metadata, Partition
-from tests.simulation.world import NO_FAULTS, Broker, Faults, FaultyStore, World
 
 LIMIT_S = 400.0
 """Virtual time after which a job that has not ended makes no progress."""

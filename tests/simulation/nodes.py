@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgpack
+from tests.simulation.engine import Cut, Engine
+from tests.simulation.world import FencedByBroker, Process, World
 
 from millrace.cluster.protocol import messages as m
 from millrace.cluster.protocol import ownership as own
@@ -24,8 +26,6 @@ from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
 from millrace.state.checkpoints.snapshots import ChainWriter, data_key, read_chain, read_object, write_object
 from millrace.state.ledger import JobState, Ledger
-from tests.simulation.engine import Cut, Engine
-from tests.simulation.world import FencedByBroker, Process, World
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster

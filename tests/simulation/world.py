@@ -100,14 +100,14 @@ class World:
             return self.rng.uniform(0.2, 2.0)
         return self.rng.uniform(0.001, 0.03)
 
-    def send(self, sender: "Process", target: "Process", act: Callable[[], None]) -> None:
+    def send(self, sender: Process, target: Process, act: Callable[[], None]) -> None:
         """A message: may be lost, late, doubled, and overtaken by others."""
         if self.cut(sender, target) or self.chance(self.faults.drop):
             return
         for _ in range(2 if self.chance(self.faults.double) else 1):
             target.post(self.delay(), act)
 
-    def cut(self, one: "Process", other: "Process") -> bool:
+    def cut(self, one: Process, other: Process) -> bool:
         """Whether the network is parted between two processes."""
         apart = {name for name, until in self.isolated.items() if until > self.now}
         return (one.name in apart) != (other.name in apart)
