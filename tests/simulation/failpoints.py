@@ -46,7 +46,7 @@ FAILPOINTS: tuple[str, ...] = (
 """Every edge of the protocol that a run without other faults passes."""
 
 FAULTY_ONLY = (
-    *("coordinator.RecordLost", "coordinator.CheckpointFailed", "metadata.AnswerLost", "coordinator.ReadLedger"),
+    *("coordinator.RecordLost", "metadata.AnswerLost", "coordinator.ReadLedger"),
     *("metadata.CoordinatorSilent", "partition.CheckpointAborted", "partition.PublishRefused"),
     *("partition.PartitionFailed", "partition.StopSelf", "coordinator.StopSelf"),
 )
