@@ -40,7 +40,9 @@ NO_FAULTS = Faults(0, 0, 0, 0, 0, 0, 0, 0)
 class World:
     """One seed: everything that happens, in virtual time (s)."""
 
-    def __init__(self, seed: int, faults: Faults, faults_until: float, crashes: list[str] | None = None) -> None:
+    def __init__(
+        self, seed: int, faults: Faults, faults_until: float, crashes: list[str] | None = None
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
@@ -233,9 +235,7 @@ class FaultyStore:
 
     def list(self, prefix: str, after: str | None = None) -> list[str]:
         self._falter(prefix)
-        return sorted(
-            k for k in self.objects if k.startswith(prefix + "/") and (after is None or k > after)
-        )
+        return sorted(k for k in self.objects if k.startswith(prefix + "/") and (after is None or k > after))
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
@@ -270,7 +270,9 @@ class Broker:
         self._producers[stream] = self._producers.get(stream, 0) + 1
         return self._producers[stream]
 
-    def write(self, stream: tuple[str, int], producer: int, rows: list[tuple[object, ...]], marker: int) -> None:
+    def write(
+        self, stream: tuple[str, int], producer: int, rows: list[tuple[object, ...]], marker: int
+    ) -> None:
         """Rows and marker in an open transaction: nobody reads them yet."""
         self._check(stream, producer)
         self._falter()
