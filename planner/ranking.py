@@ -10,7 +10,7 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import serialisable
-from millrace.planner.logical import Positions, Relation, Unary
+from millrace.planner.logical import AssignWindow, Positions, Relation, Unary, WindowedAggregate
 
 
 @serialisable
@@ -62,7 +62,7 @@ class Ranking(Unary):
 class TopN(Unary):
     """The rows of each partition whose place in an order is above `offset` and at most `offset + limit`.
 
-    `function` says how ties count; `rank_name` adds the place as a last column. Where `partition` has the
+    `function` says how ties count; `rank_name` adds the place as a last column; `upsert` says only what replaces. Where `partition` has the
     end of a window of an append-only input, a window's rows come once, when it is over; elsewhere the
     output is a changelog that has no event time, since old rows come and go as others do.
     """
@@ -74,6 +74,7 @@ class TopN(Unary):
     rank_name: str | None = None
     function: str = "row_number"
     position: Position | None = field(default=None, compare=False)
+    upsert: bool = False
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -90,7 +91,7 @@ class TopN(Unary):
 
     @property
     def changelog(self) -> Changelog:
-        return _top_mode(self)
+        return Changelog.UPSERT if self.upsert else _top_mode(self)
 
     @property
     def key(self) -> Positions | None:
@@ -100,6 +101,13 @@ class TopN(Unary):
         return _top_key(self.input, self.partition, rank, self.function)
 
     @property
+    def keeps_one(self) -> bool:
+        """Whether each partition has one row from its first on, which others replace: `upsert` may then be set."""
+        once = self.limit == 1 and self.offset == 0 and self.function == "row_number"
+        appends = self.input.changelog is Changelog.APPEND and self.changelog is Changelog.RETRACT
+        return once and appends and bool(self.partition)
+
+    @property
     def _keeps_time(self) -> bool:
         return not self.order or self.input.bounds[1] in self.partition
 
@@ -107,9 +115,15 @@ class TopN(Unary):
 def closing_end(below: Relation, partition: Positions) -> int | None:
     """The column with the end of the window that a partition of `below` is over with; None: it never is."""
     end = below.bounds[1]
-    if end is None or end not in partition or below.event_time is None:
+    if end is None or end not in partition or not _of_event_time(below):
         return None
     return end if below.changelog is Changelog.APPEND else None
+
+
+def _of_event_time(below: Relation) -> bool:
+    """Whether the windows of its rows are over when a watermark says so: none is of processing time."""
+    times = [node.time for node in below.walk() if isinstance(node, AssignWindow | WindowedAggregate)]
+    return bool(times) and None not in times
 
 
 def _top_mode(node: Ranking | TopN) -> Changelog:

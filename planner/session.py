@@ -34,14 +34,14 @@ from dataclasses import dataclass, field, replace
 from millrace.errors import MillraceError, Position
 from millrace.planner.binder.statements import Binder, Command, PlannedOutput, PlannedStatement
 from millrace.planner.catalog import Catalog
+from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.explain import explain_json, explain_text
 from millrace.planner.physical.compile import Compiler
 from millrace.planner.plan import OutputKind, Plan
-from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.rules.expire_state import expire_state
 from millrace.planner.script import parse_script
 from millrace.planner.statements import Explain, Script, SetVariable, Statement
-
+from millrace.planner.user_functions import activate
 
 STATE_TTL = "state.ttl"
 
@@ -62,6 +62,7 @@ class Planner:
 
     def parse(self, text: str) -> tuple[Statement, ...]:
         """The statements of a text. Raises the first error of syntax."""
+        activate(self.catalog)
         script = self.script(text)
         if script.errors:
             raise script.errors[0]
@@ -75,6 +76,7 @@ class Planner:
         With `snapshot` tables are read as they are now, as insertions only: for a query that is answered once.
         `text` is the script that the statement's positions refer to, for the excerpt in errors.
         """
+        activate(self.catalog)
         try:
             if isinstance(statement, SetVariable) and (statement.name or "").casefold() == STATE_TTL:
                 self.state_ttl = parse_ttl(statement.value or "")

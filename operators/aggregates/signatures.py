@@ -162,6 +162,11 @@ def register_aggregate(
     _REGISTERED[lowered] = RegisteredAggregate(lowered, factory, tuple(parameters), returns, retractable)
 
 
+def unregister_aggregate(name: str) -> None:
+    """Remove a user's aggregate; nothing happens where there is none of that name."""
+    _REGISTERED.pop(name.lower(), None)
+
+
 def registered(name: str) -> RegisteredAggregate | None:
     """The user's aggregate of that name."""
     return _REGISTERED.get(name.lower())

@@ -100,7 +100,7 @@ class BoundedTop(Operator):
     def _replaced(self, data: pa.RecordBatch, kept: Int64Array, gone: Int64Array) -> list[Batch]:
         """New rows for old ones."""
         inserted = data if len(kept) == data.num_rows else data.take(pa.array(kept))
-        if not len(gone):
+        if not len(gone) or self._spec.upsert:
             return [Batch(inserted)]
         retracted = pa.RecordBatch.from_arrays(self._rows.columns(gone), schema=self._schema)
         weights = np.full(len(gone), -1, np.int64)
@@ -128,6 +128,8 @@ class BoundedTop(Operator):
             numbers[room_out:],
             places[room_out:],
         )
+        if self._spec.upsert:
+            retracted = 0
         if retracted < room_out:
             numbers[retracted : retracted + inserted] = numbers[room_out : room_out + inserted].copy()
             places[retracted : retracted + inserted] = places[room_out : room_out + inserted].copy()

@@ -106,12 +106,14 @@ def ranked(
     codes: list[Int64Array],
     function: str,
     counts: Int64Array | None = None,
+    arrival: Int64Array | None = None,
 ) -> Ranked:
-    """Places from 1 of rows in their partition (`slots`). Rows with equal codes stand as they are given.
+    """Places from 1 of rows in their partition (`slots`). Rows with equal codes stand by `arrival`, or as given.
 
     `counts` says how often each row is there: a row_number is then that of the first of them.
     """
-    order = np.lexsort((*reversed(codes), slots))
+    last = () if arrival is None else (arrival,)
+    order = np.lexsort((*last, *reversed(codes), slots))
     total = len(order)
     fresh = np.ones(total, np.bool_)
     ordered = slots[order]

@@ -40,8 +40,9 @@ class TopRows(OperatorSpec):
     """The rows of each partition whose place in `order` is above `offset` and at most `offset + limit`, as a changelog.
 
     `function` (row_number, rank, dense_rank) says how places count; `rank_name` adds the place (int64) as
-    a last column. `limit` None keeps all rows. The output retracts what is no longer among the first;
-    with `upsert` (one row a partition) it only says what replaces it.
+    a last column. `limit` None keeps all rows. The output retracts what is no longer among the first.
+    With `upsert` (one row a partition, from its first row on) it only says what replaces it.
+    `changelog_input` is the mode of the input, and `input_key` what identifies its rows (None: all columns).
     """
 
     title: ClassVar[str] = "TopN"
@@ -53,7 +54,13 @@ class TopRows(OperatorSpec):
     offset: int = 0
     function: str = "row_number"
     rank_name: str | None = None
-    retracting_input: bool = False
+    changelog_input: Changelog = Changelog.APPEND
+    input_key: tuple[int, ...] | None = None
+    upsert: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.changelog_input is not Changelog.UPSERT or self.input_key
+        assert not self.upsert or (self.limit == 1 and self.changelog_input is Changelog.APPEND)
 
     @property
     def output_schema(self) -> pa.Schema:
@@ -63,7 +70,7 @@ class TopRows(OperatorSpec):
     def bounded(self) -> bool:
         """Whether a partition needs its first few rows only, in an order of numbers."""
         return (
-            not self.retracting_input
+            self.changelog_input is Changelog.APPEND
             and self.function == "row_number"
             and self.offset == 0
             and self.limit is not None
@@ -74,12 +81,12 @@ class TopRows(OperatorSpec):
     @property
     def changelog(self) -> Changelog:
         """What the rows sent mean to those before."""
-        return Changelog.RETRACT
+        return Changelog.UPSERT if self.upsert else Changelog.RETRACT
 
     @property
     def state(self) -> str:
         """What is remembered, in words."""
-        if self.retracting_input or self.limit is None:
+        if self.changelog_input is not Changelog.APPEND or self.limit is None:
             return "every row of each partition"
         last = self.limit + self.offset
         if self.function == "row_number":

@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 from sqlglot import exp
 
-from millrace.errors import Position
+from millrace.errors import Invalid, Position
 from millrace.operators.aggregates.calls import CHANGES
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.operators.functions import types as sql
@@ -74,6 +74,17 @@ class BoundQuery:
     offset: int = 0
     key: tuple[str, ...] | None = None
 
+    def limited(self, position: Position | None) -> Relation:
+        """The relation with the limit applied, as a top-N that is kept up to date. ORDER BY alone says nothing."""
+        if self.limit is None and not self.offset:
+            return self.relation
+        return TopN(self.relation, (), self.order, self.limit, self.offset, position=position)
+
+    def standing(self, position: Position | None) -> Relation:
+        """The same for rows that go on as they come. Raises Invalid MR1344 where ORDER BY has no LIMIT."""
+        check_order(self.order, self.limit, self.offset, position)
+        return self.limited(position)
+
 
 @dataclass(slots=True)
 class QueryBinder:
@@ -86,12 +97,7 @@ class QueryBinder:
 
     def bind(self, node: exp.Expr) -> Relation:
         """A nested query: LIMIT makes a top-N, ORDER BY alone says nothing."""
-        bound = self.bind_outer(node)
-        if bound.limit is None and not bound.offset:
-            return bound.relation
-        return TopN(
-            bound.relation, (), bound.order, bound.limit, bound.offset, position=nodes.position_of(node)
-        )
+        return self.bind_outer(node).limited(nodes.position_of(node))
 
     def bind_outer(self, node: exp.Expr) -> BoundQuery:
         """The outermost query of a statement."""
@@ -422,6 +428,17 @@ class QueryBinder:
         sort = sort_items(order.expressions if order is not None else [], binder, items)
         keys = tuple(SortKey(s.place, s.descending, s.nulls_first) for s in sort if s.place is not None)
         return BoundQuery(relation, keys, _count(node, "limit"), _count(node, "offset") or 0)
+
+
+def check_order(order: Sequence[SortKey], limit: int | None, offset: int, position: Position | None) -> None:
+    """Raises Invalid MR1344 where rows without end would have to be put in order."""
+    if order and limit is None and not offset:
+        raise Invalid(
+            "rows that go on as they come can not be ordered without a LIMIT",
+            code="MR1344",
+            hint="add LIMIT: the first rows in that order are then kept up to date; or leave ORDER BY out",
+            position=position,
+        )
 
 
 class Resolve(Protocol):

@@ -198,10 +198,17 @@ def _top(node: TopN) -> OperatorSpec:
         if not sortable(kind):
             raise Invalid(
                 f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
-                code="MR1342",
+                code="MR1346",
                 hint="order by a number, a text or a time",
                 position=node.position,
             )
+    if node.input.changelog is Changelog.UPSERT and not node.input.key:
+        raise Unsupported(
+            "rows that replace each other by a key can not be ranked without that key",
+            code="MR1940",
+            hint="select the key columns too",
+            position=node.position,
+        )
     order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
     end = closing_end(node.input, node.partition)
     if end is not None:
@@ -224,7 +231,9 @@ def _top(node: TopN) -> OperatorSpec:
         node.offset,
         node.function,
         node.rank_name,
-        _retracting(node.input),
+        node.input.changelog,
+        (node.input.key or None) if node.input.changelog is not Changelog.APPEND else None,
+        node.upsert,
     )
 
 

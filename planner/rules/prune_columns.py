@@ -248,6 +248,8 @@ def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     if isinstance(node, Ranking) and not ranked:
         return _prune(node.input, wanted, have)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
+    if node.input.changelog is Changelog.UPSERT:
+        needed |= set(node.input.key or ())
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)

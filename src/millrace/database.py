@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -14,14 +14,15 @@ from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.operators.batch import Batch, concatenate
 from millrace.operators.connectors.push import PushSpec, to_batches
 from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
-from millrace.planner.catalog import ChangeKind
+from millrace.planner.catalog import ChangeKind, Function
+from millrace.planner.dialect.types import parse_type
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedOutput, PlannedStatement, Planner, parse_ttl
@@ -34,6 +35,7 @@ from millrace.planner.statements import (
     Statement,
     Subscribe,
 )
+from millrace.planner.user_functions import declare_function
 from millrace.result import Result
 from millrace.settings import Settings
 from millrace.subscription import Subscription, as_batches, as_objects, as_rows
@@ -156,6 +158,34 @@ class Database:
         self._check_open()
         return self.planner.explain_json(sql) if format == "json" else self.planner.explain(sql)
 
+    def register_function(
+        self,
+        name: str,
+        function: Callable[..., pa.Array],
+        parameters: Sequence[str | pa.DataType],
+        returns: str | pa.DataType,
+    ) -> None:
+        """Make a Python function callable from SQL: it takes an Arrow array a parameter and returns one as long.
+
+        Types are SQL text or Arrow types. Another function registered under that name is replaced, unless
+        something that is built on it still stands.
+        """
+        self._register(name, Function(tuple(map(_type, parameters)), _type(returns), False, function))
+
+    def register_aggregate(
+        self,
+        name: str,
+        factory: Callable[[], object],
+        parameters: Sequence[str | pa.DataType],
+        returns: str | pa.DataType,
+    ) -> None:
+        """Make a Python class callable as an aggregate; `factory()` is the state of one group.
+
+        It has `accumulate(*arrays)` and `result()`; `retract(*arrays)` where rows may be taken back, `merge(other)`
+        for hopping and cumulating windows. States pickle.
+        """
+        self._register(name, Function(tuple(map(_type, parameters)), _type(returns), True, factory))
+
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
@@ -179,7 +209,7 @@ class Database:
             )
 
     def names(self) -> list[str]:
-        """Names of all sources, streams, tables and sinks."""
+        """Names of all sources, streams, tables, sinks and functions of users."""
         return [entry.name for entry in self.planner.catalog]
 
     @property
@@ -301,16 +331,7 @@ class Database:
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
     ) -> Subscription[Any]:
-        planned, plan, position = self._plan_select(statement, sql)
-        shown = planned.outputs[-1]
-        if shown.order or shown.limit is not None or shown.offset:
-            raise Unsupported(
-                "a subscription has no end to be ordered or limited by",
-                code="MR1933",
-                hint="leave ORDER BY and LIMIT out, or use query for what a table holds now",
-                position=shown.position,
-                source_text=sql,
-            )
+        _, plan, position = self._plan_select(statement, sql, streamed=True)
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
         convert: Callable[[pa.RecordBatch], list[Any]]
@@ -344,9 +365,15 @@ class Database:
         return subscription
 
     def _plan_select(
-        self, statement: Statement, sql: str, *, snapshot: bool = False
+        self, statement: Statement, sql: str, *, snapshot: bool = False, streamed: bool = False
     ) -> tuple[PlannedStatement, Plan, int]:
         planned = self.planner.plan(statement, sql, snapshot=snapshot)
+        if streamed:
+            try:
+                planned = planned.streamed()
+            except MillraceError as error:
+                error.source_text = sql
+                raise
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
         return planned, plan, plan.outputs[-1].node
@@ -381,9 +408,18 @@ class Database:
             return schema_rows(plan.nodes[position].schema)
         return describe(self.planner.catalog, statement)
 
+    def _register(self, name: str, function: Function) -> None:
+        with self._runtime.lock:
+            self._check_open()
+            declare_function(self.planner.catalog, name, function, replace=True)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Invalid("the database is closed", code="MR1500", hint="connect again")
+
+
+def _type(type: str | pa.DataType) -> pa.DataType:
+    return parse_type(type).arrow if isinstance(type, str) else type
 
 
 def _done(text: str) -> Result:
