@@ -63,10 +63,9 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None
         case RegularJoin() | LookupJoin():
             # NULL keys of rows without a match are spread otherwise than by what comes out.
-            inner = spec.kind in (JoinKind.INNER, JoinKind.SEMI) and spec.left_keys
-            there = inner and all(key in spec.outputs for key in spec.left_keys)
-            after = frozenset(map(spec.outputs.index, spec.left_keys)) if there else None
-            return Exchange(spec.left_keys), after
+            keys, passed = spec.left_keys, spec.kind in (JoinKind.INNER, JoinKind.SEMI)
+            there = passed and bool(keys) and all(key in spec.outputs for key in keys)
+            return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None
         case OverAggregate() | RowBufferAggregate() | TopRows() | WindowTopRows():
             keys = spec.partition if isinstance(spec, TopRows | WindowTopRows) else spec.keys
             stays = before is not None and before <= set(keys) and (bool(before) or not keys)
