@@ -153,7 +153,7 @@ class OutboxSink(Sink):
         self._markers = Markers(spec.target.servers, spec.marker_topic)
         self._waiting: list[Records] = []
         self._lost: MillraceError | None = None
-        self._open()
+        self._marker = self._open()
 
     @property
     def marker(self) -> int:
@@ -237,7 +237,7 @@ class OutboxSink(Sink):
         self._deliveries.forget()
         return True
 
-    def _open(self) -> None:
+    def _open(self) -> int:
         """Fence the predecessor, and only then read how far it came."""
         try:
             self._deliveries = Deliveries(
@@ -251,4 +251,4 @@ class OutboxSink(Sink):
             self._deliveries.producer.init_transactions(ANSWER_S)
         except KafkaException as error:
             raise self._failure(error) from error
-        self._marker = self._markers.read(self.transactional_id)
+        return self._markers.read(self.transactional_id)
