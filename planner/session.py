@@ -123,18 +123,25 @@ class Planner:
             raise
 
     def explain(self, text: str, variables: Mapping[str, str] | None = None) -> str:
-        """The plan of a script as trees, one an output. The catalog stays as it is."""
-        return explain_text(self._trial(text, variables))
+        """The plan of a script as trees, one an output, and annotations of it. The catalog stays as it is."""
+        plan, planned = self._trial(text, variables)
+        found = [annotation for one in planned for annotation in one.statement.annotations]
+        if not found:
+            return explain_text(plan)
+        noted = ", ".join(f"@{annotation.name}" for annotation in found)
+        return f"{explain_text(plan)}\nannotations (nothing acts on them here): {noted}"
 
     def explain_json(self, text: str, variables: Mapping[str, str] | None = None) -> str:
         """The plan of a script as one JSON object."""
-        return explain_json(self._trial(text, variables))
+        return explain_json(self._trial(text, variables)[0])
 
-    def _trial(self, text: str, variables: Mapping[str, str] | None) -> Plan:
+    def _trial(
+        self, text: str, variables: Mapping[str, str] | None
+    ) -> tuple[Plan, tuple[PlannedStatement, ...]]:
         trial = Planner(
             self.catalog.copy(), self.variables if variables is None else variables, self.state_ttl
         )
-        return trial.compile(text)[0]
+        return trial.compile(text)
 
     def validate(self, text: str, variables: Mapping[str, str] | None = None) -> tuple[MillraceError, ...]:
         """Every error of a script, by place. The catalog stays as it is.

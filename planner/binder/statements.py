@@ -16,7 +16,7 @@ from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.inline import open_uri
 from millrace.planner.binder.query import BoundQuery, QueryBinder, check_order, renamed
-from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
+from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables, with_late_table
 from millrace.planner.binder.sinks import align, bind_sink, bind_table
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
@@ -124,9 +124,10 @@ _KINDS = {
 
 
 KEY_OPTIONS = ("key", "primary.key")
-HEEDED_VALUES = frozenset({("late.data.strategy", "drop")})
+LATE = "late.data.strategy"
+HEEDED_VALUES = frozenset({(LATE, "drop"), (LATE, "dead_letter")})
 LATER_OPTIONS = {
-    "late.data.strategy": "write ALLOW LATENESS, or LATE DATA TO a table",
+    LATE: "'drop' and 'dead_letter' are; ALLOW LATENESS brings windows up to date when late rows come",
     "state.ttl": "use a window, which forgets by itself",
     "parallelism": "leave it out: everything runs in one partition",
 }
@@ -298,7 +299,7 @@ class Binder:
         if not self._creatable(statement, name, kind):
             return PlannedStatement(statement)
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
-        bound = replace(bound, key=_key_option(statement.options) or bound.key)
+        bound = _with_options(bound, name, statement.options)
         relation = renamed(bound.relation, statement.column_names, statement.query)
         _check_columns(relation, statement.query)
         if kind is not EntryKind.VIEW:
@@ -336,7 +337,8 @@ class Binder:
             change = self.catalog.put(Entry(name, EntryKind.SINK, None, (), external, text=statement.text))
             return PlannedStatement(statement, (change,))
         reader, _, bound = self._query(statement.query, (), ordered=False)
-        output = self._to(name, connector, bound.relation, key or bound.key, statement.position)
+        bound = _with_options(bound, name, statement.options)
+        output = self._to(name, connector, bound.relation, bound.key, statement.position)
         external = External(
             connector.name, tuple(options.items()), connector.format, bound.relation.schema, key or ()
         )
@@ -346,6 +348,7 @@ class Binder:
     def _insert(self, statement: InsertQuery) -> PlannedStatement:
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
         name, position = str(statement.target), statement.target.position
+        bound = _with_options(bound, name, statement.options)
         if sink is not None and sink.name.casefold() == name.casefold():
             output = self._to(name, sink.connector, bound.relation, bound.key, position)
         else:
@@ -366,7 +369,7 @@ class Binder:
 
     def _select(self, statement: SelectStatement) -> PlannedStatement:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
-        bound = replace(bound, key=_key_option(statement.options) or bound.key)
+        bound = _with_options(bound, "" if sink is None else sink.name, statement.options)
         if sink is not None:
             relation = bound.standing(statement.position)
             output = self._to(sink.name, sink.connector, relation, bound.key, statement.position)
@@ -569,6 +572,23 @@ def _check_options(options: Sequence[Option]) -> None:
             or "leave it out, or SET it for the job",
             position=option.position,
         )
+
+
+def _with_options(bound: BoundQuery, name: str, options: Sequence[Option]) -> BoundQuery:
+    """The query with the key, and with the table for late rows, that its options ask for. Raises Invalid MR1324."""
+    bound = replace(bound, key=_key_option(options) or bound.key)
+    for option in options:
+        if (option.name.lower(), option.value.lower()) == (LATE, "dead_letter"):
+            relation = optimize(with_late_table(bound.relation, f"{name}_late") if name else bound.relation)
+            if not late_tables(relation):
+                raise Invalid(
+                    f"option '{option.name}' needs a name and a window of event time",
+                    code="MR1324",
+                    hint="late rows go to the table <name of the stream, table or sink>_late",
+                    position=option.position,
+                )
+            bound = replace(bound, relation=relation)
+    return bound
 
 
 def _key_option(options: Sequence[Option]) -> tuple[str, ...] | None:

@@ -272,9 +272,7 @@ class Database:
                 self._run(pending)
                 return self._select(statement, sql)
             case Explain():
-                return text_rows(
-                    ["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()]
-                )
+                return self._explain(statement)
             case Show() | Describe():
                 return self._look(statement, sql)
             case SetVariable():
@@ -399,6 +397,18 @@ class Database:
             for vertex in self._runtime.dataflow.sources
             if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
         ]
+
+    def _explain(self, statement: Explain) -> Result:
+        if statement.analyze:
+            raise Unsupported(
+                "EXPLAIN ANALYZE is not executed: nothing runs for an EXPLAIN",
+                code="MR1955",
+                hint="EXPLAIN shows the plan; SHOW METRICS what each node of what runs has done",
+                position=statement.position,
+                source_text=statement.text,
+            )
+        explain = self.planner.explain_json if statement.json else self.planner.explain
+        return text_rows(["plan"], [(line,) for line in explain(statement.text).splitlines()])
 
     def _look(self, statement: Show | Describe, sql: str) -> Result:
         if isinstance(statement, Show):
