@@ -123,8 +123,6 @@ class ExchangeSender:
     def receive(self, port: int, batch: Batch) -> None:
         """Split one batch by owner; what is sent never drags the whole batch along."""
         hashes = hash_columns([batch.data.column(k) for k in self._keys], batch.num_rows)
-        if not self._keys:
-            hashes = np.repeat(hashes, batch.num_rows) if len(hashes) == 1 else hashes
         vnodes = vnodes_of(hashes, self._vnodes)
         order, bounds = partition_rows(vnodes, self._owner_of_vnode, len(self._outlets))
         for owner, outlet in enumerate(self._outlets):

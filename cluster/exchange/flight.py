@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgpack
 import pyarrow as pa
-import pyarrow.flight as flight
+from pyarrow import flight
 
 from millrace.cluster.exchange.channels import Inbox
 from millrace.cluster.exchange.frames import Frame, Kind, decode_frame, encode_head
@@ -23,6 +24,8 @@ WINDOW_FRAMES, WINDOW_BYTES = 64, 8 << 20
 """The sender waits for acknowledgements with more than that under way."""
 _ACK = struct.Struct("<q")
 _READY = -1
+CONNECT_S = 30.0
+"""How long a partition waits for its peers to take its streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,7 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
                 chunk = reader.read_chunk()
             except StopIteration:
                 return
-            frame = decode_frame(
-                memoryview(chunk.app_metadata), chunk.data, hello.sender_epoch, sequence
-            )
+            frame = decode_frame(memoryview(chunk.app_metadata), chunk.data, hello.sender_epoch, sequence)
             sequence += 1
             if not inbox.put_when_room((hello.edge, hello.sender), frame):
                 return
@@ -148,15 +149,31 @@ class FlightOutlet:
     def _run(self, address: str, on_ready: Callable[[], None]) -> None:
         try:
             with flight.connect(address) as client:
-                descriptor = flight.FlightDescriptor.for_command(self._hello.encode())
-                writer, reader = client.do_put(descriptor, self._schema)
-                assert _ACK.unpack(reader.read())[0] == _READY
+                writer, reader = self._open(client)
                 on_ready()
                 self._send_all(writer, reader)
                 writer.close()
-        except (pa.ArrowException, OSError, AttributeError, TypeError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            TypeError,
+        ) as error:  # TypeError: the stream ended without an answer
             if not self._closed:
                 self._on_failure(f"the exchange to partition {self._hello.receiver} broke: {error}")
+
+    def _open(self, client: Any) -> tuple[Any, Any]:
+        """The stream, once the receiver is ready for it: it may have begun a little later."""
+        descriptor = flight.FlightDescriptor.for_command(self._hello.encode())
+        deadline = time.monotonic() + CONNECT_S
+        while True:
+            try:
+                writer, reader = client.do_put(descriptor, self._schema)
+                if _ACK.unpack(reader.read())[0] == _READY:
+                    return writer, reader
+            except (pa.ArrowException, OSError, TypeError):
+                if self._closed or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _send_all(self, writer: Any, reader: Any) -> None:
         sequence = 0
@@ -170,7 +187,7 @@ class FlightOutlet:
             head = encode_head(frame, self._hello.sender_epoch, sequence)
             sequence += 1
             if frame.kind is Kind.ROWS and frame.batch is not None:
-                writer.write_with_metadata(frame.batch.data, head)
+                writer.write_with_metadata(self._as_declared(frame.batch.data), head)
             else:
                 writer.write_metadata(head)
             with self._news:
@@ -179,6 +196,11 @@ class FlightOutlet:
             self._underway_bytes += frame.size
             while len(self._underway) > WINDOW_FRAMES or self._underway_bytes > WINDOW_BYTES:
                 self._read_ack(reader)
+
+    def _as_declared(self, data: pa.RecordBatch) -> pa.RecordBatch:
+        if data.schema.equals(self._schema, check_metadata=True):
+            return data
+        return pa.RecordBatch.from_arrays(data.columns, schema=self._schema)
 
     def _read_ack(self, reader: Any) -> None:
         acked = _ACK.unpack(reader.read())[0]
