@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import importlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,19 +107,38 @@ def spec_key(job: str) -> str:
 
 
 def encode_job(spec: JobSpec) -> bytes:
-    """The spec as checked bytes."""
-    return seal("job", _VERSION, encode(spec))
+    """The spec as checked bytes, with the modules that have its classes: connectors are imported only where used."""
+    return seal("job", _VERSION, [sorted(_modules(spec)), encode(spec)])
 
 
 def decode_job(data: bytes, name: str) -> JobSpec:
     """The spec; raises `Corrupt` naming the object."""
-    import millrace.planner.session  # noqa: F401  # registers every spec class; deferred, it is not needed to run
-
-    _, body = unseal("job", range(1, _VERSION + 1), data, name)
+    _, (modules, body) = unseal("job", range(1, _VERSION + 1), data, name)
+    for module in modules:
+        if not module.startswith("millrace."):
+            raise Corrupt(f"{name} wants module {module}", code="MR5013")
+        importlib.import_module(module)
     spec: Any = decode(body)
     if not isinstance(spec, JobSpec):
         raise Corrupt(f"{name} holds a {type(spec).__name__}", code="MR5013")
     return spec
+
+
+def _modules(value: object) -> set[str]:
+    found: set[str] = set()
+    if isinstance(value, tuple | list):
+        for item in value:
+            found |= _modules(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            found |= _modules(item)
+    elif isinstance(value, enum.Enum):
+        found.add(type(value).__module__)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found.add(type(value).__module__)
+        for one in dataclasses.fields(value):
+            found |= _modules(getattr(value, one.name))
+    return found
 
 
 def read_job(store: Store, job: str) -> JobSpec:

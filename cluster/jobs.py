@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.cluster.exchange.layout import layout_of
 from millrace.cluster.job import JobSpec, check_job
-from millrace.errors import Invalid, MillraceError, Unavailable
+from millrace.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
     from millrace.cluster.coordination import JobStatus
@@ -108,27 +108,12 @@ class Cluster:
         return metadata()
 
     def _coordinator(self, job: str) -> Any:
-        import ray  # deferred, as above
-
-        try:
-            return ray.get_actor(self._session.coordinator_name(job), self._session.NAMESPACE)
-        except ValueError:
+        found = self._session.living(self._session.coordinator_name(job))
+        if found is None:
             raise Unavailable(
                 f"the coordinator of job {job} does not run at the moment", code="MR3012", hint="try again"
-            ) from None
+            )
+        return found
 
     def _ask(self, reference: Any) -> Any:
-        import ray  # deferred, as above
-        from ray.exceptions import RayError, RayTaskError
-
-        try:
-            return ray.get(reference, timeout=ANSWER_S)
-        except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, MillraceError):
-                raise cause from None
-            raise
-        except RayError as error:
-            raise Unavailable(
-                f"the cluster did not answer: {error}", code="MR3011", hint="try again"
-            ) from error
+        return self._session.answer(reference, ANSWER_S)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 import ray
-from ray.exceptions import RayError
 
 from millrace.cluster.coordination import JobStatus
 from millrace.cluster.job import JobSpec, encode_job, spec_key
@@ -33,10 +32,10 @@ from millrace.cluster.protocol.ownership import (
     WriteRecord,
 )
 from millrace.cluster.ray.coordinator_actor import JobCoordinator
-from millrace.cluster.ray.session import METADATA, NAMESPACE, coordinator_name
+from millrace.cluster.ray.session import METADATA, NAMESPACE, coordinator_name, living
 from millrace.errors import Fenced, Invalid, Unavailable
 from millrace.state.ledger import JobCreated, JobState, Ledger, Record, create_job
-from millrace.state.store import ObjectStore, open_store
+from millrace.state.store import open_store
 
 LEASE_S = 30.0
 """A coordinator that says nothing for so long hangs: Ray would never notice."""
@@ -75,7 +74,7 @@ class MetadataActor:
         """Create a job and its coordinator; raises Invalid where there is one by that name."""
         with self._lock:
             name = coordinator_name(spec.job)
-            if _living(name) is not None:
+            if living(name) is not None:
                 raise Invalid(
                     f"a job named {spec.job} runs on this cluster", code="MR1591", hint="choose another name"
                 )
@@ -175,16 +174,9 @@ class MetadataActor:
                     if isinstance(command, CoordinatorSilent)
                 ]
             for job in silent:
-                found = _living(coordinator_name(job))
+                found = living(coordinator_name(job))
                 if found is not None and self._entries[job].ended is None:
                     ray.kill(found, no_restart=False)
-
-
-def _living(name: str) -> Any | None:
-    try:
-        return ray.get_actor(name, NAMESPACE)
-    except (ValueError, RayError):
-        return None
 
 
 def metadata() -> Any:
@@ -193,5 +185,3 @@ def metadata() -> Any:
         name=METADATA, namespace=NAMESPACE, lifetime="detached", num_cpus=0, get_if_exists=True
     ).remote()
 
-
-__all__ = ["Entry", "MetadataActor", "ObjectStore", "metadata"]

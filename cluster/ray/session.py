@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
-import ray
+from typing import Any
 
-from millrace.errors import Unavailable
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from millrace.errors import MillraceError, Unavailable
 
 NAMESPACE = "millrace"
 METADATA = "millrace:metadata"
@@ -39,3 +42,23 @@ def coordinator_name(job: str) -> str:
 def partition_name(job: str, partition: int) -> str:
     """The name of a partition's present owner."""
     return f"millrace:{job}:partition-{partition}"
+
+
+def living(name: str) -> Any | None:
+    """The actor of that name, or None."""
+    try:
+        return ray.get_actor(name, NAMESPACE)
+    except (ValueError, RayError):
+        return None
+
+
+def answer(reference: Any, timeout: float) -> Any:
+    """What an actor answers. Raises what it raised, and Unavailable where it does not answer."""
+    try:
+        return ray.get(reference, timeout=timeout)
+    except RayTaskError as error:
+        if isinstance(error.cause, MillraceError):
+            raise error.cause from None
+        raise
+    except RayError as error:
+        raise Unavailable(f"the cluster did not answer: {error}", code="MR3011", hint="try again") from error
