@@ -56,12 +56,14 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
         self._on_failure = on_failure
         self._expected: dict[Hello, Inbox] = {}
         self._open: set[Hello] = set()
+        self._known = False
         self._changed = threading.Condition()
 
     def expect(self, streams: dict[Hello, Inbox]) -> None:
         """From now on accept exactly these, once each."""
         with self._changed:
             self._expected = streams
+            self._known = True
             self._open.clear()
             self._changed.notify_all()
 
@@ -74,6 +76,8 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
         """One stream, from its hello to its end."""
         hello = Hello.decode(descriptor.command)
         with self._changed:
+            # A peer that was quicker waits; one of another epoch is refused as soon as this partition knows its own.
+            self._changed.wait_for(lambda: self._known, CONNECT_S)
             inbox = self._expected.get(hello)
             if inbox is None or hello in self._open:
                 raise flight.FlightServerError(f"nobody here expects {hello}")
