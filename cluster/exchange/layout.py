@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from millrace.operators.window_top import WindowTop
+
 from millrace.errors import Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
@@ -17,7 +19,6 @@ from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.union import UnionAll
-from millrace.operators.window_top import WindowTop
 from millrace.planner.plan import Node, Plan
 
 Columns = tuple[int, ...]
