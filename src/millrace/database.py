@@ -25,7 +25,7 @@ from millrace.planner.catalog import ChangeKind, Function
 from millrace.planner.dialect.types import parse_type
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
-from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
+from millrace.planner.session import PlannedOutput, PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import (
     Describe,
     Explain,
@@ -61,7 +61,7 @@ class Database:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.planner = Planner()
+        self.planner = Planner(state_ttl=parse_ttl(self.settings.state_ttl))
         self._runtime = EmbeddedRuntime(
             Dataflow(
                 vnodes=self.settings.vnodes,
@@ -272,13 +272,13 @@ class Database:
                 self._run(pending)
                 return self._select(statement, sql)
             case Explain():
-                return text_rows(
-                    ["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()]
-                )
+                return self._explain(statement)
             case Show() | Describe():
                 return self._look(statement, sql)
             case SetVariable():
-                self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
+                changed = self.settings.with_values({statement.name or "": statement.value or ""})
+                self.planner.state_ttl = parse_ttl(changed.state_ttl)
+                self.settings = changed
                 return _done(f"set {statement.name}")
         planned = self.planner.plan(statement, sql)
         command = planned.command
@@ -397,6 +397,18 @@ class Database:
             for vertex in self._runtime.dataflow.sources
             if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
         ]
+
+    def _explain(self, statement: Explain) -> Result:
+        if statement.analyze:
+            raise Unsupported(
+                "EXPLAIN ANALYZE is not executed: nothing runs for an EXPLAIN",
+                code="MR1955",
+                hint="EXPLAIN shows the plan; SHOW METRICS what each node of what runs has done",
+                position=statement.position,
+                source_text=statement.text,
+            )
+        explain = self.planner.explain_json if statement.json else self.planner.explain
+        return text_rows(["plan"], [(line,) for line in explain(statement.text).splitlines()])
 
     def _look(self, statement: Show | Describe, sql: str) -> Result:
         if isinstance(statement, Show):
