@@ -28,10 +28,18 @@ class SourceVertex(Vertex):
     """A source with the readers of its splits, their watermarks and positions."""
 
     def __init__(
-        self, position: int, node: Node, context: VertexContext, metrics: VertexMetrics, batch_rows: int
+        self,
+        position: int,
+        node: Node,
+        context: VertexContext,
+        metrics: VertexMetrics,
+        batch_rows: int,
+        assigned: frozenset[str] | None = None,
     ) -> None:
+        """`assigned` are the splits it may read; None: all there are."""
         super().__init__(position, node, context, metrics)
         assert isinstance(node.spec, SourceInput)
+        self._assigned = assigned
         self.spec = node.spec
         self.ended = False
         self._source = node.spec.source.build(context)
@@ -140,10 +148,12 @@ class SourceVertex(Vertex):
     def _discover(self, now: int) -> None:
         self._next_discovery = now + DISCOVERY_INTERVAL_US
         for split in self._source.discover():
+            if self._assigned is not None and split not in self._assigned:
+                continue
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, None)
                 self._open_watermark(split)
-        if self.spec.source.bounded:
+        if self.spec.source.bounded or self._assigned == frozenset():
             self._next_discovery = END_OF_TIME
             if not self._readers:
                 self._finish()

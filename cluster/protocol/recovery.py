@@ -36,6 +36,7 @@ class RecoveryPlan:
         self._assignment = assignment
         self._sinks = sinks
         self._independent = independent
+        self._ranges = tuple((plan.first, plan.end) for plan in assignment.partitions)
         self._restored = NO_CHECKPOINT if manifest is None else manifest.number
         contributions = () if manifest is None else manifest.contributions
         self._former = sorted(contributions, key=lambda c: (c.first, c.end))
@@ -73,7 +74,8 @@ class RecoveryPlan:
             sources=self._sources_of(plan),
             streams=tuple(streams),
             pending=tuple(sorted(pending, key=lambda o: (o.stream, o.number))),
-            peers={} if self._independent else dict(epochs),
+            peers={} if self._independent else epochs,
+            ranges=self._ranges,
             continues=continues and bool(former),
         )
 

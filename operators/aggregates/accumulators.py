@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from millrace.operators.aggregates.columns import Bools, Mask, Rows, both, truth
 from millrace.operators.batch import Int64Array
 
 Slots = npt.NDArray[np.integer]
+Whole = TypeVar("Whole", bound=np.integer)
 
 _CAPACITY_MIN = 1024
 _RUN_MIN = 4096
@@ -337,7 +339,7 @@ class AccumulatorSet:
             part.accumulator.restore(slots, columns[part.name])
 
 
-def distinct(slots: Slots, marks: Mask) -> tuple[Slots, Int64Array, Mask]:
+def distinct(slots: npt.NDArray[Whole], marks: Mask) -> tuple[npt.NDArray[Whole], Int64Array, Mask]:
     """The slots in order of first appearance, once each; the row where each appears first; the mark of each.
 
     `marks` has a byte a slot, below 128.

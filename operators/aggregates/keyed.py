@@ -99,8 +99,10 @@ class KeyedGroups:
                 touched, rows, marks = distinct(slots, self.marks)
                 found = None
                 if self._keys_from_rows:
-                    picked = pa.array(rows)
-                    found = [key.take(picked) for key in keys]
+                    found = list(keys)
+                    if len(rows) < len(slots):
+                        picked = pa.array(rows)
+                        found = [key.take(picked) for key in keys]
                 return self.add_and_tell(slots, batch, touched, found, marks & SHOWN != 0)
             case EmissionKind.EVERY_RECORD:
                 return self._each(keys, slots, batch)
@@ -172,7 +174,7 @@ class KeyedGroups:
         new = self.told(touched if present is None else touched[present])
         if present is not None:
             self.marks[touched] = (self.marks[touched] & ~SHOWN) | present * SHOWN
-        elif not shown.all():
+        elif np.count_nonzero(shown) < len(shown):
             self.marks[touched[~shown]] |= SHOWN
         if old is None and present is None:
             return self._upserts(touched, new, keys)

@@ -24,7 +24,7 @@ from millrace.planner.binder.grouping import (
     grouping_sets,
     resolve_bound,
 )
-from millrace.planner.binder.joins import bind_join
+from millrace.planner.binder.joins import bind_join, looks_up
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Member, Scope
@@ -203,7 +203,9 @@ class QueryBinder:
         return Scope.of(renamed(relation, columns, node), name)
 
     def _table(self, node: exp.Table) -> Relation:
-        if node.args.get("version") is not None:
+        if node.args.get("version") is not None and not (
+            looks_up(node) and isinstance(node.parent, exp.Join)
+        ):
             raise unsupported(node, "MR1943", "FOR SYSTEM_TIME AS OF is not executed yet")
         full = ".".join(part.name for part in node.parts)
         cte = self.ctes.get(full.casefold())

@@ -7,6 +7,7 @@ from millrace.planner.expressions import columns_of
 from millrace.planner.logical import BadRecords, Filter, Join, LateInput, Project, Read, Relation
 from millrace.planner.normalized import Normalized
 from millrace.planner.rules.traversal import bottom_up
+from millrace.planner.table_lookup import TableLookup
 
 
 def normalize_upserts(relation: Relation) -> Relation:
@@ -29,7 +30,7 @@ def _fits(node: Relation, below: Relation) -> bool:
             return node.key is not None
         case Filter():
             return columns_of([node.predicate]) <= set(below.key or ())
-        case Join():
+        case Join() | TableLookup():
             return below.key is not None
         case BadRecords() | LateInput():
             return True

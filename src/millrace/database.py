@@ -25,7 +25,7 @@ from millrace.planner.catalog import ChangeKind, Function
 from millrace.planner.dialect.types import parse_type
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
-from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
+from millrace.planner.session import PlannedOutput, PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import (
     Describe,
     Explain,
@@ -61,7 +61,7 @@ class Database:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.planner = Planner()
+        self.planner = Planner(state_ttl=parse_ttl(self.settings.state_ttl))
         self._runtime = EmbeddedRuntime(
             Dataflow(
                 vnodes=self.settings.vnodes,
@@ -276,7 +276,9 @@ class Database:
             case Show() | Describe():
                 return self._look(statement, sql)
             case SetVariable():
-                self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
+                changed = self.settings.with_values({statement.name or "": statement.value or ""})
+                self.planner.state_ttl = parse_ttl(changed.state_ttl)
+                self.settings = changed
                 return _done(f"set {statement.name}")
         planned = self.planner.plan(statement, sql)
         command = planned.command

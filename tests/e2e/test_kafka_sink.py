@@ -174,10 +174,10 @@ def test_modes_a_sink_can_not_take_are_refused(broker: Broker) -> None:
             Changelog.UPSERT,
             ("id",),
         )
-    assert refused.value.code == "MR1461"
+    assert refused.value.code == "MR1481"
     with pytest.raises(Invalid) as refused:
         sink_spec(broker, "t", kafka_transactional_id="x")
-    assert refused.value.code in ("MR1401", "MR1450")
+    assert refused.value.code in ("MR1401", "MR1470")
     with pytest.raises(Invalid, match="no topic"):
         sink_spec(broker, "missing").build(Clock(), 0)
 
@@ -239,7 +239,7 @@ def test_zombie_is_fenced(broker: Broker) -> None:
     successor.publish(2, sealed)
     with pytest.raises(Fenced) as fenced:
         zombie.publish(2, sealed)
-    assert fenced.value.code == "MR4011"
+    assert fenced.value.code == "MR4031"
     with pytest.raises(Fenced):
         zombie.publish(3, sealed)
     successor.publish(3, round(successor, 3, 3))

@@ -1,9 +1,13 @@
 """One simulated job from creation to end: who is started when, what goes wrong, and what must hold at every step."""
 
+import random
 from collections import Counter
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from tests.simulation.engine import VNODES, Cut, Engine, plan_of, row_of, source_node
+from tests.simulation.nodes import JOB, SINK, Coordinating, Metadata, Partition
+from tests.simulation.world import NO_FAULTS, Broker, Faults, FaultyStore, World
 
 from millrace.cluster.protocol import messages as m
 from millrace.cluster.protocol.coordinator import CoordinatorSettings
@@ -13,9 +17,6 @@ from millrace.state.checkpoints.manifest import decode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.ledger import JobCreated, JobState, create_job, decode_record, fold
 from millrace.state.snapshot import fold as fold_table
-from tests.simulation.engine import KEYS, VNODES, Cut, Engine, plan_of, row_of, source_node
-from tests.simulation.nodes import JOB, SINK, Coordinating, Metadata, Partition
-from tests.simulation.world import NO_FAULTS, Broker, Faults, FaultyStore, World
 
 LIMIT_S = 400.0
 """Virtual time after which a job that has not ended makes no progress."""
@@ -238,20 +239,23 @@ class Cluster:
         if not alive or rescaling or self.world.now < self.scenario.faults_until:
             return
         machine = alive[-1].machine
-        running = [
-            self.partitions.get((p, member.epoch)) for p, member in machine.members.items()
-        ]
-        ended = bool(running) and all(p is not None and p.engine is not None and p.engine.ended for p in running)
+        running = [self.partitions.get((p, member.epoch)) for p, member in machine.members.items()]
+        ended = bool(running) and all(
+            p is not None and p.engine is not None and p.engine.ended for p in running
+        )
         if machine.phase is JobPhase.RUNNING and ended:
             alive[-1].post(0.0, lambda: alive[-1].handle(m.StopRequested("all is read", "last")))
 
+    def is_owner(self, partition: Partition) -> bool:
+        """Whether no later owner of the partition is in the ledger."""
+        self.on_ledger()
+        return self.state.owners.get(partition.partition) == partition.epoch
+
     def build_engine(self, partition: Partition) -> Engine:
         start = partition.start
-        assignment = self.state.assignment
-        assert assignment is not None
         owners = [0] * VNODES
-        for plan in assignment.partitions:
-            owners[plan.first : plan.end] = [plan.partition] * (plan.end - plan.first)
+        for owner, (first, end) in enumerate(start.ranges):
+            owners[first:end] = [owner] * (end - first)
         if not start.peers:
             owners = [0] * VNODES
         return Engine(
@@ -310,7 +314,9 @@ class Cluster:
                     captured.setdefault(name, []).extend(mine)
         for name, rows in tables.items():
             if sorted(_rows(rows), key=repr) != sorted(captured.get(name, []), key=repr):
-                self.world.fail(f"{partition.name} restored {start.restored} and {name} is not what was captured")
+                self.world.fail(
+                    f"{partition.name} restored {start.restored} and {name} is not what was captured"
+                )
 
     def _took_part(self, number: CheckpointNumber) -> dict[tuple[int, int], tuple[int, int]]:
         """The owners whose captures a decided checkpoint has, with their vnodes."""
@@ -396,8 +402,6 @@ def _rows(table: pa.RecordBatch) -> list[tuple[object, ...]]:
 
 def scenario_of(seed: int) -> Scenario:
     """The scenario of a seed: query, size, faults and rescales drawn from it."""
-    import random
-
     rng = random.Random(seed ^ 0x5EED)
     query = rng.choice(["stateless", "windowed", "counted"])
     until = rng.choice([4.0, 6.0, 10.0])
@@ -428,6 +432,3 @@ def scenario_of(seed: int) -> Scenario:
         lease_s=rng.choice([0.7, 1.5, 1.5, 1000.0]),
         found_later=0 if query == "windowed" else rng.choice([0, 0, 1]),
     )
-
-
-__all__ = ["KEYS", "Cluster", "Scenario", "scenario_of"]

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgpack
+import pyarrow as pa
+from tests.simulation.engine import Cut, Engine
+from tests.simulation.world import FencedByBroker, Process
 
 from millrace.cluster.protocol import messages as m
 from millrace.cluster.protocol import ownership as own
@@ -23,9 +26,7 @@ from millrace.state.checkpoints.manifest import (
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
 from millrace.state.checkpoints.snapshots import ChainWriter, data_key, read_chain, read_object, write_object
-from millrace.state.ledger import JobState, Ledger
-from tests.simulation.engine import Cut, Engine
-from tests.simulation.world import FencedByBroker, Process, World
+from millrace.state.ledger import Ledger
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -242,7 +243,15 @@ class Coordinating(Process):
         def done(_: object = None) -> None:
             self._pruning = False
 
-        self.io("prune", lambda: self.pruner.prune(command.state, command.published), done, failed=done)
+        def prune() -> object:
+            try:
+                return self.pruner.prune(command.state, command.published)
+            except Corrupt as error:
+                if self.cluster.state.owner == self.name:
+                    self.world.fail(f"{self.name} can not prune: {error}")
+                return None
+
+        self.io("prune", prune, done, failed=done)
 
 
 class Partition(Process):
@@ -301,7 +310,7 @@ class Partition(Process):
         self.world.send(self, coordinator, lambda: coordinator.report(message))
 
     def _carry_out(self, command: m.PartitionCommand) -> None:
-        world, store, broker = self.world, self.cluster.store, self.cluster.broker
+        world, _store, broker = self.world, self.cluster.store, self.cluster.broker
         world.reach(f"partition.{edge(command)}")
         match command:
             case m.PurgeState():
@@ -366,12 +375,18 @@ class Partition(Process):
                 tables.setdefault((ranged.chain.node, ranged.chain.table), []).append(rows)
             return tables
         except Corrupt as error:
-            self.world.fail(f"{self.name} can not restore {start.restored}: {error}")
-            raise
+            return self._unreadable(error)
+
+    def _unreadable(self, error: Corrupt) -> Corrupt:
+        """What a present owner needs must be there; a zombie's may be pruned, and ends it."""
+        if self.cluster.is_owner(self):
+            self.world.fail(f"{self.name} can not read what it needs: {error}")
+        return error
 
     def _restore(self, found: object) -> None:
-        import pyarrow as pa
-
+        if isinstance(found, Corrupt):
+            self.handle(m.PartitionFailed(found.message))
+            return
         assert self.engine is None and self.machine.phase is PartitionPhase.RESTORING
         self.engine = self.cluster.build_engine(self)
         tables = {name: pa.concat_batches(parts) for name, parts in found.items()}  # type: ignore[attr-defined]
@@ -390,9 +405,7 @@ class Partition(Process):
             ref = write_object(self.cluster.store, key, cut.outbox)
             outboxes = (OutboxRef(SINK, self.partition, number, ref),)
         plan = self.start.plan
-        return Contribution(
-            self.partition, self.epoch, plan.first, plan.end, chains, cut.sources, outboxes
-        )
+        return Contribution(self.partition, self.epoch, plan.first, plan.end, chains, cut.sources, outboxes)
 
     def passed(self, number: CheckpointNumber, cut: Cut) -> None:
         self.cuts[number] = cut
@@ -493,6 +506,8 @@ class Partition(Process):
                     return operation()
                 except FencedByBroker:
                     return FencedByBroker
+                except Corrupt as error:
+                    return self._unreadable(error)
 
             return run
 
@@ -503,6 +518,9 @@ class Partition(Process):
         def written(result: object) -> None:
             if result is FencedByBroker:
                 self.handle(m.PublishRefused(stream))
+                return
+            if isinstance(result, Corrupt):
+                self.handle(m.PartitionFailed(result.message))
                 return
             self.handle(m.ClockAdvanced(self.world.now))
             if self.alive:
@@ -519,6 +537,3 @@ class Partition(Process):
             self.handle(m.PartitionFailed("whether a transaction was committed is not known"))
 
         self.io("PublishOutbox", fenced_or(write), written)
-
-
-__all__ = ["JOB", "SINK", "Coordinating", "JobState", "Metadata", "Partition", "World"]

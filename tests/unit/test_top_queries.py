@@ -175,6 +175,20 @@ def test_ranks_in_windows_are_appended_and_late_windows_stay_closed(db: Database
     assert [(second, n) for second, _, n in rows] == [(0, 1), (2, 1), (4, 1)]
 
 
+def test_windows_close_by_the_watermark_where_the_event_time_is_not_selected(db: Database) -> None:
+    rows = "SELECT k, v, window_start, window_end FROM TABLE(TUMBLE(TABLE ticks, DESCRIPTOR(ts), INTERVAL '2' SECOND))"
+    top = f"SELECT k, v FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY v) AS r FROM ({rows})) WHERE r = 1"
+    assert "WindowTopN" in titles(f"CREATE STREAM s AS {top}")
+    reader = db.subscribe(top, "rows")
+    for row in ROWS:
+        db.push("ticks", row)
+    db.end("ticks")
+    found = []
+    while (got := reader.poll()) is not None:
+        found.append(tuple(got.values()))
+    assert found == [("a", 3), ("b", 5), ("a", 5)]
+
+
 def test_source_of_batches_gives_the_same_in_one_go(db: Database) -> None:
     import pyarrow as pa
 

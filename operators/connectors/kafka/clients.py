@@ -63,12 +63,12 @@ def _log(error: KafkaError) -> None:
 
 
 def read_servers(bootstrap: str, settings: Mapping[str, str]) -> Servers:
-    """The cluster that the options name. Raises Invalid MR1450 for a setting that is not the user's."""
+    """The cluster that the options name. Raises Invalid MR1470 for a setting that is not the user's."""
     for name in settings:
         if name in _OWN:
             raise Invalid(
                 f"option 'kafka.{name}' can not be set: the connector needs its own value",
-                code="MR1450",
+                code="MR1470",
                 hint="leave it out",
             )
     return Servers(bootstrap, tuple(sorted(settings.items())))
@@ -78,12 +78,12 @@ def translated(error: KafkaError | KafkaException, doing: str) -> MillraceError:
     """A client's error as the kind that says what to do: Fenced, Invalid or Unavailable."""
     cause = error.args[0] if isinstance(error, KafkaException) else error
     if not isinstance(cause, KafkaError):
-        return Invalid(f"{doing}: {cause}", code="MR1451", hint="check the kafka.* options")
+        return Invalid(f"{doing}: {cause}", code="MR1471", hint="check the kafka.* options")
     if is_fenced(cause):
-        return Fenced(f"{doing}: another owner took over ({cause.str()})", code="MR4010")
+        return Fenced(f"{doing}: another owner took over ({cause.str()})", code="MR4030")
     if cause.code() in _REFUSED:
-        return Invalid(f"{doing}: {cause.str()}", code="MR1451", hint="check the kafka.* options")
-    return Unavailable(f"{doing}: {cause.str()}", code="MR3010", hint="check that the brokers can be reached")
+        return Invalid(f"{doing}: {cause.str()}", code="MR1471", hint="check the kafka.* options")
+    return Unavailable(f"{doing}: {cause.str()}", code="MR3030", hint="check that the brokers can be reached")
 
 
 def is_fenced(error: object) -> bool:

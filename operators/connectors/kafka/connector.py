@@ -49,7 +49,7 @@ _METADATA_TYPES = {
 def make_source(options: Options, schema: pa.Schema | None, format: str | None) -> KafkaSourceSpec:
     """The spec of a Kafka source; finds the columns in the first messages where none are declared.
 
-    Raises Invalid MR1450 to MR1459.
+    Raises Invalid MR1470 to MR1479.
     """
     topics, pattern = _topics(options)
     chosen = read_format(format or options.text("format"))
@@ -74,10 +74,10 @@ def make_source(options: Options, schema: pa.Schema | None, format: str | None) 
 
 
 def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tuple[str, ...]) -> SinkSpec:
-    """The spec of a Kafka sink for rows in this mode. Raises Invalid MR1407, MR1450 to MR1456 and MR1461."""
+    """The spec of a Kafka sink for rows in this mode. Raises Invalid MR1407, MR1470 to MR1476 and MR1481."""
     topics, pattern = _topics(options)
     if pattern or len(topics) != 1:
-        raise Invalid("a Kafka sink writes to one topic", code="MR1454", hint="set 'topic' = 'orders'")
+        raise Invalid("a Kafka sink writes to one topic", code="MR1474", hint="set 'topic' = 'orders'")
     format = read_format(options.text("format"))
     if changelog is Changelog.RETRACT and format != "debezium-json":
         raise Invalid(
@@ -111,7 +111,7 @@ def _encoding(
     if changelog is Changelog.UPSERT and set(keys) != set(key):
         raise Invalid(
             f"the changes are by {', '.join(key)}, and option 'key' says {', '.join(keys)}",
-            code="MR1461",
+            code="MR1481",
             hint="leave 'key' out, or group by it",
         )
     special = {
@@ -141,19 +141,19 @@ def _encoding(
 
 
 def _column(options: Options, option: str, schema: pa.Schema, fits: Callable[[pa.DataType], bool]) -> int:
-    """The place of the column that an option names, −1 where it names none. Raises Invalid MR1462."""
+    """The place of the column that an option names, −1 where it names none. Raises Invalid MR1482."""
     name = options.text(option)
     if name is None:
         return -1
     if name not in schema.names:
         close = difflib.get_close_matches(name, schema.names, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(schema.names)}"
-        raise Invalid(f"option '{option}': there is no column '{name}'", code="MR1462", hint=hint)
+        raise Invalid(f"option '{option}': there is no column '{name}'", code="MR1482", hint=hint)
     place = int(schema.names.index(name))
     if not fits(schema.field(place).type):
         raise Invalid(
             f"option '{option}': column '{name}' is {schema.field(place).type}",
-            code="MR1462",
+            code="MR1482",
             hint="partition is an integer, timestamp a TIMESTAMP, headers MAP<VARCHAR, VARCHAR or BYTES>",
         )
     return place
@@ -165,7 +165,7 @@ def _topics(options: Options) -> tuple[tuple[str, ...], str]:
     if bool(names) == bool(pattern):
         raise Invalid(
             "connector 'kafka' needs one of the options 'topic' and 'topic.pattern'",
-            code="MR1454",
+            code="MR1474",
             hint="set 'topic' = 'orders'",
         )
     try:
@@ -173,7 +173,7 @@ def _topics(options: Options) -> tuple[tuple[str, ...], str]:
     except re.error as error:
         raise Invalid(
             f"option 'topic.pattern' can not be '{pattern}': {error}",
-            code="MR1454",
+            code="MR1474",
             hint="use a regular expression such as 'orders-.*'",
         ) from None
     return names, pattern
@@ -202,7 +202,7 @@ def _decoding(options: Options, schema: pa.Schema, format: str, layout: TextLayo
     if upsert and not keys:
         raise Invalid(
             "a source in upsert mode needs to know its key",
-            code="MR1456",
+            code="MR1476",
             hint="set 'key' to the columns of the message key",
         )
     if format == "raw" and VALUE in origins:
@@ -215,7 +215,7 @@ def _decoding(options: Options, schema: pa.Schema, format: str, layout: TextLayo
 
 
 def _metadata_key(column: pa.Field, key: str) -> str:
-    """The key in its one spelling. Raises Invalid MR1457 and MR1458."""
+    """The key in its one spelling. Raises Invalid MR1477 and MR1478."""
     wanted = key.strip().lstrip("_")
     header = re.fullmatch(r"headers?[.(]'?(.+?)'?\)?", wanted, re.IGNORECASE)
     if header is not None:
@@ -226,12 +226,12 @@ def _metadata_key(column: pa.Field, key: str) -> str:
             close = difflib.get_close_matches(wanted, _METADATA_TYPES, n=1)
             known = ", ".join(_METADATA_TYPES)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {known} and headers.<name>"
-            raise Invalid(f"Kafka messages have no metadata '{key}'", code="MR1457", hint=hint)
+            raise Invalid(f"Kafka messages have no metadata '{key}'", code="MR1477", hint=hint)
         fits = _METADATA_TYPES[wanted]
     if not fits(column.type):
         raise Invalid(
             f"metadata column {column.name} can not be {column.type}",
-            code="MR1458",
+            code="MR1478",
             hint="offset and partition are BIGINT, timestamp is TIMESTAMP(3), key and headers are STRING or BYTES",
         )
     return wanted
@@ -256,7 +256,7 @@ def _milliseconds(text: str | None) -> int:
     except ValueError:
         raise Invalid(
             f"option 'start.timestamp' can not be '{text or ''}'",
-            code="MR1459",
+            code="MR1479",
             hint="give epoch milliseconds or ISO text such as 2026-01-31T12:00:00Z",
         ) from None
     aware = found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)  # noqa: UP017
@@ -272,14 +272,14 @@ def _offsets(text: str | None, topics: tuple[str, ...]) -> tuple[tuple[str, int]
         if match is None or (match[1] is None and len(topics) != 1):
             raise Invalid(
                 f"option 'start.offsets' can not be '{text}'",
-                code="MR1459",
+                code="MR1479",
                 hint="write 0:42,1:300 for one topic, orders/0:42,bids/0:7 for several",
             )
         found.append((f"{match[1] or topics[0]}/{match[2]}", int(match[3])))
     if not found:
         raise Invalid(
             "option 'start' = 'offsets' needs 'start.offsets'",
-            code="MR1459",
+            code="MR1479",
             hint="set 'start.offsets' = '0:42,1:300'",
         )
     return tuple(found)

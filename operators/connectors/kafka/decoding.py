@@ -14,6 +14,7 @@ from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.connectors.kafka.messages import (
     Chunk,
     Columns,
+    Pulled,
     ValueDecoder,
     metadata_reader,
     payload,
@@ -80,45 +81,38 @@ class Decoder:
         fields = [self._how.schema.field(i) for i in places]
         return ValueDecoder(format, pa.schema(fields), names, self._how.layout)
 
-    def decode(self, messages: list[Message], split: str) -> Chunk:
+    @property
+    def keeps_messages(self) -> bool:
+        """Whether it needs more of the messages than their values."""
+        return self._keys is not None or bool(self._metadata)
+
+    def decode(self, pulled: Pulled, split: str) -> Chunk:
         """All rows of the messages of one split, in order. Raises nothing about the data."""
-        values: list[bytes | None] = [m.value() for m in messages]
-        following = _offset(messages[-1]) + 1
+        values, messages, offsets = pulled.values, pulled.messages, pulled.offsets()
+        following = int(offsets[-1]) + 1
         size = sum(len(value or b"") for value in values)
-        first = _offset(messages[0])
         gone = None
         if None in values:
             gone = np.fromiter((v is None for v in values), np.bool_, len(values))
             if self._how.tombstones == "skip":
-                messages = [m for m, v in zip(messages, values, strict=True) if v is not None]
+                messages = [m for m, v in zip(messages, values, strict=False) if v is not None]
                 values = [v for v in values if v is not None]
+                offsets = offsets[~gone]
                 gone = None
-        if not messages:
+        if not values:
             empty = pa.RecordBatch.from_pylist([], schema=self._output)
             return Chunk(Batch(empty), [], following, np.zeros(0, np.int64), size)
-        found, bad = self._read(messages, values, gone)
-        offsets = self._offsets(messages, first, following)
+        (batch, rows), bad = self._read(messages, values, gone)
         records = [
-            BadRecord(
-                *why,
-                split,
-                f"offset {offsets[i]}",
-                payload(values[i]),
-            )
+            BadRecord(*why, split, f"offset {offsets[i]}", payload(values[i]))
             for i, why in sorted(bad.items())
         ]
-        batch, rows = found
         return Chunk(batch, records, following, None if rows is None else offsets[rows], size)
-
-    def _offsets(self, messages: list[Message], first: int, following: int) -> Int64Array:
-        if following - first == len(messages):
-            return np.arange(first, following, dtype=np.int64)
-        return np.fromiter((_offset(m) for m in messages), np.int64, len(messages))
 
     def _read(
         self, messages: list[Message], values: list[bytes | None], gone: np.ndarray | None
     ) -> tuple[tuple[Batch, Int64Array | None], dict[int, tuple[str, str]]]:
-        count = len(messages)
+        count = len(values)
         good = np.ones(count, np.bool_)
         bad: dict[int, tuple[str, str]] = {}
         value = self._with_tombstones(values, gone)
@@ -236,9 +230,3 @@ def _spread(found: Columns, count: int) -> list[pa.Array]:
 def _nulls(schema: pa.Schema, count: int) -> pa.RecordBatch:
     fields = [f.with_nullable(True) for f in schema]
     return pa.RecordBatch.from_arrays([pa.nulls(count, f.type) for f in fields], schema=pa.schema(fields))
-
-
-def _offset(message: Message) -> int:
-    offset = message.offset()
-    assert offset is not None
-    return offset

@@ -140,14 +140,14 @@ def to_outbox(parts: Sequence[Records]) -> bytes:
 
 
 def from_outbox(outbox: bytes, what: str) -> list[Records]:
-    """What `to_outbox` was given. Raises Corrupt MR5022."""
+    """What `to_outbox` was given. Raises Corrupt MR5042."""
     if not outbox:
         return []
     try:
         with pa.ipc.open_stream(outbox) as reader:
             batches = list(reader)
     except (pa.ArrowException, OSError) as error:
-        raise Corrupt(f"{what} does not decode: {error}", code="MR5022") from error
+        raise Corrupt(f"{what} does not decode: {error}", code="MR5042") from error
     return [_unpacked(batch) for batch in batches]
 
 

@@ -14,11 +14,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from millrace.errors import Bug, Corrupt, MillraceError
 from millrace.operators.connectors.kafka.clients import LOG, translated
 from millrace.operators.connectors.kafka.decoding import Decoder
-from millrace.operators.connectors.kafka.messages import Chunk
+from millrace.operators.connectors.kafka.messages import Chunk, Pulled
 
+PIECE = 500
+"""Taken from the client at once: fewer objects than make the garbage collector run."""
 MESSAGES_MAX = 20_000
-"""Taken from the client at once."""
+"""Decoded at once."""
 WAIT_S = 0.005
+WAIT_BUSY_S = 0.04
+BUSY_MESSAGES = 2_000
+"""Where so many came within `WAIT_S`, it pays to wait up to `WAIT_BUSY_S` for a larger batch."""
 ROWS_AHEAD_MAX = 160_000
 BYTES_AHEAD_MAX = 96 << 20
 _TRANSIENT = frozenset(
@@ -51,6 +56,7 @@ class Lane:
         self.stop = stop
         self.at_end = stop is not None and offset >= stop
         self.decoder = decoder
+        self.pulled: Pulled | None = None
         self.chunks: deque[Chunk] = deque()
 
 
@@ -65,6 +71,7 @@ class Fetcher:
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._asked: deque[tuple[bool, Lane]] = deque()
         self._ended: list[Lane] = []
+        self._topics: set[str] = set()
         self._room = threading.Condition()
         self._rows = 0
         self._bytes = 0
@@ -108,20 +115,27 @@ class Fetcher:
         consumer: Consumer | None = None
         try:
             consumer = self._make()
+            pulled, since = 0, time.monotonic()
             while not self._closing:
                 self._reassign(consumer)
-                self._await_room()
-                messages = consumer.consume(MESSAGES_MAX, WAIT_S) if self._lanes else []
-                if messages:
-                    self._sort(messages)
-                elif not self._lanes:
+                if not self._lanes:
                     time.sleep(WAIT_S)
+                    continue
+                count = self._pull(consumer)
+                pulled += count
+                whole = pulled >= MESSAGES_MAX
+                quiet = count < PIECE and (pulled < BUSY_MESSAGES or time.monotonic() - since >= WAIT_BUSY_S)
+                if whole or quiet:
+                    for lane in list(self._lanes.values()):
+                        self._decode(lane)
+                    pulled, since = 0, time.monotonic()
+                    self._await_room()
         except MillraceError as error:
             self._failure = error
         except KafkaException as error:
             self._failure = translated(error, "reading from Kafka failed")
         except Exception as error:  # noqa: BLE001 - it must reach who polls, not end with this thread
-            self._failure = Bug(f"reading from Kafka broke: {type(error).__name__}: {error}", code="MR9010")
+            self._failure = Bug(f"reading from Kafka broke: {type(error).__name__}: {error}", code="MR9030")
             self._failure.__cause__ = error
         finally:
             if consumer is not None:
@@ -138,6 +152,7 @@ class Fetcher:
             place = (lane.topic, lane.partition)
             if wanted and not lane.at_end:
                 self._lanes[place] = lane
+                self._topics.add(lane.topic)
                 begun.append(TopicPartition(lane.topic, lane.partition, lane.next))
             elif not wanted and self._lanes.pop(place, None) is not None:
                 if begun:
@@ -149,6 +164,7 @@ class Fetcher:
                         self._rows -= chunk.batch.num_rows
                         self._bytes -= chunk.size
                 lane.chunks.clear()
+                lane.pulled = None
         if begun:
             consumer.incremental_assign(begun)
 
@@ -159,25 +175,23 @@ class Fetcher:
                     return
                 self._room.wait(0.1)
 
-    def _sort(self, messages: list[Message]) -> None:
-        """Hand messages to their lanes, in order."""
+    def _pull(self, consumer: Consumer) -> int:
+        """Hand what the client has to the lanes, in order; answers how many messages it was."""
+        messages = consumer.consume(PIECE, WAIT_S)
+        count = len(messages)
         errors = [m.error() for m in messages]
+        ends = []
         if any(errors):
             ends = [m for m, error in zip(messages, errors, strict=True) if error is not None]
             messages = [m for m, error in zip(messages, errors, strict=True) if error is None]
-        else:
-            ends = []
-        if len(self._lanes) == 1:
-            for lane in self._lanes.values():
-                self._give(lane, messages)
-        elif messages:
+        if messages:
             self._divide(messages)
         for message in ends:
             self._on_error(message)
+        return count
 
     def _divide(self, messages: list[Message]) -> None:
-        several = len({topic for topic, _ in self._lanes}) > 1
-        if several:
+        if len(self._topics) > 1:
             numbers: dict[tuple[str, int], int] = {}
             codes = [numbers.setdefault((m.topic(), m.partition()), len(numbers)) for m in messages]
         else:
@@ -198,16 +212,26 @@ class Fetcher:
         if lane.stop is not None and messages[-1].offset() >= lane.stop - 1:
             messages = [m for m in messages if m.offset() < lane.stop]
         if messages:
-            chunk = lane.decoder.decode(messages, lane.name)
-            lane.next = chunk.next
-            with self._room:
-                self._rows += chunk.batch.num_rows
-                self._bytes += chunk.size
-            lane.chunks.append(chunk)
+            if lane.pulled is None:
+                lane.pulled = Pulled()
+            lane.pulled.add(messages, keep=lane.decoder.keeps_messages)
+            lane.next = messages[-1].offset() + 1
         if lane.stop is not None and (lane.next >= lane.stop or not messages):
             self._end(lane)
 
+    def _decode(self, lane: Lane) -> None:
+        """What was pulled of a lane becomes a chunk."""
+        if lane.pulled is None:
+            return
+        chunk = lane.decoder.decode(lane.pulled, lane.name)
+        lane.pulled = None
+        with self._room:
+            self._rows += chunk.batch.num_rows
+            self._bytes += chunk.size
+        lane.chunks.append(chunk)
+
     def _end(self, lane: Lane) -> None:
+        self._decode(lane)
         lane.at_end = True
         self._ended.append(lane)
 
@@ -224,7 +248,7 @@ class Fetcher:
                 name = lane.name if lane is not None else f"{message.topic()}/{message.partition()}"
                 raise Corrupt(
                     f"offset {lane.next if lane else '?'} of '{name}' is no longer there: {error.str()}",
-                    code="MR5020",
+                    code="MR5040",
                     hint="rows were deleted before they were read; start a new job to read what is left",
                 )
             case code if code in _TRANSIENT or (error.retriable() and not error.fatal()):

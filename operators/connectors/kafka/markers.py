@@ -87,7 +87,7 @@ class Markers:
                     return marker
         raise Unavailable(
             f"marker topic '{self.topic}' could not be read to offset {end}: a transaction is still open",
-            code="MR3012",
+            code="MR3032",
             hint="it times out by itself; try again",
         )
 
@@ -130,11 +130,11 @@ class Markers:
                 time.sleep(0.02)
         except KafkaException as error:
             raise translated(error, f"marker topic '{self.topic}' was not created") from error
-        raise Unavailable(f"marker topic '{self.topic}' has no leaders", code="MR3012")
+        raise Unavailable(f"marker topic '{self.topic}' has no leaders", code="MR3032")
 
 
 def _number(value: bytes | None, name: str) -> int:
     try:
         return -1 if value is None else int(value)
     except ValueError:
-        raise Corrupt(f"the marker of '{name}' is {value!r}, no number", code="MR5023") from None
+        raise Corrupt(f"the marker of '{name}' is {value!r}, no number", code="MR5043") from None

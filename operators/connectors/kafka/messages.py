@@ -57,6 +57,34 @@ class Chunk:
     size: int
 
 
+class Pulled:
+    """Messages of one split before they are decoded, in order: no more of them than decoding asks for.
+
+    Message objects are let go of at once where only their values count: thousands of them alive make the garbage
+    collector run all the time.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[bytes | None] = []
+        self.messages: list[Message] = []
+        self._offsets: list[Int64Array] = []
+
+    def add(self, messages: list[Message], *, keep: bool) -> None:
+        """Take further messages; `keep` their objects too."""
+        first, following = messages[0].offset(), messages[-1].offset() + 1
+        if following - first == len(messages):
+            self._offsets.append(np.arange(first, following, dtype=np.int64))
+        else:
+            self._offsets.append(np.fromiter((m.offset() for m in messages), np.int64, len(messages)))
+        self.values.extend([m.value() for m in messages])
+        if keep:
+            self.messages.extend(messages)
+
+    def offsets(self) -> Int64Array:
+        """The offset of every message."""
+        return np.concatenate(self._offsets)
+
+
 class ValueDecoder:
     """Bytes of many messages into columns by a line format; each message is one record."""
 

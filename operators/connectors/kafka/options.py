@@ -140,13 +140,13 @@ OPTIONS = (*_SHARED, *_READING, *_WRITING)
 
 
 def servers_of(options: Options) -> Servers:
-    """The cluster, and the settings that pass through. Raises Invalid MR1450."""
+    """The cluster, and the settings that pass through. Raises Invalid MR1470."""
     settings = options.prefixed("properties") | options.prefixed("kafka")
     return read_servers(options.required("bootstrap.servers"), settings)
 
 
 def read_format(format: str | None) -> str:
-    """The value format. Raises Invalid MR1452."""
+    """The value format. Raises Invalid MR1472."""
     if format is None:
         return "json"
     wanted = format.strip().lower()
@@ -155,11 +155,11 @@ def read_format(format: str | None) -> str:
         return wanted
     close = difflib.get_close_matches(wanted, FORMATS, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(FORMATS)}"
-    raise Invalid(f"Kafka messages have no format '{format}'", code="MR1452", hint=hint)
+    raise Invalid(f"Kafka messages have no format '{format}'", code="MR1472", hint=hint)
 
 
 def key_columns(options: Options, names: Sequence[str]) -> tuple[str, ...]:
-    """The columns that `key` names. Raises Invalid MR1453."""
+    """The columns that `key` names. Raises Invalid MR1473."""
     folded = {name.casefold(): name for name in names}
     found = []
     for part in re.split(r"[,;]", options.text("key") or ""):
@@ -169,16 +169,16 @@ def key_columns(options: Options, names: Sequence[str]) -> tuple[str, ...]:
         if name.casefold() not in folded:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}"
-            raise Invalid(f"option 'key': there is no column '{name}'", code="MR1453", hint=hint)
+            raise Invalid(f"option 'key': there is no column '{name}'", code="MR1473", hint=hint)
         found.append(folded[name.casefold()])
     return tuple(found)
 
 
 def key_format_of(options: Options, count: int) -> str:
-    """How the key is written: as set, else raw for one column and JSON for several. Raises Invalid MR1453."""
+    """How the key is written: as set, else raw for one column and JSON for several. Raises Invalid MR1473."""
     wanted = options.text("key.format") or ("raw" if count == 1 else "json")
     if wanted == "raw" and count > 1:
         raise Invalid(
-            "option 'key.format': raw takes one column", code="MR1453", hint="set 'key.format' = 'json'"
+            "option 'key.format': raw takes one column", code="MR1473", hint="set 'key.format' = 'json'"
         )
     return wanted

@@ -17,16 +17,16 @@ PATIENCE_S = 10.0
 
 
 def find_columns(servers: Servers, topics: tuple[str, ...], pattern: str, format: str) -> pa.Schema:
-    """Columns of the first messages. Raises Invalid MR1460 where there are none or the format names none."""
+    """Columns of the first messages. Raises Invalid MR1480 where there are none or the format names none."""
     name = topics[0] if topics else pattern
     if format == "raw":
         return pa.schema([("value", pa.string())])
     if format == "csv":
-        raise Invalid("CSV messages do not name their columns", code="MR1460", hint="declare the columns")
+        raise Invalid("CSV messages do not name their columns", code="MR1480", hint="declare the columns")
     sample = _sample(servers, topics, pattern)
     if not sample:
         raise Invalid(
-            f"topic '{name}' has no message to find columns in", code="MR1460", hint="declare the columns"
+            f"topic '{name}' has no message to find columns in", code="MR1480", hint="declare the columns"
         )
     schema = infer_json(b"\n".join(value.replace(b"\n", b" ") for value in sample) + b"\n", name)
     if format != "debezium-json":
@@ -35,7 +35,7 @@ def find_columns(servers: Servers, topics: tuple[str, ...], pattern: str, format
         place = schema.get_field_index(side)
         if place >= 0 and pa.types.is_struct(schema.field(place).type):
             return pa.schema(list(schema.field(place).type))
-    raise Invalid(f"topic '{name}' has no change with rows", code="MR1460", hint="declare the columns")
+    raise Invalid(f"topic '{name}' has no change with rows", code="MR1480", hint="declare the columns")
 
 
 def _sample(servers: Servers, topics: tuple[str, ...], pattern: str) -> list[bytes]:

@@ -99,7 +99,7 @@ class KafkaOutboxSpec(SinkSpec):
 
 
 def check_topic(servers: Servers, topic: str) -> None:
-    """Raises Invalid MR1455 where there is no such topic, Unavailable MR3010 where nobody answers."""
+    """Raises Invalid MR1475 where there is no such topic, Unavailable MR3030 where nobody answers."""
     try:
         found = AdminClient(servers.client({})).list_topics(timeout=ANSWER_S).topics
     except KafkaException as error:
@@ -107,7 +107,7 @@ def check_topic(servers: Servers, topic: str) -> None:
     if topic not in found:
         raise Invalid(
             f"there is no topic '{topic}' on {servers.bootstrap}",
-            code="MR1455",
+            code="MR1475",
             hint="create it with as many partitions as it should have",
         )
 
@@ -153,7 +153,7 @@ class OutboxSink(Sink):
         self._markers = Markers(spec.target.servers, spec.marker_topic)
         self._waiting: list[Records] = []
         self._lost: MillraceError | None = None
-        self._open()
+        self._marker = self._open()
 
     @property
     def marker(self) -> int:
@@ -217,7 +217,7 @@ class OutboxSink(Sink):
         if is_fenced(cause):
             return Fenced(
                 f"sink partition '{self.transactional_id}' has another owner",
-                code="MR4011",
+                code="MR4031",
                 hint="stop this one",
             )
         return translated(error, f"publishing to '{self._target.topic}' failed")
@@ -237,7 +237,7 @@ class OutboxSink(Sink):
         self._deliveries.forget()
         return True
 
-    def _open(self) -> None:
+    def _open(self) -> int:
         """Fence the predecessor, and only then read how far it came."""
         try:
             self._deliveries = Deliveries(
@@ -251,4 +251,4 @@ class OutboxSink(Sink):
             self._deliveries.producer.init_transactions(ANSWER_S)
         except KafkaException as error:
             raise self._failure(error) from error
-        self._marker = self._markers.read(self.transactional_id)
+        return self._markers.read(self.transactional_id)

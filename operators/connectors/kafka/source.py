@@ -168,7 +168,7 @@ class KafkaSource(Source):
                 lacking = next(name for name in spec.topics if name not in names)
                 raise Invalid(
                     f"there is no topic '{lacking}' on {spec.servers.bootstrap}",
-                    code="MR1455",
+                    code="MR1475",
                     hint="create it, or check 'topic' and 'bootstrap.servers'",
                 )
         return [f"{name}/{number}" for name in names for number in sorted(found[name].partitions)]
@@ -266,6 +266,6 @@ def _offset_of(position: str) -> int:
 
 
 def check_position(position: Position) -> None:
-    """Raises Corrupt MR5021 where a stored position is none of this source."""
+    """Raises Corrupt MR5041 where a stored position is none of this source."""
     if not isinstance(position.get("offset"), int):
-        raise Corrupt(f"position {position} is no Kafka offset", code="MR5021")
+        raise Corrupt(f"position {position} is no Kafka offset", code="MR5041")
