@@ -8,10 +8,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from benchmarks.comparison import difference
 from benchmarks.data import event_time, table
 from benchmarks.queries import NEXMARK, SCENARIOS, Query
-
 from millrace.cluster.capture import Restored
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
