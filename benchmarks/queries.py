@@ -10,8 +10,8 @@ class Query:
     """`stream` is what Millrace runs, `batch` what DuckDB runs; both answer the same columns.
 
     `tables` names what they read. `compare` maps both results to what must be equal where the results
-    themselves depend on the clock; it is SQL over a table called `result`. `updating` marks a changelog
-    that is folded before it is compared.
+    themselves depend on the clock, or on which of equal rows came first; it is SQL over a table called
+    `result`. `updating` marks a changelog that is folded before it is compared.
     """
 
     name: str
@@ -99,6 +99,67 @@ NEXMARK = [
         """,
     ),
     Query(
+        "q7",
+        """
+        SELECT B.auction, B.price, B.bidder, B.dateTime, B.extra
+        FROM bid B JOIN (
+          SELECT max(price) AS maxprice, window_end AS dateTime
+          FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '10' SECOND))
+          GROUP BY window_start, window_end) B1
+        ON B.price = B1.maxprice AND B.dateTime BETWEEN B1.dateTime - INTERVAL '10' SECOND AND B1.dateTime
+        """,
+        """
+        SELECT B.auction, B.price, B.bidder, B."dateTime", B.extra
+        FROM bid B JOIN (
+          SELECT max(price) AS maxprice, w + INTERVAL 10 SECOND AS "dateTime"
+          FROM (SELECT time_bucket(INTERVAL 10 SECOND, "dateTime") AS w, price FROM bid) GROUP BY w) B1
+        ON B.price = B1.maxprice AND B."dateTime" BETWEEN B1."dateTime" - INTERVAL 10 SECOND AND B1."dateTime"
+        """,
+    ),
+    Query(
+        "q8",
+        """
+        SELECT P.id, P.name, P.starttime
+        FROM (SELECT id, name, TUMBLE_START(dateTime, INTERVAL '10' SECOND) AS starttime,
+                     TUMBLE_END(dateTime, INTERVAL '10' SECOND) AS endtime
+              FROM person GROUP BY id, name, TUMBLE(dateTime, INTERVAL '10' SECOND)) P
+        JOIN (SELECT seller, TUMBLE_START(dateTime, INTERVAL '10' SECOND) AS starttime,
+                     TUMBLE_END(dateTime, INTERVAL '10' SECOND) AS endtime
+              FROM auction GROUP BY seller, TUMBLE(dateTime, INTERVAL '10' SECOND)) A
+        ON P.id = A.seller AND P.starttime = A.starttime AND P.endtime = A.endtime
+        """,
+        """
+        SELECT P.id, P.name, P.starttime
+        FROM (SELECT DISTINCT id, name, time_bucket(INTERVAL 10 SECOND, "dateTime") AS starttime FROM person) P
+        JOIN (SELECT DISTINCT seller, time_bucket(INTERVAL 10 SECOND, "dateTime") AS starttime FROM auction) A
+        ON P.id = A.seller AND P.starttime = A.starttime
+        """,
+        tables=("person", "auction"),
+    ),
+    Query(
+        "q5_join",
+        """
+        SELECT AuctionBids.auction, AuctionBids.num
+        FROM (SELECT auction, count(*) AS num, window_start AS starttime, window_end AS endtime
+              FROM TABLE(HOP(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
+              GROUP BY auction, window_start, window_end) AS AuctionBids
+        JOIN (SELECT max(CountBids.num) AS maxn, CountBids.starttime, CountBids.endtime
+              FROM (SELECT count(*) AS num, window_start AS starttime, window_end AS endtime
+                    FROM TABLE(HOP(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '2' SECOND, INTERVAL '10' SECOND))
+                    GROUP BY auction, window_start, window_end) AS CountBids
+              GROUP BY CountBids.starttime, CountBids.endtime) AS MaxBids
+        ON AuctionBids.starttime = MaxBids.starttime AND AuctionBids.endtime = MaxBids.endtime
+           AND AuctionBids.num >= MaxBids.maxn
+        """,
+        f"""
+        SELECT A.auction, A.num
+        FROM (SELECT auction, count(*) AS num, window_start FROM ({HOPS_10_2}) GROUP BY 1, 3) A
+        JOIN (SELECT max(num) AS maxn, window_start FROM (
+                SELECT auction, count(*) AS num, window_start FROM ({HOPS_10_2}) GROUP BY 1, 3) GROUP BY 2) M
+        ON A.window_start = M.window_start AND A.num >= M.maxn
+        """,
+    ),
+    Query(
         "q7_window",
         """
         SELECT window_start, window_end, max(price) AS maxprice
@@ -181,6 +242,38 @@ NEXMARK = [
         SELECT auction, strftime("dateTime", '%Y-%m-%d') AS day, {Q17_STATISTICS}
         FROM bid GROUP BY 1, 2
         """,
+        updating=True,
+    ),
+    Query(
+        "q18",
+        """
+        SELECT auction, bidder, price, channel, url, dateTime, extra FROM (
+          SELECT *, ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY dateTime DESC) AS rank_number
+          FROM bid)
+        WHERE rank_number <= 1
+        """,
+        """
+        SELECT auction, bidder, price, channel, url, "dateTime", extra FROM (
+          SELECT *, row_number() OVER (PARTITION BY bidder, auction ORDER BY "dateTime" DESC) AS rank_number
+          FROM bid)
+        WHERE rank_number <= 1
+        """,
+        compare='SELECT auction, bidder, "dateTime" FROM result',
+        updating=True,
+    ),
+    Query(
+        "q19",
+        """
+        SELECT * FROM (
+          SELECT *, ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid)
+        WHERE rank_number <= 10
+        """,
+        """
+        SELECT * FROM (
+          SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid)
+        WHERE rank_number <= 10
+        """,
+        compare="SELECT auction, price, rank_number FROM result",
         updating=True,
     ),
     Query(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -13,6 +14,8 @@ from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clo
 from millrace.cluster.vertex import OperatorVertex, Receiver, SinkVertex, Vertex
 from millrace.errors import Bug
 from millrace.operators.batch import Batch
+from millrace.operators.connectors.push import PushSpec
+from millrace.operators.into_table import IntoTable, TableWriter
 from millrace.operators.materialize import Materialized
 from millrace.operators.operator import Operator
 from millrace.operators.side import DeadLetters, LateRows
@@ -92,6 +95,8 @@ class Dataflow:
         # The last first: a table hands its rows to a new reader at once, and they go through to the end.
         for vertex in reversed(self.vertices[known:]):
             self._connect(vertex)
+        for vertex in self.vertices[known:]:
+            self._inherit_dead_letters(vertex)
         for position, receiver in taps:
             if position < known:
                 self.vertices[position].attach(receiver, 0)
@@ -148,10 +153,12 @@ class Dataflow:
         """Stop these nodes for good; nobody else may read them. Their positions stay taken."""
         gone = [self.vertices[position] for position in positions]
         for vertex in gone:
-            if not isinstance(vertex, SourceVertex):
-                assert isinstance(vertex, OperatorVertex | SinkVertex)
-                for upstream in vertex.node.inputs:
-                    self.vertices[upstream].detach(vertex)
+            for upstream in vertex.node.inputs:
+                self.vertices[upstream].detach(vertex)
+                if isinstance(vertex.node.spec, LateRows):
+                    self.vertices[upstream].context.on_late = None
+                elif isinstance(vertex.node.spec, DeadLetters):
+                    self.vertices[upstream].context.on_dead = None
             if vertex.position not in self.retired:
                 vertex.close()
                 self.retired.add(vertex.position)
@@ -196,6 +203,9 @@ class Dataflow:
         if isinstance(vertex, SourceVertex):
             return
         assert isinstance(vertex, OperatorVertex | SinkVertex)
+        if isinstance(vertex, SinkVertex) and isinstance(vertex.sink, TableWriter):
+            assert isinstance(vertex.node.spec, IntoTable)
+            vertex.sink.deliver_to(partial(self._insert, vertex.node.spec))
         for port, position in enumerate(vertex.node.inputs):
             upstream = self.vertices[position]
             if self._share.cross(upstream, vertex, port):
@@ -207,6 +217,38 @@ class Dataflow:
                     upstream.context.on_dead = _feed(vertex, port)
                 case _:
                     upstream.attach(vertex, port)
+
+    def _inherit_dead_letters(self, vertex: Vertex) -> None:
+        """Rows that do not compute go where those of the source go, the first one that says where.
+
+        Not for readers of dead letters: their failures would come back to them.
+        """
+        context = vertex.context
+        if isinstance(vertex, SourceVertex):
+            context.on_failed = context.on_dead or self._dead_letters_of(vertex)
+            return
+        context.of_dead_letters = isinstance(vertex.node.spec, DeadLetters)
+        for position in vertex.node.inputs:
+            above = self.vertices[position].context
+            context.of_dead_letters = context.of_dead_letters or above.of_dead_letters
+            context.stop_at_bad_rows = context.stop_at_bad_rows or above.stop_at_bad_rows
+            context.on_failed = context.on_failed or above.on_failed
+        context.on_dead = None if context.of_dead_letters else context.on_failed
+
+    def _dead_letters_of(self, source: SourceVertex) -> Callable[[Batch], None] | None:
+        """Where another reader of the same source sends its dead letters: one alone tells of bad records."""
+        for vertex in self.vertices:
+            if isinstance(vertex.node.spec, DeadLetters) and vertex.position not in self.retired:
+                (position,) = vertex.node.inputs
+                if self.vertices[position].node.name == source.node.name:
+                    assert isinstance(vertex, OperatorVertex)
+                    return _feed(vertex, 0)
+        return None
+
+    def _insert(self, spec: IntoTable, batch: Batch) -> None:
+        for source in self.sources:
+            if isinstance(source.spec.source, PushSpec) and source.spec.source.name == spec.table:
+                source.insert(batch)
 
 
 def _feed(vertex: OperatorVertex | SinkVertex, port: int) -> Callable[[Batch], None]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.reading import SourceVertex
-from millrace.cluster.vertex import OperatorVertex, Tap, Vertex
+from millrace.cluster.vertex import OperatorVertex, SinkVertex, Tap, Vertex
 from millrace.errors import Bug, MillraceError
 from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.materialize import Materialized
@@ -50,18 +50,32 @@ class EmbeddedRuntime:
         self._stopping = False
         self._failure: MillraceError | None = None
         self._on_failure: list[Callable[[MillraceError], None]] = []
+        self._wanted: set[int] = set()
+        self._taps: list[int] = []
         self._checkpoint = 0
         self._begun = time.monotonic()
         self._published_at = self._begun
         self._unpublished = False
 
     def extend(self, plan: Plan) -> None:
-        """Run what `plan` adds to the present one, from now on."""
+        """Run what `plan` adds to the present one, from now on; its new outputs are wanted until `drop`."""
         with self.lock:
             self._raise_failure()
             self.dataflow.extend(plan)
+            self._wanted.update(output.node for output in plan.outputs[len(self.plan.outputs) :])
             self.plan = plan
             self._wake.notify_all()
+
+    def drop(self, name: str) -> None:
+        """Stop what only the output called `name` needs; a sink publishes what it was given first."""
+        with self.lock:
+            self._raise_failure()
+            wanted = name.casefold()
+            nodes = {o.node for o in self.plan.outputs if o.name.casefold() == wanted} & self._wanted
+            if any(isinstance(self.dataflow.vertices[node], SinkVertex) for node in nodes):
+                self._publish(time.monotonic())
+            self._wanted -= nodes
+            self._sweep()
 
     def start(self) -> None:
         """Drive the dataflow on a thread of its own, if none does."""
@@ -109,19 +123,19 @@ class EmbeddedRuntime:
         tap = Tap(on_batch, on_watermark)
         with self.lock:
             self._raise_failure()
-            known = len(self.dataflow.vertices)
             self.dataflow.extend(plan, [(position, tap)])
             self.plan = plan
+            self._taps.append(position)
             self._on_failure.append(on_failure)
             self._wake.notify_all()
-            added = range(known, len(plan.nodes))
 
         def stop() -> None:
             with self.lock:
                 if on_failure in self._on_failure:
                     self._on_failure.remove(on_failure)
                     self.dataflow.vertices[position].detach(tap)
-                    self.dataflow.retire(added)
+                    self._taps.remove(position)
+                    self._sweep()
 
         return stop
 
@@ -184,6 +198,12 @@ class EmbeddedRuntime:
             if self._failure is None and self._unpublished:
                 self._publish(time.monotonic())
             self.dataflow.close()
+
+    def _sweep(self) -> None:
+        """Retire every node that nothing wanted needs."""
+        needed = self.plan.reachable([*self._wanted, *self._taps])
+        running = set(range(len(self.dataflow.vertices))) - self.dataflow.retired
+        self.dataflow.retire(sorted(running - needed))
 
     def _complete(self, added: list[Vertex]) -> None:
         """Give nodes that were just added all the input they will get."""

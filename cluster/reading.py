@@ -77,13 +77,7 @@ class SourceVertex(Vertex):
 
     def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
         """Take rows of the source's whole schema that somebody hands over."""
-        now = self.context.now()
-        if self.ended:
-            raise Invalid(
-                f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
-            )
-        if PUSHED not in self._readers:
-            self._discover(now)
+        now = self._ready()
         source = self.spec.source
         assert isinstance(source, PushSpec)
         for batch in batches:
@@ -91,6 +85,35 @@ class SourceVertex(Vertex):
         if bad:
             self._take(PUSHED, None, bad, now)
         self._advance()
+
+    def insert(self, batch: Batch) -> None:
+        """Take rows, perhaps with weights, that a query of this dataflow writes into the table behind this source.
+
+        Rows with NULL in a column that can not be NULL are dead letters.
+        """
+        now = self._ready()
+        source = self.spec.source
+        assert isinstance(source, PushSpec)
+        for field, column in zip(source.schema, batch.data.columns, strict=True):
+            if not field.nullable and column.null_count:
+                missing = pc.is_null(batch.data.column(field.name))
+                self.context.dead_letter(
+                    batch.filter(missing), "MR1522", f"column {field.name} can not be NULL"
+                )
+                batch = batch.filter(pc.invert(missing))
+        if batch.num_rows:
+            self._take(PUSHED, Batch(source.project(batch.data), batch.weights), [], now)
+            self._advance()
+
+    def _ready(self) -> int:
+        if self.ended:
+            raise Invalid(
+                f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
+            )
+        now = self.context.now()
+        if PUSHED not in self._readers:
+            self._discover(now)
+        return now
 
     def end(self) -> None:
         """No further row will be pushed."""

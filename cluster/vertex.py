@@ -45,7 +45,7 @@ class Vertex:
         if self.watermark != START_OF_TIME:
             target.advance(port, self.watermark)
 
-    def detach(self, target: Receiver) -> None:
+    def detach(self, target: object) -> None:
         """Stop sending to `target`."""
         self._targets = [entry for entry in self._targets if entry[0] is not target]
         self._receives = [(receiver.receive, port) for receiver, port in self._targets]

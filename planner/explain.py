@@ -16,7 +16,7 @@ from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.temporal_filter import TemporalFilter
-from millrace.operators.window_top import WindowTop
+from millrace.operators.top.specs import TopRows, WindowTopRows
 from millrace.planner.physical.exchange import Exchange, exchanges
 from millrace.planner.plan import Node, OutputKind, Plan
 
@@ -109,8 +109,10 @@ def state_of(node: Node, plan: Plan) -> str:
             return f"the last {spec.rows} rows of each partition{expiry}"
         case TemporalFilter():
             return "rows between their bounds" if spec.lower is not None else "rows that are not due yet"
-        case WindowTop():
+        case WindowTopRows():
             return "rows of open windows, until the watermark passes their end"
+        case TopRows():
+            return spec.state
         case Materialize():
             return "every row of the table"
         case WindowAssign():

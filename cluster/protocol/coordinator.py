@@ -307,10 +307,11 @@ class Coordinator:
             self.members.clear()
             self.wishes.reassign = False
             self._drained_since = None
-            replaced = range(len(assignment.partitions))
+            replaced = list(range(len(assignment.partitions)))
+            self._scope = Scope()
         else:
             replaced = sorted(p for p in self._scope.lost if self.state.owners[p] == self.state.epoch)
-        self._scope = Scope(self._scope.lost - set(replaced))
+            self._scope = Scope(self._scope.lost - set(replaced))
         plan = RecoveryPlan(
             self.settings.job,
             self.state.vnodes,

@@ -21,6 +21,9 @@ SinkFactory = Callable[[Options, pa.Schema, Changelog, tuple[str, ...]], SinkSpe
 
 FORMATS = ("json", "csv", "parquet", "arrow", "raw", "debezium-json")
 
+METADATA = b"metadata"
+"""Field metadata of a declared column that is not of the record's value: the key of what it is of its metadata."""
+
 COMMON_OPTIONS = (
     Option(
         "bad_rows",
@@ -65,6 +68,8 @@ class Connector:
     sink_options: tuple[Option, ...] = ()
     source: SourceFactory | None = None
     sink: SinkFactory | None = None
+    metadata: bool = False
+    """Whether columns of the declared schema may carry METADATA: the key of what they are of a record's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ _ENTRIES = (
     _Entry("arrow", f"{_HERE}.arrow"),
     _Entry("blackhole", f"{_HERE}.blackhole"),
     _Entry("subscription", f"{_HERE}.subscription"),
-    _Entry("kafka", None, ("kafka_source", "kafka_sink", "upsert-kafka")),
+    _Entry("kafka", f"{_HERE}.kafka.connector", ("kafka_source", "kafka_sink", "upsert-kafka")),
     _Entry("postgres", None, ("postgresql", "jdbc")),
     _Entry("delta", None),
     _Entry("iceberg", None),

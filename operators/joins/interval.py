@@ -15,14 +15,18 @@ from millrace.operators.spec import OperatorSpec
 KINDS = ("inner", "left", "right", "full", "semi", "anti")
 
 
-def joined_schema(left: pa.Schema, right: pa.Schema, kind: str, outputs: tuple[int, ...]) -> pa.Schema:
-    """Columns `outputs` of both sides; nullable where the kind may leave a side out."""
+def joined_schema(
+    left: pa.Schema, right: pa.Schema, kind: str, outputs: tuple[int, ...], names: tuple[str, ...] = ()
+) -> pa.Schema:
+    """Columns `outputs` of both sides, called `names` if given; nullable where the kind may leave a side out."""
     width = len(left)
     fields = []
     for place in outputs:
         field = left.field(place) if place < width else right.field(place - width)
         absent = kind == "full" or kind == ("right" if place < width else "left")
         fields.append(field.with_nullable(True) if absent else field)
+    if names:
+        fields = [field.with_name(name) for field, name in zip(fields, names, strict=True)]
     return pa.schema(fields)
 
 
@@ -57,6 +61,7 @@ class IntervalJoin(OperatorSpec):
     condition: Expression | None = None
     open: tuple[bool, bool] = (False, False)
     time_units: tuple[str, str] = ("ms", "ms")
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind
@@ -64,7 +69,7 @@ class IntervalJoin(OperatorSpec):
 
     @property
     def output_schema(self) -> pa.Schema:
-        return joined_schema(self.left, self.right, self.kind, self.outputs)
+        return joined_schema(self.left, self.right, self.kind, self.outputs, self.names)
 
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.interval_operator import IntervalJoinOperator  # breaks a cycle of types
@@ -107,13 +112,14 @@ class WindowJoin(OperatorSpec):
     outputs: tuple[int, ...]
     condition: Expression | None = None
     time_units: tuple[str, str] = ("ms", "ms")
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind
 
     @property
     def output_schema(self) -> pa.Schema:
-        return joined_schema(self.left, self.right, self.kind, self.outputs)
+        return joined_schema(self.left, self.right, self.kind, self.outputs, self.names)
 
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.interval_operator import IntervalJoinOperator  # breaks a cycle of types

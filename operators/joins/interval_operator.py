@@ -5,38 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from millrace.operators.aggregates.progress import capture_clock, restored_clock
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
+from millrace.operators.joins.backlog import ROWS_PER_ASKED, Asked, chunks
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
+from millrace.operators.joins.shared_ticks import SharedTicks, late_rows
 from millrace.operators.joins.timed_pairs import PairCondition, PairShape
 from millrace.operators.joins.timed_side import Bools, TimedSide, before
 from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
-from millrace.operators.over.ticks import Ticks
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots
 
 CHUNK_PAIRS = 131_072
-
-
-class _Times:
-    """The time column of one side as ticks that both sides share."""
-
-    def __init__(self, schema: pa.Schema, column: int, unit: str, per_us: int, back: int) -> None:
-        self.column = column
-        self._ticks = Ticks.of(schema.field(column).type, unit)
-        self._scale = per_us // self._ticks.per_us
-        self._back = back
-
-    def read(self, column: pa.Array) -> Int64Array:
-        """Ticks of a column without nulls."""
-        ticks = self._ticks.read(column)
-        if self._scale > 1:
-            ticks = ticks * self._scale
-        return ticks - self._back if self._back else ticks
+EAGER_BATCHES = 32
 
 
 class IntervalJoinOperator(Operator):
@@ -60,14 +44,10 @@ class IntervalJoinOperator(Operator):
             self._condition = PairCondition(spec.condition, schemas, self._shape, context)
         windowed = isinstance(spec, WindowJoin)
         columns = spec.ends if isinstance(spec, WindowJoin) else spec.times
-        kinds = [s.field(c).type for s, c in zip(schemas, columns, strict=True)]
-        per_us = max(Ticks.of(k, u).per_us for k, u in zip(kinds, spec.time_units, strict=True))
-        self._per_us = per_us
         # A window is over when the watermark reaches its end, a time when the watermark passes it.
-        self._times = [
-            _Times(s, c, u, per_us, int(windowed))
-            for s, c, u in zip(schemas, columns, spec.time_units, strict=True)
-        ]
+        self._ticks = SharedTicks(schemas, columns, spec.time_units, int(windowed))
+        self._columns = columns
+        per_us = self._per_us = self._ticks.per_us
         self._lower = self._upper = self._held_back = 0
         if isinstance(spec, IntervalJoin):
             self._lower = spec.lower * per_us + spec.open[0]
@@ -85,13 +65,16 @@ class IntervalJoinOperator(Operator):
         assert batch.weights is None or bool((batch.weights == 1).all()), "a join on time takes nothing back"
         self.metrics.rows_in += batch.num_rows
         out: list[Batch] = []
-        times = self._times[port]
-        batch = self._without_nulls(port, batch, (times.column,), out)
-        ticks = times.read(batch.data.column(times.column))
-        batch, ticks = self._without_late(batch, ticks)
+        batch = self._without_nulls(port, batch, (self._columns[port],), out)
+        ticks = self._ticks.read(port, batch.data)
+        late = late_rows(ticks, self._tick, batch.row_watermarks, self._per_us)
+        if late is not None:
+            self.metrics.late_rows += int(late.sum())
+            self._context.late(batch.take(np.flatnonzero(late)))
+            batch = batch.take(np.flatnonzero(~late))
         known = self._without_nulls(port, batch, self._keys[port], out)
-        if known is not batch:
-            ticks = times.read(known.data.column(times.column))
+        if late is not None or known is not batch:
+            ticks = self._ticks.read(port, known.data)
         if known.num_rows:
             self._take(port, known.data, ticks, out)
         return self._counted(out)
@@ -102,7 +85,7 @@ class IntervalJoinOperator(Operator):
         out: list[Batch] = []
         for port, span in ((0, self._upper), (1, -self._lower)):
             side, other = self._sides[port], self._sides[1 - port]
-            expired = side.expire(before(self._tick, span))
+            expired = side.expire(before(self._tick, span), exact=self._left_alone[port])
             if expired is None:
                 continue
             self._count("expired", len(expired.rows))
@@ -144,25 +127,64 @@ class IntervalJoinOperator(Operator):
 
     def _take(self, port: int, data: pa.RecordBatch, ticks: Int64Array, out: list[Batch]) -> None:
         """Join rows that are in time and have keys, and keep them."""
-        slots = self._index.upsert([data.column(c) for c in self._keys[port]], data.num_rows).slots
+        keys = [data.column(c) for c in self._keys[port]]
         rows = self._shape.keep(port, data)
+        side, other = self._sides[port], self._sides[1 - port]
+        waiting = other.backlog
+        if waiting.rows and (len(ticks) * ROWS_PER_ASKED > waiting.rows or waiting.worn()):
+            other.settle()
+            other.eager = EAGER_BATCHES
         matched = np.zeros(len(ticks), np.bool_) if self._marked[port] else None
-        self._probe(port, rows, slots, ticks, matched, out)
-        kept = self._kept(port, ticks, matched)
+        slots: Slots | None = None
+        if side.eager:
+            side.eager -= 1
+            slots = self._index.upsert(keys, data.num_rows).slots
+        if len(other.timeline):
+            found = self._index.lookup(keys, data.num_rows) if slots is None else slots
+            self._probe(port, rows, found, ticks, matched, out)
+        if waiting.rows:
+            self._search(port, rows, keys, ticks, matched, out)
+        if port == 0 and self._kind == "semi":
+            assert matched is not None
+            hit = np.flatnonzero(matched)
+            if len(hit):
+                out.append(self._shape.alone(0, rows.take(pa.array(hit))))
+        self._keep(port, rows, keys, slots, ticks, matched, out)
+
+    def _keep(
+        self,
+        port: int,
+        rows: pa.RecordBatch,
+        keys: list[pa.Array],
+        slots: Slots | None,
+        ticks: Int64Array,
+        matched: Bools | None,
+        out: list[Batch],
+    ) -> None:
+        """Keep those of the rows that may still be asked for."""
         side = self._sides[port]
-        if kept is None:
+        kept = self._kept(port, ticks, matched)
+        if kept is not None:
+            if self._left_alone[port]:
+                alone = ~kept if matched is None else ~kept & ~matched
+                if alone.any():
+                    out.append(self._shape.alone(port, rows.take(pa.array(np.flatnonzero(alone)))))
+            chosen = np.flatnonzero(kept)
+            indices = pa.array(chosen)
+            rows, ticks = rows.take(indices), ticks[chosen]
+            matched = None if matched is None else matched[chosen]
+            if slots is None:
+                keys = [key.take(indices) for key in keys]
+            else:
+                dropped = np.unique(slots[~kept])
+                slots = np.ascontiguousarray(slots[chosen])
+                dropped = np.setdiff1d(dropped, slots)
+                sizes = self._sides[0].timeline.sizes(dropped) + self._sides[1].timeline.sizes(dropped)
+                self._free(dropped[sizes == 0])
+        if slots is None:
+            side.postpone(rows, keys, ticks, matched)
+        else:
             side.insert(rows, slots, ticks, matched)
-            return
-        if self._left_alone[port]:
-            alone = ~kept if matched is None else ~kept & ~matched
-            if alone.any():
-                out.append(self._shape.alone(port, rows.take(pa.array(np.flatnonzero(alone)))))
-        chosen = np.flatnonzero(kept)
-        left = None if matched is None else matched[chosen]
-        side.insert(rows.take(pa.array(chosen)), np.ascontiguousarray(slots[chosen]), ticks[chosen], left)
-        dropped = np.unique(slots[~kept])
-        sizes = self._sides[0].timeline.sizes(dropped) + self._sides[1].timeline.sizes(dropped)
-        self._free(dropped[sizes == 0])
 
     def _kept(self, port: int, ticks: Int64Array, matched: Bools | None) -> Bools | None:
         """Which rows may still be asked for; None: all."""
@@ -185,71 +207,84 @@ class IntervalJoinOperator(Operator):
     ) -> None:
         """Find what is there of the other side: send pairs, and mark rows that are matched."""
         other = self._sides[1 - port]
-        if not len(other):
-            return
-        span = (-self._upper, -self._lower) if port else (self._lower, self._upper)
-        begins, counts = other.timeline.ranges(slots, ticks, *span)
+        begins, counts = other.timeline.ranges(slots, ticks, *self._span(port))
         filtering = self._kind in ("semi", "anti")
         if filtering and port == 0 and self._condition is None:
             assert matched is not None
             np.greater(counts, 0, out=matched)
-        else:
-            for first, last in _chunks(counts):
-                self._pair(port, rows, begins, counts, first, last, matched, out)
-        if port == 0 and self._kind == "semi":
-            assert matched is not None
-            hit = np.flatnonzero(matched)
-            if len(hit):
-                out.append(self._shape.alone(0, rows.take(pa.array(hit))))
+            return
+        for first, last in chunks(counts, CHUNK_PAIRS):
+            picked, places, numbers = other.timeline.expand(first, last, begins, counts)
+            held = self._holding(port, rows, picked, numbers)
+            if held is not None:
+                picked, places, numbers = picked[held], places[held], numbers[held]
+            fresh = other.mark(places, numbers) if self._marked[1 - port] else None
+            self._send(port, rows, picked, numbers, matched, fresh, out)
 
-    def _pair(
+    def _search(
         self,
         port: int,
         rows: pa.RecordBatch,
-        begins: Int64Array,
-        counts: Int64Array,
-        first: int,
-        last: int,
+        keys: list[pa.Array],
+        ticks: Int64Array,
         matched: Bools | None,
         out: list[Batch],
     ) -> None:
+        """The same among rows of the other side that were postponed."""
         other = self._sides[1 - port]
-        picked, places, numbers = other.timeline.expand(first, last, begins, counts)
-        if self._condition is not None and len(picked):
-            held = self._condition.holding(port, rows, picked, other.store, numbers)
-            picked, places, numbers = picked[held], places[held], numbers[held]
+        asked = Asked(keys, ticks)
+        low, high = self._span(1 - port)
+        for piece in other.backlog.pieces:
+            if piece.high < asked.low - high or piece.low > asked.high - low:
+                continue
+            piece.scans += 1
+            for picked, places in asked.pairs(piece, low, high, CHUNK_PAIRS):
+                numbers = piece.numbers[places]
+                held = self._holding(port, rows, picked, numbers)
+                if held is not None:
+                    picked, places, numbers = picked[held], places[held], numbers[held]
+                fresh = None
+                if piece.matched is not None:
+                    fresh = np.zeros(len(places), np.bool_)
+                    fresh[np.unique(places, return_index=True)[1]] = True
+                    fresh &= ~piece.matched[places]
+                    piece.matched[places] = True
+                self._send(port, rows, picked, numbers, matched, fresh, out)
+
+    def _span(self, port: int) -> tuple[int, int]:
+        """From where to where matches of a row of this side lie, from its own tick on."""
+        return (-self._upper, -self._lower) if port else (self._lower, self._upper)
+
+    def _holding(
+        self, port: int, rows: pa.RecordBatch, picked: Int64Array, numbers: Int64Array
+    ) -> Int64Array | None:
+        if self._condition is None:
+            return None
+        return self._condition.holding(port, rows, picked, self._sides[1 - port].store, numbers)
+
+    def _send(
+        self,
+        port: int,
+        rows: pa.RecordBatch,
+        picked: Int64Array,
+        numbers: Int64Array,
+        matched: Bools | None,
+        fresh: Bools | None,
+        out: list[Batch],
+    ) -> None:
+        """Send pairs of rows picked and rows stored, of which `fresh` are matched for the first time."""
         if not len(picked):
             return
+        other = self._sides[1 - port]
         self._count("matches", len(picked))
         if matched is not None:
             matched[picked] = True
-        fresh = other.mark(places, numbers) if self._marked[1 - port] else None
-        if self._kind in ("semi", "anti"):
-            if fresh is not None and self._kind == "semi" and fresh.any():
-                out.append(self._shape.alone(0, other.store.gather(numbers[fresh])))
-            return
-        out.append(self._shape.pairs(port, rows, picked, other.store, numbers))
+        if self._kind not in ("semi", "anti"):
+            out.append(self._shape.pairs(port, rows, picked, other.store, numbers))
+        elif fresh is not None and self._kind == "semi" and fresh.any():
+            out.append(self._shape.alone(0, other.store.gather(numbers[fresh])))
 
-    def _without_late(self, batch: Batch, ticks: Int64Array) -> tuple[Batch, Int64Array]:
-        if not len(ticks):
-            return batch, ticks
-        late: npt.NDArray[np.bool_] | None = None
-        if self._tick != START_OF_TIME and int(ticks.min()) < self._tick:
-            late = ticks < self._tick
-        if batch.row_watermarks is not None:
-            marks = batch.row_watermarks if self._per_us == 1 else _scaled(batch.row_watermarks, self._per_us)
-            behind = ticks < marks
-            late = behind if late is None else late | behind
-        if late is None or not late.any():
-            return batch, ticks
-        self.metrics.late_rows += int(late.sum())
-        self._context.late(batch.take(np.flatnonzero(late)))
-        rows = np.flatnonzero(~late)
-        return batch.take(rows), ticks[rows]
-
-    def _without_nulls(
-        self, port: int, batch: Batch, columns: tuple[int, ...], out: list[Batch]
-    ) -> Batch:
+    def _without_nulls(self, port: int, batch: Batch, columns: tuple[int, ...], out: list[Batch]) -> Batch:
         """The rows that can match at all; others are sent alone at once where the kind sends such."""
         missing: Bools | None = None
         for column in columns:
@@ -278,19 +313,3 @@ class IntervalJoinOperator(Operator):
     def _counted(self, out: list[Batch]) -> list[Batch]:
         self.metrics.rows_out += sum(batch.num_rows for batch in out)
         return out
-
-
-def _chunks(counts: Int64Array) -> list[tuple[int, int]]:
-    """Ranges of rows that have not many more than CHUNK_PAIRS matches each."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    if total <= CHUNK_PAIRS:
-        return [(0, len(counts))] if total else []
-    cuts = np.searchsorted(ends, np.arange(CHUNK_PAIRS, total, CHUNK_PAIRS), side="left") + 1
-    bounds = np.unique(np.concatenate([[0], cuts, [len(counts)]])).tolist()
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
-
-
-def _scaled(marks: Int64Array, per_us: int) -> Int64Array:
-    limit = END_OF_TIME // per_us
-    return np.clip(marks, -limit, limit) * per_us

@@ -56,10 +56,11 @@ class PairShape:
         outputs: tuple[int, ...],
         condition: Expression | None,
         schema: pa.Schema,
+        also: frozenset[int] = frozenset(),
     ) -> PairShape:
-        """The shape for `outputs`, positions in the columns of both sides, and what a condition reads."""
+        """The shape for `outputs`, positions in the columns of both sides; what a condition reads is kept, and `also`."""
         width = len(inputs[0])
-        read = set(outputs) | (set() if condition is None else columns_of(condition))
+        read = set(outputs) | also | (set() if condition is None else columns_of(condition))
         kept = (
             tuple(sorted(c for c in read if c < width)) or (0,),
             tuple(sorted(c - width for c in read if c >= width)) or (0,),
@@ -68,9 +69,7 @@ class PairShape:
             pa.schema([pa.field(f"c{c}", side.field(c).type) for c in columns])
             for side, columns in zip(inputs, kept, strict=True)
         )
-        places = tuple(
-            (0, kept[0].index(c)) if c < width else (1, kept[1].index(c - width)) for c in outputs
-        )
+        places = tuple((0, kept[0].index(c)) if c < width else (1, kept[1].index(c - width)) for c in outputs)
         return cls(kept, (stored[0], stored[1]), places, schema)
 
     def keep(self, port: int, data: pa.RecordBatch) -> pa.RecordBatch:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.batch import END_OF_TIME, Int64Array
+from millrace.operators.joins.backlog import Backlog
 from millrace.operators.joins.calendar import Calendar
 from millrace.operators.joins.timeline import Timeline
 from millrace.operators.operator import VNODE, StateDelta
@@ -41,6 +42,9 @@ class TimedSide:
         self.store = RowStore(schema)
         self.timeline = Timeline()
         self.calendar = Calendar()
+        self.backlog = Backlog()
+        self.eager = 0
+        """For so many batches rows are put in order as they come."""
         self._index = index
         self._vnodes = vnodes
         self._mark: int | None = None
@@ -53,7 +57,7 @@ class TimedSide:
     @property
     def nbytes(self) -> int:
         """Bytes held, without the index."""
-        return self.store.nbytes + self.timeline.nbytes + self.calendar.nbytes
+        return self.store.nbytes + self.timeline.nbytes + self.calendar.nbytes + self.backlog.nbytes
 
     def insert(self, rows: pa.RecordBatch, slots: Slots, ticks: Int64Array, matched: Bools | None) -> None:
         """Keep rows."""
@@ -63,6 +67,20 @@ class TimedSide:
         self.timeline.insert(slots, ticks, numbers, matched)
         self.calendar.add(ticks, slots)
 
+    def postpone(
+        self, rows: pa.RecordBatch, keys: list[pa.Array], ticks: Int64Array, matched: Bools | None
+    ) -> None:
+        """Keep rows without putting them in order."""
+        if rows.num_rows:
+            self.backlog.add(self.store.append(rows), keys, ticks, matched)
+
+    def settle(self) -> None:
+        """Put what was postponed in order."""
+        for piece in self.backlog.take():
+            slots = self._index.upsert(piece.keys, len(piece.ticks)).slots
+            self.timeline.insert(slots, piece.ticks, piece.numbers, piece.matched)
+            self.calendar.add(piece.ticks, slots)
+
     def mark(self, places: Int64Array, numbers: Int64Array) -> Bools:
         """Mark stored rows as matched; which of them were not before."""
         fresh = self.timeline.mark(places)
@@ -70,24 +88,35 @@ class TimedSide:
             self._touched.append(numbers[fresh & (numbers < self._mark)])
         return fresh
 
-    def expire(self, before: int) -> Expired | None:
-        """Take the rows with ticks below `before` out of the timeline. The caller ends with `forget`."""
+    def expire(self, before: int, *, exact: bool) -> Expired | None:
+        """Take the rows with ticks below `before` out; the caller ends with `forget`.
+
+        Postponed rows may stay with their batch unless it is to be `exact`.
+        """
+        over = self.backlog.expire(before, exact=exact)
         slots = self.calendar.pop(before)
-        if not len(slots):
+        if not len(slots) and not over:
             return None
         rows, matched, empty = self.timeline.drop_first(slots)
+        if over:
+            rows = np.concatenate([rows, *(piece.numbers for piece in over)])
+            none = [np.zeros(len(piece.ticks), np.bool_) for piece in over]
+            flags = [n if p.matched is None else p.matched for p, n in zip(over, none, strict=True)]
+            matched = np.concatenate([matched, *flags])
         return Expired(rows, matched, slots, empty)
 
     def forget(self, expired: Expired) -> None:
         """Let expired rows go."""
-        if self._mark is not None:
-            known = expired.rows < self._mark
+        if self._mark is not None and len(expired.slots):
+            # What was captured has slots: these rows come first.
+            known = expired.rows[: len(expired.slots)] < self._mark
             nodes = vnodes_of(self._index.hashes(expired.slots[known]), self._vnodes)
-            self._gone.append((expired.rows[known], nodes))
+            self._gone.append((expired.rows[: len(known)][known], nodes))
         self.store.remove(expired.rows)
 
     def capture(self, *, changes: bool) -> StateDelta:
         """The table, or what was added, matched and removed since the last capture."""
+        self.settle()
         complete = not changes or self._mark is None
         slots, ticks, rows, matched = self.timeline.live()
         deleted = None

@@ -33,6 +33,12 @@ class Timeline:
 
         return timeline_kernels
 
+    @cached_property
+    def _asof(self):  # type: ignore[no-untyped-def]
+        from millrace.operators.joins import asof_kernels  # deferred: Numba is slow to import
+
+        return asof_kernels
+
     def __len__(self) -> int:
         return int(self._counts[_LIVE])
 
@@ -46,7 +52,9 @@ class Timeline:
         known = slots < len(self._segments)
         return np.where(known, self._segments[np.where(known, slots, 0), _SIZE], 0)
 
-    def insert(self, slots: Slots, ticks: Int64s, rows: Int64s, matched: npt.NDArray[np.bool_] | None) -> None:
+    def insert(
+        self, slots: Slots, ticks: Int64s, rows: Int64s, matched: npt.NDArray[np.bool_] | None
+    ) -> None:
         """Add one entry for each of `rows`; entries of equal tick stay in order of insertion."""
         if not len(slots):
             return
@@ -61,9 +69,7 @@ class Timeline:
         counts[_STRAY] = 0
         done = 0
         while True:
-            done = kernels.insert(
-                done, slots, ticks, values, self._segments, self._arena, counts, strays
-            )
+            done = kernels.insert(done, slots, ticks, values, self._segments, self._arena, counts, strays)
             if done == len(slots):
                 break
             self._grow(int(self._segments[slots[done], _SIZE]) + 1)
@@ -106,6 +112,31 @@ class Timeline:
         empty: Int32s = np.empty(len(slots), np.int32)
         count = self._kernels.drop_first(slots, self._segments, self._arena, self._counts, values, empty)
         return values >> 1, (values & 1).astype(np.bool_), empty[:count]
+
+    def find(
+        self, slots: Slots, ticks: Int64s, direction: int, strict: bool, tolerance: int
+    ) -> tuple[Int64s, Int64s]:
+        """For each row the stored row last before it, first after it or nearest (-1: none), and its tick."""
+        rows: Int64s = np.empty(len(slots), np.int64)
+        found: Int64s = np.empty(len(slots), np.int64)
+        self._asof.find(
+            slots, ticks, direction, int(strict), tolerance, self._segments, self._arena, rows, found
+        )
+        return rows, found
+
+    def trim(self, slots: Slots, bound: int, keep_last: bool, floor: int) -> tuple[Int64s, Slots, Int64s]:
+        """Take entries below `bound` off distinct slots, but for the last unless it is below `floor`.
+
+        Returns the rows taken, the slot of each, and for each of `slots` the tick of the entry kept, else `bound`.
+        """
+        room = int(self.sizes(slots).sum())
+        values: Int64s = np.empty(room, np.int64)
+        owners: Int32s = np.empty(room, np.int32)
+        kept: Int64s = np.empty(len(slots), np.int64)
+        gone = self._asof.trim(
+            slots, bound, keep_last, floor, self._segments, self._arena, self._counts, values, owners, kept
+        )
+        return values[:gone] >> 1, owners[:gone], kept
 
     def live(self) -> tuple[Slots, Int64s, Int64s, npt.NDArray[np.bool_]]:
         """All entries: slot, tick, row and whether it is matched."""

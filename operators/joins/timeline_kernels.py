@@ -217,7 +217,14 @@ def ranges(
 
 @njit(cache=True, nogil=True)
 def expand(
-    first: int, last: int, begins: Int64s, counts: Int64s, arena: Int64s, rows: Int64s, places: Int64s, stored: Int64s
+    first: int,
+    last: int,
+    begins: Int64s,
+    counts: Int64s,
+    arena: Int64s,
+    rows: Int64s,
+    places: Int64s,
+    stored: Int64s,
 ) -> None:
     """Each of the rows from `first` to `last` once for each of its entries: row, place in the arena, stored row."""
     n = 0
@@ -246,7 +253,9 @@ def mark(places: Int64s, arena: Int64s, fresh: Flags) -> int:
 
 
 @njit(cache=True, nogil=True)
-def drop_first(slots: Int32s, segments: Int64s, arena: Int64s, counts: Int64s, values: Int64s, empty: Int32s) -> int:
+def drop_first(
+    slots: Int32s, segments: Int64s, arena: Int64s, counts: Int64s, values: Int64s, empty: Int32s
+) -> int:
     """Take the earliest entry off each slot (repeats take more); lists slots that have become empty."""
     gone = 0
     for i in range(slots.shape[0]):

@@ -63,8 +63,9 @@ def _attach(
             buffer = RowBuffer(below, keys, around.rows, placed, names, around.emission, around.expire_after)
         return buffer, places
     timely, time = _time_order(below, order, sort)
-    if not timely:
-        if all(call.function in RANKS for call in calls):
+    ranks = all(call.function in RANKS for call in calls)
+    if not timely or (ranks and time is not None and below.changelog is not Changelog.APPEND):
+        if ranks:
             sort_keys = tuple(SortKey(at, d, first) for at, (_, d, first) in zip(sort, order, strict=True))
             ranked = below
             for call, name in zip(calls, names, strict=True):

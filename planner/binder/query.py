@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 import pyarrow as pa
 from sqlglot import exp
 
-from millrace.errors import Position
+from millrace.errors import Invalid, Position
 from millrace.operators.aggregates.calls import CHANGES
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.operators.functions import types as sql
@@ -24,7 +24,7 @@ from millrace.planner.binder.grouping import (
     grouping_sets,
     resolve_bound,
 )
-from millrace.planner.binder.joins import bind_join
+from millrace.planner.binder.joins import bind_join, looks_up
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Member, Scope
@@ -38,10 +38,11 @@ from millrace.planner.binder.select_list import (
     title_of,
 )
 from millrace.planner.binder.sources import one_row
-from millrace.planner.binder.temporal import apply_where
+from millrace.planner.binder.subqueries import Subqueries, apply_membership, settled, split_where
+from millrace.planner.binder.temporal import apply_condition
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
-from millrace.planner.expressions import column, rewrite
+from millrace.planner.expressions import column, conjunction, rewrite
 from millrace.planner.logical import Aggregate, AssignWindow, Filter, Project, Relation, Session, Union
 from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.to_timed_join import to_timed_join
@@ -73,6 +74,17 @@ class BoundQuery:
     offset: int = 0
     key: tuple[str, ...] | None = None
 
+    def limited(self, position: Position | None) -> Relation:
+        """The relation with the limit applied, as a top-N that is kept up to date. ORDER BY alone says nothing."""
+        if self.limit is None and not self.offset:
+            return self.relation
+        return TopN(self.relation, (), self.order, self.limit, self.offset, position=position)
+
+    def standing(self, position: Position | None) -> Relation:
+        """The same for rows that go on as they come. Raises Invalid MR1344 where ORDER BY has no LIMIT."""
+        check_order(self.order, self.limit, self.offset, position)
+        return self.limited(position)
+
 
 @dataclass(slots=True)
 class QueryBinder:
@@ -80,15 +92,12 @@ class QueryBinder:
 
     names: Names
     ctes: Mapping[str, Relation] = field(default_factory=dict)
+    outer: Scope | None = None
+    """What names mean around a query that stands inside an expression."""
 
     def bind(self, node: exp.Expr) -> Relation:
         """A nested query: LIMIT makes a top-N, ORDER BY alone says nothing."""
-        bound = self.bind_outer(node)
-        if bound.limit is None and not bound.offset:
-            return bound.relation
-        return TopN(
-            bound.relation, (), bound.order, bound.limit, bound.offset, position=nodes.position_of(node)
-        )
+        return self.bind_outer(node).limited(nodes.position_of(node))
 
     def bind_outer(self, node: exp.Expr) -> BoundQuery:
         """The outermost query of a statement."""
@@ -112,7 +121,7 @@ class QueryBinder:
             return self
         if clause.args.get("recursive"):
             raise unsupported(clause, "MR1929", "WITH RECURSIVE is not executed", "unroll the steps")
-        inner = QueryBinder(self.names, dict(self.ctes))
+        inner = QueryBinder(self.names, dict(self.ctes), self.outer)
         for cte in clause.expressions:
             name = cte.alias
             if any(
@@ -133,7 +142,35 @@ class QueryBinder:
         scope = self.member(clause.this)
         for join in node.args.get("joins") or []:
             scope = bind_join(scope, self.member(join.this), join)
+        return replace(scope, outer=self.outer)
+
+    def _where(self, scope: Scope, condition: exp.Expr) -> Scope:
+        """Plain conditions first, then those that need a value of a query, then IN and EXISTS."""
+        plain, tests = split_where(condition)
+        site = Subqueries(scope, self._inner)
+        binder = ScalarBinder(scope, "WHERE")
+        binder.subqueries = site
+        whole: list[Expression] = []
+        valued: list[Expression] = []
+        for part in plain:
+            count = len(site.pending)
+            bound = binder.condition(part)
+            (valued if len(site.pending) > count else whole).append(bound)
+        if whole:
+            scope = apply_condition(scope, conjunction(whole), condition)
+        if valued:
+            width = len(scope.relation.schema)
+            relation, values = site.attach(scope.relation, lambda e, at: e)
+            relation = Filter(relation, settled(conjunction(valued), values))
+            kept = tuple(column(relation.schema, i) for i in range(width))
+            scope = replace(scope, relation=Project(relation, kept, tuple(relation.schema.names[:width])))
+        for part in tests:
+            scope = apply_membership(scope, part, self._inner)
         return scope
+
+    def _inner(self, node: exp.Expr, scope: Scope) -> Relation:
+        """A query that stands inside an expression of this one."""
+        return QueryBinder(self.names, self.ctes, scope).bind(node)
 
     def member(self, node: exp.Expr) -> Scope:
         """One item of FROM as a scope of its own."""
@@ -166,7 +203,9 @@ class QueryBinder:
         return Scope.of(renamed(relation, columns, node), name)
 
     def _table(self, node: exp.Table) -> Relation:
-        if node.args.get("version") is not None:
+        if node.args.get("version") is not None and not (
+            looks_up(node) and isinstance(node.parent, exp.Join)
+        ):
             raise unsupported(node, "MR1943", "FOR SYSTEM_TIME AS OF is not executed yet")
         full = ".".join(part.name for part in node.parts)
         cte = self.ctes.get(full.casefold())
@@ -187,7 +226,7 @@ class QueryBinder:
         scope = self._from(node)
         where = node.args.get("where")
         if where is not None:
-            scope = apply_where(scope, where.this)
+            scope = self._where(scope, where.this)
             scope = scope.over(to_timed_join(scope.relation))
         clause = node.args.get("group")
         group_window = next(
@@ -206,6 +245,7 @@ class QueryBinder:
             scope = scope.over(assign_window(group_window, scope))
         calls = Calls(scope, _bound_type(scope.relation))
         binder = ScalarBinder(scope, "SELECT", calls)
+        site = binder.subqueries = Subqueries(scope, self._inner)
         items = self._items(node, scope, binder)
         binder.aliases = {item.name.casefold(): item.value for item in items}
         having, qualify = node.args.get("having"), node.args.get("qualify")
@@ -217,7 +257,7 @@ class QueryBinder:
         else:
             check_no_emission(node)
             relation, resolve = scope.relation, partial(_resolve_plain, scope.relation)
-
+        relation, resolve = _with_subqueries(relation, resolve, site)
         if conditions[0] is not None:
             relation = Filter(relation, resolve(conditions[0], having))
         overs = [(call, around, at) for call, around, at in calls.overs]
@@ -390,6 +430,17 @@ class QueryBinder:
         return BoundQuery(relation, keys, _count(node, "limit"), _count(node, "offset") or 0)
 
 
+def check_order(order: Sequence[SortKey], limit: int | None, offset: int, position: Position | None) -> None:
+    """Raises Invalid MR1344 where rows without end would have to be put in order."""
+    if order and limit is None and not offset:
+        raise Invalid(
+            "rows that go on as they come can not be ordered without a LIMIT",
+            code="MR1344",
+            hint="add LIMIT: the first rows in that order are then kept up to date; or leave ORDER BY out",
+            position=position,
+        )
+
+
 class Resolve(Protocol):
     """Turns an expression over a block's input into one over a later stage of the block."""
 
@@ -435,6 +486,14 @@ def _cast_all(relation: Relation, types: Sequence[pa.DataType | None]) -> Relati
         return relation
     values = [cast(column(relation.schema, i), t) for i, t in enumerate(types)]
     return _project(relation, values, relation.schema.names)
+
+
+def _with_subqueries(relation: Relation, resolve: Resolve, site: Subqueries) -> tuple[Relation, Resolve]:
+    """The rows of a block with the values of its subqueries, and how expressions find them."""
+    if not site.pending:
+        return relation, resolve
+    whole, values = site.attach(relation, resolve)
+    return whole, lambda e, at: settled(resolve(e, at), values)
 
 
 def _bound_type(relation: Relation) -> pa.DataType | None:

@@ -17,6 +17,7 @@ from millrace.operators.functions import registry
 from millrace.operators.functions import types as sql
 from millrace.operators.functions.row_error import RowError
 from millrace.operators.over.frames import WINDOW_FUNCTIONS
+from millrace.planner.binder.correlation import OUTER
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.scope import Scope, field_of
 from millrace.planner.dialect import nodes
@@ -68,6 +69,18 @@ class CallSite(Protocol):
         ...
 
 
+class SubquerySite(Protocol):
+    """Where queries inside expressions go: each becomes a column that is filled in later."""
+
+    def value(self, node: exp.Expr) -> Expression:
+        """A query that stands for a value."""
+        ...
+
+    def test(self, node: exp.Expr, value: Expression | None) -> Expression:
+        """EXISTS (None), or `value` IN, of a query."""
+        ...
+
+
 class ScalarBinder:
     """Binds expressions against one scope. `place` says in errors where calls are not allowed ("WHERE")."""
 
@@ -77,6 +90,8 @@ class ScalarBinder:
         self._site = site
         self.aliases: dict[str, Expression] = {}
         """Select-list names that may be used where no column has the name."""
+        self.subqueries: SubquerySite | None = None
+        """Where queries inside the expression go; None: there may be none."""
 
     def bind(self, node: exp.Expr) -> Expression:
         """The typed tree. Raises Invalid and Unsupported with the place in the text."""
@@ -143,9 +158,22 @@ class ScalarBinder:
             return self.scope.resolve(parts, node)
         except Invalid as error:
             alias = self.aliases.get(parts[0].casefold()) if len(parts) == 1 else None
-            if alias is None or error.code != "MR1101":
+            if alias is not None and error.code == "MR1101":
+                return alias
+            found = self._outer(parts, node) if error.code in ("MR1101", "MR1102") else None
+            if found is None:
                 raise
-            return alias
+            return found
+
+    def _outer(self, parts: Sequence[str], node: exp.Column) -> Expression | None:
+        """The column of the query around this one that a name means, if any."""
+        if self.scope.outer is None:
+            return None
+        try:
+            found = self.scope.outer.resolve(parts, node)
+        except Invalid:
+            return None
+        return Column(found.index + OUTER, found.type, found.name) if isinstance(found, Column) else None
 
     def _call(self, node: nodes.Call) -> Expression:
         name = str(node.this)
@@ -155,7 +183,9 @@ class ScalarBinder:
                     node,
                     "MR1121",
                     f"the aggregate {name} can not stand in {self._place}",
-                    "use HAVING for conditions on aggregates" if self._place == "WHERE" else None,
+                    "use HAVING for conditions on aggregates"
+                    if self._place == "WHERE"
+                    else "compute it in a subquery in FROM first",
                 )
             return self._site.aggregate(node)
         if name in WINDOW_FUNCTIONS and registry.find(name) is None:
@@ -239,12 +269,11 @@ class ScalarBinder:
 
     def _in(self, node: exp.In) -> Expression:
         if node.args.get("query") is not None:
-            raise unsupported(
-                node,
-                "MR1921",
-                "IN (SELECT …) is not executed yet",
-                "list the values, or materialise them first",
-            )
+            if self.subqueries is None:
+                raise unsupported(
+                    node, "MR1921", f"IN (SELECT …) can not stand in {self._place}", "use a join"
+                )
+            return self.subqueries.test(node, self.bind(node.this))
         if node.args.get("unnest") is not None:
             return self.call(
                 "array_contains", [self.bind(node.args["unnest"].expressions[0]), self.bind(node.this)], node
@@ -314,10 +343,14 @@ class ScalarBinder:
         return self._site.window_bound(node)
 
     def _subquery(self, node: exp.Expr) -> Expression:
+        if self.subqueries is not None and isinstance(node, exp.Subquery):
+            return self.subqueries.value(node)
+        if self.subqueries is not None and isinstance(node, exp.Exists):
+            return self.subqueries.test(node, None)
         raise unsupported(
             node,
             "MR1922",
-            "a query inside an expression is not executed yet",
+            f"a query like this can not stand in {self._place}",
             "join with the query in FROM instead",
         )
 

@@ -12,6 +12,8 @@ from millrace.planner.binder.errors import invalid
 from millrace.planner.catalog import suggest
 from millrace.planner.logical import Relation
 
+WINDOW_COLUMNS = ("window_start", "window_end", "window_time")
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -32,6 +34,8 @@ class Scope:
 
     relation: Relation
     members: tuple[Member, ...]
+    outer: Scope | None = None
+    """What names mean around the query, where it stands inside an expression."""
 
     @classmethod
     def of(cls, relation: Relation, alias: str | None) -> Scope:
@@ -42,12 +46,12 @@ class Scope:
         """The same names on a relation that has the same columns, perhaps more behind them (nameable too)."""
         more = len(relation.schema) - sum(m.count for m in self.members)
         if not more:
-            return Scope(relation, self.members)
+            return Scope(relation, self.members, self.outer)
         start = len(relation.schema) - more
         if len(self.members) == 1:
             only = self.members[0]
-            return Scope(relation, (Member(only.alias, 0, start + more, only.hidden),))
-        return Scope(relation, (*self.members, Member(None, start, more)))
+            return Scope(relation, (Member(only.alias, 0, start + more, only.hidden),), self.outer)
+        return Scope(relation, (*self.members, Member(None, start, more)), self.outer)
 
     def resolve(self, parts: Sequence[str], node: object) -> Expression:
         """The column (or field of a column) that a dotted name means. Raises Invalid MR1101, MR1102, MR1103."""
@@ -133,6 +137,8 @@ class Scope:
         names = [self.relation.schema.names[i] for m in members for i in range(m.start, m.start + m.count)]
         listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
         hint = suggest(name, names) or (f"there are {listed}" if names else "the query has no FROM")
+        if name.casefold() in WINDOW_COLUMNS:
+            hint = "add a window to GROUP BY, such as TUMBLE(ts, INTERVAL '1' MINUTE), or to FROM"
         return invalid(node, "MR1101", f"there is no column named {shown}", hint)
 
 

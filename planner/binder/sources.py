@@ -12,7 +12,7 @@ from millrace.errors import MillraceError
 from millrace.operators.connectors.arrow import ArrowTable, register
 from millrace.operators.connectors.options import Options
 from millrace.operators.connectors.push import PushSpec
-from millrace.operators.connectors.registry import common_options, source_spec
+from millrace.operators.connectors.registry import METADATA, common_options, find, source_spec
 from millrace.operators.expressions.tree import Expression
 from millrace.operators.functions import types as sql
 from millrace.operators.sink import Changelog
@@ -32,16 +32,19 @@ PUSH = "push"
 
 def bind_source(statement: CreateSource) -> Scan:
     """The scan of a declared source. Raises Invalid (MR11xx, MR14xx) with the place in the text."""
+    connector = statement.connector
+    has_metadata = connector is not None and _has_metadata(connector)
     for definition in statement.columns:
-        if definition.metadata_key is not None:
+        if definition.metadata_key is not None and not has_metadata:
             raise _at(
                 unsupported(None, "MR1947", f"metadata column {definition.name} is not read yet"), definition
             )
     _check_names(statement.columns)
     stored = [c for c in statement.columns if c.type is not None]
-    schema = pa.schema([c.type.field(c.name, not c.not_null) for c in stored if c.type]) if stored else None
-    connector = statement.connector
+    schema = pa.schema([_declared(c) for c in stored]) if stored else None
     options = {} if connector is None else options_of(connector)
+    if connector is not None and connector.name == "upsert-kafka":
+        options = {"mode": "upsert", "key": ",".join(map(str, statement.primary_key)), **options}
     spec = open_source(connector, options, schema)
     if isinstance(spec, PushSpec):
         spec = replace(spec, name=str(statement.name))
@@ -51,6 +54,8 @@ def bind_source(statement: CreateSource) -> Scan:
     key = _primary_key(statement, schema)
     bad_rows = own.text("bad_rows") or "skip"
     mode = Changelog.UPSERT if connector is None and key else Changelog.APPEND
+    own_mode = getattr(spec, "changelog", None)
+    mode = own_mode if isinstance(own_mode, Changelog) else mode
     source = SourceInput(spec, computed, schema, time, bad_rows)
     return Scan(str(statement.name), source, tuple(range(len(schema))), key, mode)
 
@@ -109,6 +114,21 @@ def placed(error: MillraceError, connector: Connector) -> MillraceError:
         named = [o for o in (*connector.options, *connector.format_options) if f"'{o.name}'" in error.message]
         error.position = named[0].position if named else connector.position
     return error
+
+
+def _has_metadata(connector: Connector) -> bool:
+    try:
+        return find(connector.name).metadata
+    except MillraceError as error:
+        raise placed(error, connector) from None
+
+
+def _declared(definition: ColumnDefinition) -> pa.Field:
+    """The column as the connector is told of it, with its metadata key where it is of a record's metadata."""
+    assert definition.type is not None
+    field = definition.type.field(definition.name, not definition.not_null)
+    key = definition.metadata_key
+    return field if key is None else field.with_metadata({METADATA: key.encode()})
 
 
 def _check_names(columns: Sequence[ColumnDefinition]) -> None:

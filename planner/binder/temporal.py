@@ -12,7 +12,6 @@ from millrace.operators.functions import types as sql
 from millrace.operators.sink import Changelog
 from millrace.operators.temporal_filter import Clock, TimeBound
 from millrace.planner.binder.errors import unsupported
-from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Scope
 from millrace.planner.expressions import conjunction, conjuncts, walk
 from millrace.planner.logical import Filter, MovingFilter, Relation
@@ -28,9 +27,8 @@ class _Moving:
     offset: int
 
 
-def apply_where(scope: Scope, node: exp.Expr) -> Scope:
-    """The scope's rows for which a condition holds."""
-    whole = ScalarBinder(scope, "WHERE").condition(node)
+def apply_condition(scope: Scope, whole: Expression, node: exp.Expr) -> Scope:
+    """The scope's rows for which a bound condition holds."""
     plain: list[Expression] = []
     moving: dict[int, list[_Moving]] = {}
     for part in conjuncts(whole):

@@ -90,6 +90,7 @@ class Compiler:
         mode = relation.changelog
         key = relation.key if mode is not Changelog.APPEND else None
         spec = Materialize(relation.schema, key, mode)
+        mode = Changelog.RETRACT if mode is Changelog.UPSERT else mode
         at = self._name(self._add(spec, (below,), relation.schema, mode, key, relation.event_time), name)
         self.outputs.append(Output(name, OutputKind.TABLE, at))
         return at

@@ -8,10 +8,12 @@ from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
+from millrace.operators.joins.lookup_spec import LookupJoin
+from millrace.operators.joins.regular_spec import JoinKind, RegularJoin
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
-from millrace.operators.window_top import WindowTop
+from millrace.operators.top.specs import TopRows, WindowTopRows
 from millrace.planner.plan import Node, Plan
 
 Keyed = GroupAggregate | WindowAggregate | SessionAggregate | OverAggregate | RowBufferAggregate
@@ -59,8 +61,13 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             keys = tuple(left for left, _ in spec.equal)
             there = all(key in spec.outputs for key in keys)
             return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None
-        case OverAggregate() | RowBufferAggregate() | WindowTop():
-            keys = spec.partition if isinstance(spec, WindowTop) else spec.keys
+        case RegularJoin() | LookupJoin():
+            # NULL keys of rows without a match are spread otherwise than by what comes out.
+            keys, passed = spec.left_keys, spec.kind in (JoinKind.INNER, JoinKind.SEMI)
+            there = passed and bool(keys) and all(key in spec.outputs for key in keys)
+            return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None
+        case OverAggregate() | RowBufferAggregate() | TopRows() | WindowTopRows():
+            keys = spec.partition if isinstance(spec, TopRows | WindowTopRows) else spec.keys
             stays = before is not None and before <= set(keys) and (bool(before) or not keys)
             return (STAY, before) if stays else (Exchange(keys), frozenset(keys))
         case Materialize() if spec.key is not None:

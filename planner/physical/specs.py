@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from millrace.errors import Bug, Unsupported
+from millrace.errors import Bug, Invalid, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
+from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import OperatorSpec
 from millrace.operators.temporal_filter import TemporalFilter
+from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
-from millrace.operators.window_top import WindowTop
-from millrace.planner.expressions import column, columns_of
+from millrace.planner.expressions import column
 from millrace.planner.framing import Over, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
@@ -33,9 +34,11 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.physical.joins import join_of, project_join
 from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import TimedJoin
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
@@ -44,7 +47,6 @@ Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 
 def spec_of(relation: Relation) -> Lowered:
     """The operator for the top of `relation`. Raises Unsupported MR1930–MR1949 where there is none."""
-    _check_upserts(relation)
     match relation:
         case Project(input=Filter() as below):
             return (below.input,), Calc(
@@ -52,7 +54,7 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case Project(input=TimedJoin() as below) if all(isinstance(e, Column) for e in relation.expressions):
             return below.inputs, timed_join_spec(below, relation)
-        case Project(input=Join() as below):
+        case Project(input=Join() | TableLookup() as below):
             return project_join(relation, below)
         case Project():
             return (relation.input,), Calc(relation.input.schema, None, relation.expressions, relation.names)
@@ -99,34 +101,28 @@ def spec_of(relation: Relation) -> Lowered:
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
         case TimedJoin():
             return relation.inputs, timed_join_spec(relation)
-        case Join():
+        case Join() | TableLookup():
             return join_of(relation)
-        case Ranking() | TopN():
+        case Normalized():
+            assert relation.key is not None
+            return (relation.input,), Normalize(relation.schema, relation.key)
+        case Ranking():
+            return (relation.input,), _top(
+                TopN(
+                    relation.input,
+                    relation.partition,
+                    relation.order,
+                    None,
+                    rank_name=relation.name,
+                    function=relation.function,
+                    position=relation.position,
+                )
+            )
+        case TopN():
             return (relation.input,), _top(relation)
         case Rows():
             raise Unsupported("constant rows are not executed", code="MR1927")
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
-
-
-def _check_upserts(relation: Relation) -> None:
-    """Refuses what would leave an old row behind: an upsert takes nothing back but by its key."""
-    if all(item.changelog is not Changelog.UPSERT for item in relation.inputs):
-        return
-    key = set(relation.inputs[0].key or ())
-    match relation:
-        case Filter() if not columns_of([relation.predicate]) <= key:
-            what = "filtered by other columns than its primary key"
-        case Project() if relation.key is None:
-            what = "read without its primary key"
-        case Union():
-            what = "part of a UNION"
-        case _:
-            return
-    raise Unsupported(
-        f"a table that INSERT replaces rows in can not be {what} by a running query yet",
-        code="MR1935",
-        hint="query it once, or leave the PRIMARY KEY out",
-    )
 
 
 def _group(node: Aggregate) -> OperatorSpec:
@@ -195,41 +191,54 @@ def _over(node: Over) -> OperatorSpec:
     )
 
 
-def _top(node: Ranking | TopN) -> OperatorSpec:
-    end = closing_end(node)
-    if end is None:
+def _top(node: TopN) -> OperatorSpec:
+    schema = node.input.schema
+    for key in node.order:
+        kind = schema.field(key.column).type
+        if not sortable(kind):
+            raise Invalid(
+                f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
+                code="MR1346",
+                hint="order by a number, a text or a time",
+                position=node.position,
+            )
+    if node.input.changelog is Changelog.UPSERT and not node.input.key:
         raise Unsupported(
-            "ORDER BY with LIMIT and ranking by values are not executed yet outside of windows",
+            "rows that replace each other by a key can not be ranked without that key",
             code="MR1940",
-            hint="PARTITION BY window_start, window_end over a windowed query, or take max or min per group",
+            hint="select the key columns too",
             position=node.position,
         )
     order = tuple((key.column, key.descending, key.nulls_first) for key in node.order)
-    schema = node.input.schema
-    if isinstance(node, Ranking):
-        return WindowTop(
-            schema, node.partition, end, order, None, 0, node.function, node.name, node.time_unit
+    end = closing_end(node.input, node.partition)
+    if end is not None:
+        return WindowTopRows(
+            schema,
+            node.partition,
+            end,
+            order,
+            node.limit,
+            node.offset,
+            node.function,
+            node.rank_name,
+            node.time_unit,
         )
-    return WindowTop(
+    return TopRows(
         schema,
         node.partition,
-        end,
         order,
         node.limit,
         node.offset,
         node.function,
         node.rank_name,
-        node.time_unit,
+        node.input.changelog,
+        (node.input.key or None) if node.input.changelog is not Changelog.APPEND else None,
+        node.upsert,
     )
 
 
 def _retracting(below: Relation) -> bool:
-    if below.changelog is Changelog.UPSERT:
-        raise Unsupported(
-            "an upsert stream can not be aggregated yet",
-            code="MR1934",
-            hint="read a stream that says what it takes back",
-        )
+    assert below.changelog is not Changelog.UPSERT, "upserts were not normalised"
     return below.changelog is Changelog.RETRACT
 
 

@@ -14,6 +14,7 @@ def timed_join_spec(node: TimedJoin, shown: Project | None = None) -> OperatorSp
     outputs = tuple(range(len(node.schema)))
     if shown is not None:
         outputs = tuple(e.index for e in shown.expressions if isinstance(e, Column))
+    names = tuple(node.schema.names) if shown is None else shown.names
     left, right = node.left.schema, node.right.schema
     units = (node.left.time_unit, node.right.time_unit)
     match node.form:
@@ -30,8 +31,9 @@ def timed_join_spec(node: TimedJoin, shown: Project | None = None) -> OperatorSp
                 node.condition,
                 form.open,
                 units,
+                names,
             )
         case SameWindow() as form:
             return WindowJoin(
-                left, right, node.kind, node.equal, form.times(), outputs, node.condition, units
+                left, right, node.kind, node.equal, form.times(), outputs, node.condition, units, names
             )

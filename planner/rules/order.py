@@ -8,17 +8,21 @@ from millrace.planner.logical import Relation
 from millrace.planner.rules.fuse_windows import fuse_windows
 from millrace.planner.rules.merge_filters import merge_filters
 from millrace.planner.rules.merge_projects import merge_projects
+from millrace.planner.rules.normalize_upserts import normalize_upserts
 from millrace.planner.rules.order_joins import order_joins
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.push_predicates import push_predicates
 from millrace.planner.rules.rank_to_top import rank_to_top
 from millrace.planner.rules.read_through_projects import read_through_projects
+from millrace.planner.rules.to_timed_join import time_joins
 
 RULES: tuple[Callable[[Relation], Relation], ...] = (
+    normalize_upserts,
     rank_to_top,
     push_predicates,
     order_joins,
     push_predicates,
+    time_joins,
     merge_filters,
     fuse_windows,
     prune_columns,

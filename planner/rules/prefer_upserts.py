@@ -1,4 +1,4 @@
-"""Where the reader knows rows by key, an aggregate need not take back the row that its new one replaces."""
+"""Where the reader knows rows by key, an aggregate or a top-N need not take back the row that its new one replaces."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from millrace.operators.aggregates.calls import EmissionKind
 from millrace.planner.logical import Aggregate, Project, Relation, Session, WindowedAggregate
+from millrace.planner.ranking import TopN
 
 
 def prefer_upserts(relation: Relation) -> Relation:
-    """The relation sending upserts, where only projections that keep the key stand above the aggregate.
+    """The relation sending upserts, where only projections that keep the key stand above it.
 
     Not through a filter: a row that stops to pass it would never be taken back. Not through `Read`: a
     stream has other readers.
@@ -25,4 +26,6 @@ def prefer_upserts(relation: Relation) -> Relation:
                 return relation
             if changes or (isinstance(relation, WindowedAggregate) and relation.allowed_lateness):
                 return replace(relation, emission=replace(relation.emission, upsert=True))
+        case TopN() if relation.keeps_one:
+            return replace(relation, upsert=True)
     return relation

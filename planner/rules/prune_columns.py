@@ -26,7 +26,9 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
+from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import TimedJoin
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
@@ -58,6 +60,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _project(node, wanted, have)
         case Filter():
             return _filter(node, wanted, have)
+        case Normalized():
+            below, places = _prune(node.input, wanted | set(node.key or ()), have)
+            return replace(node, input=below), places
         case MovingFilter():
             needed = wanted | {node.time} | set(node.key or ())
             below, places = _prune(node.input, needed, have)
@@ -74,7 +79,7 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _ranking(node, wanted, have)
         case Union():
             return _union(node, wanted, have)
-        case Join():
+        case Join() | TableLookup():
             return _join(node, wanted, have)
         case TimedJoin():
             return _timed_join(node, wanted, have)
@@ -243,6 +248,8 @@ def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:
     if isinstance(node, Ranking) and not ranked:
         return _prune(node.input, wanted, have)
     needed = {i for i in wanted if i < width} | set(node.partition) | {k.column for k in node.order}
+    if node.input.changelog is Changelog.UPSERT:
+        needed |= set(node.input.key or ())
     below, places = _prune(node.input, needed, have)
     order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in node.order)
     moved = replace(node, input=below, partition=tuple(places[p] for p in node.partition), order=order)
@@ -265,7 +272,7 @@ def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
     return Union(tuple(parts)), _places(kept)
 
 
-def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
+def _join(node: Join | TableLookup, wanted: set[int], have: Kept) -> Pruned:
     """Each side keeps one column at least: rows without columns can not be counted."""
     width = len(node.left.schema)
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))

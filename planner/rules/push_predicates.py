@@ -58,13 +58,40 @@ def _push(node: Relation) -> Relation:
         case WindowedAggregate():
             places = dict(enumerate(below.keys))
             return _split(node, below, set(places), places)
-        case Join():
-            return _into_join(node, below)
         case TimedJoin():
             return _into_sides(node, below)
+        case Join():
+            return _into_join(node, below)
         case Over() | RowBuffer():
             return _split(node, below, set(below.partition), {c: c for c in below.partition})
     return node
+
+
+def _into_sides(node: Filter, below: TimedJoin) -> Relation:
+    """Conditions on one side only go there, where rows of that side alone decide whether a row comes out."""
+    width = len(below.left.schema)
+    to_left = below.kind in ("inner", "left", "semi", "anti")
+    to_right = below.kind in ("inner", "right") and below.form.right_is_set
+    sides: tuple[list[Expression], list[Expression]] = ([], [])
+    stay: list[Expression] = []
+    for part in conjuncts(node.predicate):
+        read = columns_of([part])
+        if not read or not is_deterministic(part):
+            stay.append(part)
+        elif max(read) < width and to_left:
+            sides[0].append(part)
+        elif min(read) >= width and to_right:
+            sides[1].append(remap(part, {c: c - width for c in read}))
+        else:
+            stay.append(part)
+    if not sides[0] and not sides[1]:
+        return node
+    inputs = [
+        _push(Filter(side, conjunction(parts))) if parts else side
+        for side, parts in zip(below.inputs, sides, strict=True)
+    ]
+    moved = below.with_inputs(*inputs)
+    return Filter(moved, conjunction(stay)) if stay else moved
 
 
 def _into_join(node: Filter, join: Join) -> Relation:
@@ -94,33 +121,6 @@ def _into_join(node: Filter, join: Join) -> Relation:
         moved = join.with_inputs(join.left, _push(Filter(join.right, conjunction(lower))))
     else:
         moved = join.with_inputs(_push(Filter(join.left, conjunction(down))), join.right)
-    return Filter(moved, conjunction(stay)) if stay else moved
-
-
-def _into_sides(node: Filter, below: TimedJoin) -> Relation:
-    """Conditions on one side only go there, where rows of that side alone decide whether a row comes out."""
-    width = len(below.left.schema)
-    to_left = below.kind in ("inner", "left", "semi", "anti")
-    to_right = below.kind in ("inner", "right") and below.form.right_is_set
-    sides: tuple[list[Expression], list[Expression]] = ([], [])
-    stay: list[Expression] = []
-    for part in conjuncts(node.predicate):
-        read = columns_of([part])
-        if not read or not is_deterministic(part):
-            stay.append(part)
-        elif max(read) < width and to_left:
-            sides[0].append(part)
-        elif min(read) >= width and to_right:
-            sides[1].append(remap(part, {c: c - width for c in read}))
-        else:
-            stay.append(part)
-    if not sides[0] and not sides[1]:
-        return node
-    inputs = [
-        _push(Filter(side, conjunction(parts))) if parts else side
-        for side, parts in zip(below.inputs, sides, strict=True)
-    ]
-    moved = below.with_inputs(*inputs)
     return Filter(moved, conjunction(stay)) if stay else moved
 
 

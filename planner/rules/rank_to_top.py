@@ -31,10 +31,10 @@ def _top(node: Relation) -> Relation:
     limit: int | None = None
     for part in conjuncts(node.predicate):
         found = _limit(part, place)
-        if found is None:
+        if found is not None:
+            limit = max(found, 0) if limit is None else max(min(limit, found), 0)
+        if found is None or (found != 1 and isinstance(part, Call) and part.function == "="):
             rest.append(part)
-        else:
-            limit = found if limit is None else min(limit, found)
     if limit is None:
         return node
     top = TopN(
@@ -66,4 +66,4 @@ def _limit(part: Expression, place: int) -> int | None:
         return right.value
     if function == "<":
         return right.value - 1
-    return 1 if function == "=" and right.value == 1 else None
+    return right.value if function == "=" else None

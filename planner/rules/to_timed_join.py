@@ -9,8 +9,9 @@ import pyarrow as pa
 from millrace.operators.expressions.tree import Call, Cast, Column, Expression, Literal
 from millrace.operators.functions import types as sql
 from millrace.operators.sink import Changelog
-from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap
-from millrace.planner.logical import Filter, Join, MovingFilter, Relation
+from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap, substitute
+from millrace.planner.logical import Filter, Join, MovingFilter, Project, Relation
+from millrace.planner.rules.traversal import bottom_up
 from millrace.planner.timed_joins import Interval, SameWindow, TimedJoin
 
 _SWAPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "="}
@@ -18,23 +19,44 @@ _FINENESS = {"s": 0, "ms": 1, "us": 2, "ns": 3}
 _UNIT_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
+def time_joins(relation: Relation) -> Relation:
+    """Every join of the tree that goes by time as such."""
+    return bottom_up(relation, to_timed_join)
+
+
 def to_timed_join(relation: Relation) -> Relation:
     """The joins of one query block, and what its WHERE says of them, as joins on time where they are such."""
     match relation:
-        case Filter():
-            below, rest = _absorb(relation.input, conjuncts(relation.predicate))
-            return Filter(below, conjunction(rest)) if rest else below
         case MovingFilter():
             return relation.with_inputs(to_timed_join(relation.input))
-        case Join():
-            return _absorb(relation, [])[0]
+        case Filter() | Join() | Project():
+            below, rest = _absorb(relation, [])
+            return Filter(below, conjunction(rest)) if rest else below
     return relation
 
 
 def _absorb(relation: Relation, parts: list[Expression]) -> tuple[Relation, list[Expression]]:
     """The relation with what it can make use of among conditions on its rows, and the conditions that are left."""
-    if not isinstance(relation, Join):
-        return relation, parts
+    match relation:
+        case Filter() if isinstance(relation.input, Join | Project):
+            own = conjuncts(relation.predicate)
+            below, rest = _absorb(relation.input, [*own, *parts])
+            if below is relation.input:
+                return relation, parts
+            return below, rest
+        case Project() if isinstance(relation.input, Join) and all(
+            isinstance(e, Column) for e in relation.expressions
+        ):
+            below, rest = _absorb(relation.input, [substitute(p, relation.expressions) for p in parts])
+            if below is relation.input:
+                return relation, parts
+            return replace(relation, input=below), [remap(p, relation.places) for p in rest]
+        case Join():
+            return _absorb_sides(relation, parts)
+    return relation, parts
+
+
+def _absorb_sides(relation: Join, parts: list[Expression]) -> tuple[Relation, list[Expression]]:
     inner = relation.kind in ("inner", "cross")
     width = len(relation.left.schema)
     down: tuple[list[Expression], list[Expression]] = ([], [])
@@ -49,7 +71,7 @@ def _absorb(relation: Relation, parts: list[Expression]) -> tuple[Relation, list
             across.append(part)
     left, rest = _absorb(relation.left, down[0])
     right, more = _absorb(relation.right, down[1])
-    rest += [remap(part, {c: c + width for c in columns_of([part])}) for part in more]
+    rest = [*rest, *(remap(part, {c: c + width for c in columns_of([part])}) for part in more)]
     node = relation
     if left is not relation.left or right is not relation.right:
         node = replace(relation, left=left, right=right)
@@ -60,7 +82,7 @@ def _absorb(relation: Relation, parts: list[Expression]) -> tuple[Relation, list
 
 
 def _timed(node: Join, across: list[Expression]) -> tuple[TimedJoin | None, list[Expression]]:
-    if any(side.changelog is not Changelog.APPEND for side in node.inputs):
+    if node.null_equal or any(side.changelog is not Changelog.APPEND for side in node.inputs):
         return None, across
     width = len(node.left.schema)
     equal = list(node.equal)
@@ -73,20 +95,23 @@ def _timed(node: Join, across: list[Expression]) -> tuple[TimedJoin | None, list
             equal.append(pair)
     kind = "inner" if node.kind == "cross" else node.kind
     own = [] if node.condition is None else conjuncts(node.condition)
-    same = _window(node, equal, own)
-    if same is not None:
-        keys = tuple(pair for pair in equal if pair != (same.left_end, same.right_end))
+    known = {(_origin(node.left, a), _origin(node.right, b)): (a, b) for a, b in equal}
+    ends = (node.left.bounds[1], node.right.bounds[1])
+    timely = all(side.event_time is not None for side in node.inputs)
+    if ends[0] is not None and ends[1] is not None and timely and ends in known:
+        keys = tuple(pair for pair in equal if pair != known[ends])
         condition = conjunction(own) if own else None
+        same = SameWindow(ends[0], ends[1])
         return TimedJoin(node.left, node.right, kind, keys, same, condition, node.position), unused
     bounds = Bounds.of(node.left, node.right)
     if bounds is None:
         return None, across
     own = [part for part in own if not bounds.take(part)]
     unused = [part for part in unused if not bounds.take(part)]
-    for pair in list(equal):
-        if pair == (bounds.left, bounds.right):
-            bounds.narrow("=", 0)
-            equal.remove(pair)
+    same_time = known.get((bounds.left, bounds.right))
+    if same_time is not None:
+        bounds.narrow("=", 0)
+        equal.remove(same_time)
     form = bounds.interval()
     if form is None:
         return None, across
@@ -105,19 +130,13 @@ def equal_columns(part: Expression, width: int) -> tuple[int, int] | None:
     return (low, high - width) if low < width <= high else None
 
 
-def _window(node: Join, equal: list[tuple[int, int]], own: list[Expression]) -> SameWindow | None:
-    """The ends of both sides' windows, where they are equated (perhaps with another precision, in `own`)."""
-    left, right = (side.bounds[1] for side in node.inputs)
-    if left is None or right is None or any(side.event_time is None for side in node.inputs):
-        return None
-    width = len(node.left.schema)
-    for part in own:
-        if isinstance(part, Call) and part.function == "=":
-            columns = [_bare(a) for a in part.arguments]
-            if all(isinstance(c, Column) for c in columns) and columns_of(columns) == {left, width + right}:
-                own.remove(part)
-                return SameWindow(left, right)
-    return SameWindow(left, right) if (left, right) in equal else None
+def _origin(relation: Relation, column: int) -> int:
+    """The column that this one is a copy of, perhaps with another precision."""
+    if isinstance(relation, Project):
+        value = _bare(relation.expressions[column])
+        if isinstance(value, Column):
+            return relation.places.get(value.index, column)
+    return column
 
 
 @dataclass(slots=True)
@@ -180,9 +199,7 @@ class Bounds:
         """The interval, where both of its ends are known."""
         if self.lower is None or self.upper is None:
             return None
-        return Interval(
-            self.left, self.right, self.lower[0], self.upper[0], (self.lower[1], self.upper[1])
-        )
+        return Interval(self.left, self.right, self.lower[0], self.upper[0], (self.lower[1], self.upper[1]))
 
 
 def _keeps_value(cast: Cast) -> bool:

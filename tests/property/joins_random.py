@@ -68,7 +68,9 @@ def make_case(seed: int, restores: bool = True) -> Case:
     count = rng.choice((2, 2, 2, 3, 3, 4))
     inputs = []
     for number in range(count):
-        mode = rng.choice((Changelog.APPEND, Changelog.APPEND, Changelog.RETRACT, Changelog.RETRACT, Changelog.UPSERT))
+        mode = rng.choice(
+            (Changelog.APPEND, Changelog.APPEND, Changelog.RETRACT, Changelog.RETRACT, Changelog.UPSERT)
+        )
         keyed = mode is Changelog.UPSERT or (mode is Changelog.RETRACT and rng.random() < 0.6)
         inputs.append(Input(f"t{number}", mode, keyed))
     sql = _query(rng, inputs)
@@ -86,7 +88,9 @@ def _query(rng: random.Random, inputs: Sequence[Input]) -> str:
     comma = rng.random() < 0.15
     where: list[str] = []
     for number in range(1, len(inputs)):
-        kind = rng.choice(("JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN"))
+        kind = rng.choice(
+            ("JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN")
+        )
         condition = _condition(rng, seen, number)
         if comma:
             text += f", {inputs[number].name} AS a{number}"
@@ -149,7 +153,27 @@ def _filter(rng: random.Random, number: int) -> str:
 
 
 def _subquery(rng: random.Random, seen: Sequence[int], inputs: Sequence[Input]) -> str:
-    return "TRUE"
+    a = f"a{rng.choice(seen)}"
+    table = rng.choice(inputs).name
+    key = rng.choice(("k", "k", "s", "j"))
+    correlated = rng.choice(("", f" WHERE b.{key} = {a}.{key}", f" WHERE {a}.{key} = b.{key} AND b.v > 1"))
+    word = rng.choice(("", "NOT "))
+    style = rng.random()
+    if style < 0.35:
+        return f"{a}.{key} {word}IN (SELECT b.{key} FROM {table} AS b{rng.choice(('', ' WHERE b.v > 2'))})"
+    if style < 0.45:
+        other = "v" if key != "v" else "k"
+        return f"{a}.{other} {word}IN (SELECT b.{other} FROM {table} AS b{correlated})"
+    if style < 0.65:
+        return f"{word}EXISTS (SELECT 1 FROM {table} AS b{correlated})"
+    if style < 0.72:
+        return f"{word}EXISTS (SELECT 1 FROM {table} AS b WHERE b.{key} = {a}.{key} AND b.v < {a}.v)"
+    if style < 0.82:
+        inner = f"{a}.{key} {word}IN (SELECT b.{key} FROM {table} AS b)"
+        return f"({inner} OR {a}.v = 2 OR {word}EXISTS (SELECT 1 FROM {table} AS b{correlated}))"
+    call = rng.choice(("max(b.v)", "count(*)", "sum(b.v) + 1", "coalesce(min(b.v), 7)"))
+    value = f"(SELECT {call} FROM {table} AS b WHERE b.{key} = {a}.{key})"
+    return f"{a}.v {rng.choice(('<', '=', '>='))} {value}"
 
 
 # The input

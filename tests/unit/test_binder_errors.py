@@ -39,8 +39,9 @@ CASES = [
      "FROM bid GROUP BY auction)"), "MR1941", None, None),
     ("SELECT sum(price) OVER () FROM bid", "MR1341", None, "CURRENT ROW"),
     ("SELECT auction FROM bid EXCEPT SELECT id FROM plain", "MR1924", None, None),
-    ("SELECT * FROM (SELECT * FROM bid ORDER BY price LIMIT 3)", "MR1940", None, None),
-    ("SELECT price IN (SELECT id FROM plain) FROM bid", "MR1921", None, None),
+    ("SELECT price > (SELECT id FROM plain) FROM bid", "MR1922", None, None),
+    ("CREATE STREAM s AS SELECT * FROM bid ORDER BY price", "MR1344", None, "LIMIT"),
+    ("CREATE SINK s FROM (SELECT * FROM bid ORDER BY price) INTO CONSOLE ()", "MR1344", None, "LIMIT"),
     ("SELECT * FROM v WHERE now() > '2020-01-01'", "MR1925", None, "now() - INTERVAL"),
     ("CREATE STREAM s AS SELECT price, auction AS price FROM bid", "MR1118", None, "AS"),
     ("CREATE SOURCE bid (x INT) WITH ('connector' = 'push')", "MR1202", 15, "IF NOT EXISTS"),
@@ -51,7 +52,7 @@ CASES = [
     ("DROP SOURCE bid", "MR1206", 13, "CASCADE"),
     ("DROP STREAM v", "MR1205", 13, "DROP VIEW v"),
     ("CREATE SINK x FROM bid INTO BLACKHOL ()", "MR1400", None, "blackhole"),
-    ("INSERT INTO v SELECT * FROM bid", "MR1951", 13, None),
+    ("INSERT INTO v SELECT * FROM bid", "MR1208", 13, None),
     ("CREATE SOURCE w (t STRING, WATERMARK FOR t AS t) WITH ('connector' = 'push')", "MR1116", None, "TIMESTAMP"),
 ]  # fmt: skip
 

@@ -118,7 +118,7 @@ CASES = [
             "FROM (SELECT auction, count(*) AS num, window_start, window_end FROM TABLE(HOP(TABLE bid, DESCRIPTOR(dateTime), "
             "INTERVAL '2' SECOND, INTERVAL '10' SECOND)) GROUP BY auction, window_start, window_end)) WHERE r <= 1"
         ),
-        ["Source", "WindowAggregate", "Calc", "WindowTop", "Calc"],
+        ["Source", "WindowAggregate", "Calc", "WindowTopN", "Calc"],
         "append",
     ),
     (

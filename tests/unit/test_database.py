@@ -223,8 +223,8 @@ def test_query_is_ordered_and_limited(db: Database) -> None:
     assert db.query(
         "SELECT most, symbol FROM limits ORDER BY most NULLS FIRST LIMIT 2 OFFSET 1"
     ).tuples() == [(1, "c"), (2, "d")]
-    with pytest.raises(Unsupported):
-        db.subscribe("SELECT most FROM limits ORDER BY most LIMIT 1")
+    rows = db.subscribe("SELECT most FROM limits ORDER BY most LIMIT 1", "rows")
+    assert rows.poll() == {"most": 1, "_weight": 1}
 
 
 def test_push_sources_with_equal_columns_are_two(db: Database) -> None:
@@ -273,6 +273,28 @@ def test_insert_values_feeds_a_table_of_ours(db: Database) -> None:
     db.execute("INSERT INTO limits VALUES ('a', 1), ('b', 2)")
     db.execute("INSERT INTO limits VALUES ('a', 7)")
     assert sorted(db.query("SELECT * FROM limits").tuples()) == [("a", 7), ("b", 2)]
+
+
+def test_dropped_table_stops_and_its_name_is_free(db: Database) -> None:
+    db.execute(TICKS)
+    db.execute(
+        "CREATE TABLE seen AS SELECT symbol FROM ticks; CREATE TABLE prices AS SELECT price FROM ticks"
+    )
+    running = len(db.metrics())
+    db.execute("DROP TABLE seen")
+    assert len(db.metrics()) < running
+    with pytest.raises(Invalid, match="seen"):
+        db.query("SELECT * FROM seen")
+    db.execute("CREATE TABLE seen AS SELECT price FROM ticks")
+    db.push("ticks", {"symbol": "a", "price": 4})
+    assert db.query("SELECT * FROM seen").rows() == db.query("SELECT * FROM prices").rows() == [{"price": 4}]
+
+
+def test_closed_subscription_frees_what_only_it_needed(db: Database) -> None:
+    db.execute(TICKS)
+    with db.subscribe("SELECT symbol, count(*) AS n FROM ticks GROUP BY symbol"):
+        assert len(db.metrics()) > 0
+    assert len(db.metrics()) == 0
 
 
 def test_closed_database_says_so(db: Database) -> None:

@@ -1,4 +1,4 @@
-"""WindowTop against a plain model: cuts, ties, nulls, late rows, capture and restore."""
+"""Ranks in windows against a plain model: cuts, ties, nulls, late rows, capture and restore."""
 
 import random
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from millrace.operators.batch import END_OF_TIME, Batch
-from millrace.operators.window_top import WindowTop
+from millrace.operators.top import WindowTopRows
 
 SCHEMA = pa.schema([("k", pa.string()), ("v", pa.int64()), ("f", pa.float64()), ("e", pa.timestamp("ms"))])
 Row = tuple[str | None, int | None, float | None, int]
@@ -49,7 +49,7 @@ def some_rows(seed: int, count: int = 300) -> list[Row]:
     return sorted(rows, key=lambda r: r[3])
 
 
-def model(rows: list[Row], spec: WindowTop) -> list[tuple[object, ...]]:
+def model(rows: list[Row], spec: WindowTopRows) -> list[tuple[object, ...]]:
     partitions: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         partitions.setdefault(tuple(row[p] for p in spec.partition), []).append(row)
@@ -81,7 +81,7 @@ def read(batches: list[Batch]) -> list[tuple[object, ...]]:
     return found
 
 
-def run(rows: list[Row], spec: WindowTop, cut: int, *, restart: bool = False) -> list[tuple[object, ...]]:
+def run(rows: list[Row], spec: WindowTopRows, cut: int, *, restart: bool = False) -> list[tuple[object, ...]]:
     context = Surroundings()
     operator = spec.build(context)
     out: list[Batch] = []
@@ -106,18 +106,18 @@ def run(rows: list[Row], spec: WindowTop, cut: int, *, restart: bool = False) ->
 
 
 SPECS = [
-    WindowTop(SCHEMA, (3,), 3, ((1, True, True),), 1, 0, "rank", "r"),
-    WindowTop(SCHEMA, (3,), 3, ((1, False, False),), 2, 0, "row_number", "r"),
-    WindowTop(SCHEMA, (0, 3), 3, ((1, True, False), (2, False, True)), 3, 1, "dense_rank", "r"),
-    WindowTop(SCHEMA, (3, 0), 3, ((2, True, True),), None, 0, "rank", "r"),
-    WindowTop(SCHEMA, (3,), 3, (), 2, 0, "row_number", "r"),
+    WindowTopRows(SCHEMA, (3,), 3, ((1, True, True),), 1, 0, "rank", "r"),
+    WindowTopRows(SCHEMA, (3,), 3, ((1, False, False),), 2, 0, "row_number", "r"),
+    WindowTopRows(SCHEMA, (0, 3), 3, ((1, True, False), (2, False, True)), 3, 1, "dense_rank", "r"),
+    WindowTopRows(SCHEMA, (3, 0), 3, ((2, True, True),), None, 0, "rank", "r"),
+    WindowTopRows(SCHEMA, (3,), 3, (), 2, 0, "row_number", "r"),
 ]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=range(len(SPECS)))
 @pytest.mark.parametrize("cut", [1, 7, 300])
 @pytest.mark.parametrize("restart", [False, True])
-def test_gives_what_the_model_gives(spec: WindowTop, cut: int, restart: bool) -> None:
+def test_gives_what_the_model_gives(spec: WindowTopRows, cut: int, restart: bool) -> None:
     rows = some_rows(cut, 120)
     expected = sorted(map(repr, model(rows, spec)))
     assert sorted(map(repr, run(rows, spec, cut, restart=restart))) == expected
@@ -131,7 +131,7 @@ def test_best_of_integers_without_nulls_is_found_without_sorting_all() -> None:
     ]
     for descending in (True, False):
         for function in ("rank", "row_number"):
-            spec = WindowTop(SCHEMA, (3,), 3, ((1, descending, False),), 1, 0, function, "r")
+            spec = WindowTopRows(SCHEMA, (3,), 3, ((1, descending, False),), 1, 0, function, "r")
             assert sorted(map(repr, run(sorted(rows, key=lambda r: r[3]), spec, 100))) == sorted(
                 map(repr, model(sorted(rows, key=lambda r: r[3]), spec))
             )
