@@ -184,4 +184,3 @@ def metadata() -> Any:
     return MetadataActor.options(  # type: ignore[attr-defined]  # Ray adds it
         name=METADATA, namespace=NAMESPACE, lifetime="detached", num_cpus=0, get_if_exists=True
     ).remote()
-

@@ -61,11 +61,15 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("numbers")
     for file in range(FILES):
         with open(folder / f"{file}.json", "w") as out:
-            out.writelines(f'{{"id":{i},"k":{i * 7919 % 1000},"v":{i % 97}}}\n' for i in range(file, ROWS, FILES))
+            out.writelines(
+                f'{{"id":{i},"k":{i * 7919 % 1000},"v":{i % 97}}}\n' for i in range(file, ROWS, FILES)
+            )
     return folder
 
 
-def submitted(cluster: Cluster, job: str, sql: str, store: Path, partitions: int, batch_rows: int = 512) -> None:
+def submitted(
+    cluster: Cluster, job: str, sql: str, store: Path, partitions: int, batch_rows: int = 512
+) -> None:
     plan, _ = Planner().compile(sql)
     spec = JobSpec(
         job, for_sinks(plan), partitions=partitions, batch_rows=batch_rows, checkpoint_interval_s=0.3
