@@ -49,7 +49,9 @@ def main() -> int:
         totals["coordinators"] += len(cluster.coordinators)
         totals["steps"] += cluster.world.steps
     took = time.monotonic() - begun
-    print(f"{len(seeds)} seeds, {len(failed)} failed, {took:.1f} s; {dict(totals)}; {len(reached)} failpoints")
+    print(
+        f"{len(seeds)} seeds, {len(failed)} failed, {took:.1f} s; {dict(totals)}; {len(reached)} failpoints"
+    )
     return 1 if failed else 0
 
 

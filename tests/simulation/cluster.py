@@ -5,6 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from tests.simulation.engine import VNODES, Cut, Engine, plan_of, row_of, source_node
+from tests.simulation.nodes import JOB, SINK, Coordinating, Metadata, Partition
+from tests.simulation.world import NO_FAULTS, Broker, Faults, FaultyStore, World
 
 from millrace.cluster.protocol import messages as m
 from millrace.cluster.protocol.coordinator import CoordinatorSettings
@@ -14,9 +17,6 @@ from millrace.state.checkpoints.manifest import decode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.ledger import JobCreated, JobState, create_job, decode_record, fold
 from millrace.state.snapshot import fold as fold_table
-from tests.simulation.engine import VNODES, Cut, Engine, plan_of, row_of, source_node
-from tests.simulation.nodes import JOB, SINK, Coordinating, Metadata, Partition
-from tests.simulation.world import NO_FAULTS, Broker, Faults, FaultyStore, World
 
 LIMIT_S = 400.0
 """Virtual time after which a job that has not ended makes no progress."""
@@ -239,10 +239,10 @@ class Cluster:
         if not alive or rescaling or self.world.now < self.scenario.faults_until:
             return
         machine = alive[-1].machine
-        running = [
-            self.partitions.get((p, member.epoch)) for p, member in machine.members.items()
-        ]
-        ended = bool(running) and all(p is not None and p.engine is not None and p.engine.ended for p in running)
+        running = [self.partitions.get((p, member.epoch)) for p, member in machine.members.items()]
+        ended = bool(running) and all(
+            p is not None and p.engine is not None and p.engine.ended for p in running
+        )
         if machine.phase is JobPhase.RUNNING and ended:
             alive[-1].post(0.0, lambda: alive[-1].handle(m.StopRequested("all is read", "last")))
 
@@ -314,7 +314,9 @@ class Cluster:
                     captured.setdefault(name, []).extend(mine)
         for name, rows in tables.items():
             if sorted(_rows(rows), key=repr) != sorted(captured.get(name, []), key=repr):
-                self.world.fail(f"{partition.name} restored {start.restored} and {name} is not what was captured")
+                self.world.fail(
+                    f"{partition.name} restored {start.restored} and {name} is not what was captured"
+                )
 
     def _took_part(self, number: CheckpointNumber) -> dict[tuple[int, int], tuple[int, int]]:
         """The owners whose captures a decided checkpoint has, with their vnodes."""

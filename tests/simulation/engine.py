@@ -26,9 +26,7 @@ from millrace.state.hashing import hash_columns, partition_rows, vnodes_of
 
 VNODES = 8
 KEYS = 5
-SCHEMA = pa.schema(
-    [("id", pa.int64()), ("k", pa.string()), ("v", pa.int64()), ("ts", pa.timestamp("us"))]
-)
+SCHEMA = pa.schema([("id", pa.int64()), ("k", pa.string()), ("v", pa.int64()), ("ts", pa.timestamp("us"))])
 Tables = dict[tuple[str, str], TableCapture]
 
 
@@ -122,7 +120,9 @@ class Outbox(Sink):
         self._rows: list[tuple[object, ...]] = []
 
     def write(self, batch: Batch) -> None:
-        columns = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in batch.data]
+        columns = [
+            column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in batch.data
+        ]
         weights = np.ones(batch.num_rows, np.int64) if batch.weights is None else batch.weights
         values = zip(*(column.to_pylist() for column in columns), strict=True)
         self._rows += [(*row, int(w)) for row, w in zip(values, weights, strict=True)]
@@ -200,7 +200,9 @@ class Engine:
         passed: Callable[[CheckpointNumber, Cut], None],
     ) -> None:
         nodes = tuple(
-            replace(n, spec=replace(n.spec, source=replace(n.spec.source, splits=splits, rows=rows, every=every)))
+            replace(
+                n, spec=replace(n.spec, source=replace(n.spec.source, splits=splits, rows=rows, every=every))
+            )
             if isinstance(n.spec, SourceInput)
             else n
             for n in plan.nodes
@@ -317,7 +319,9 @@ class Engine:
             points.append(SourcePoint(source.node.hash, splits, captured.ended, captured.watermark))
         return tuple(points)
 
-    def restore(self, tables: Mapping[tuple[str, str], pa.RecordBatch], sources: tuple[SourcePoint, ...]) -> None:
+    def restore(
+        self, tables: Mapping[tuple[str, str], pa.RecordBatch], sources: tuple[SourcePoint, ...]
+    ) -> None:
         operators: dict[str, dict[str, pa.RecordBatch]] = {}
         for (node, table), rows in tables.items():
             operators.setdefault(node, {})[table] = rows
@@ -362,5 +366,3 @@ class _ExchangeOut:
 
     def advance(self, port: int, watermark: int) -> None:
         self._engine.promise(watermark)
-
-

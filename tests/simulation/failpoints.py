@@ -83,7 +83,9 @@ def run_pairs() -> int:
             missed += crash_at(seed, first, second).world.crashes_left > 0
         except Exception as error:  # noqa: BLE001 - any failure is the pair's
             failed += 1
-            print(f"crash at {first}, then {second} (seed {seed}): {type(error).__name__}: {error}", flush=True)
+            print(
+                f"crash at {first}, then {second} (seed {seed}): {type(error).__name__}: {error}", flush=True
+            )
     took = time.monotonic() - begun
     print(f"{total} pairs, {failed} failed, in {missed} the second was not reached again, {took:.1f} s")
     return 1 if failed else 0

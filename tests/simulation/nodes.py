@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgpack
 import pyarrow as pa
+from tests.simulation.engine import Cut, Engine
+from tests.simulation.world import FencedByBroker, Process
 
 from millrace.cluster.protocol import messages as m
 from millrace.cluster.protocol import ownership as own
@@ -25,8 +27,6 @@ from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
 from millrace.state.checkpoints.snapshots import ChainWriter, data_key, read_chain, read_object, write_object
 from millrace.state.ledger import Ledger
-from tests.simulation.engine import Cut, Engine
-from tests.simulation.world import FencedByBroker, Process
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -310,7 +310,7 @@ class Partition(Process):
         self.world.send(self, coordinator, lambda: coordinator.report(message))
 
     def _carry_out(self, command: m.PartitionCommand) -> None:
-        world, store, broker = self.world, self.cluster.store, self.cluster.broker
+        world, broker = self.world, self.cluster.broker
         world.reach(f"partition.{edge(command)}")
         match command:
             case m.PurgeState():
@@ -405,9 +405,7 @@ class Partition(Process):
             ref = write_object(self.cluster.store, key, cut.outbox)
             outboxes = (OutboxRef(SINK, self.partition, number, ref),)
         plan = self.start.plan
-        return Contribution(
-            self.partition, self.epoch, plan.first, plan.end, chains, cut.sources, outboxes
-        )
+        return Contribution(self.partition, self.epoch, plan.first, plan.end, chains, cut.sources, outboxes)
 
     def passed(self, number: CheckpointNumber, cut: Cut) -> None:
         self.cuts[number] = cut

@@ -47,7 +47,9 @@ World = tuple[Outside, tuple[Owner, ...]]
 DEAD = Owner("dead")
 
 
-def _moves_of(number: int, owner: Owner, out: Outside, rows: int, broken: str) -> Iterator[tuple[str, Outside, Owner]]:
+def _moves_of(
+    number: int, owner: Owner, out: Outside, rows: int, broken: str
+) -> Iterator[tuple[str, Outside, Owner]]:
     decided = tuple(entry for entry in out.ledger[: owner.folded] if entry >= 0)
     reached = decided[-1] if decided else 0
     match owner.phase:
@@ -93,7 +95,11 @@ def _running(
     if owner.cuts:
         if owner.folded == len(out.ledger) or broken == "ledger":
             ledger = (*out.ledger, owner.cuts[0])
-            yield "decides", replace(out, ledger=ledger), replace(owner, folded=len(ledger), cuts=owner.cuts[1:])
+            yield (
+                "decides",
+                replace(out, ledger=ledger),
+                replace(owner, folded=len(ledger), cuts=owner.cuts[1:]),
+            )
         else:
             yield "is fenced", out, DEAD
     done = owner.read == rows == reached and not owner.cuts

@@ -21,7 +21,7 @@ from millrace.state.checkpoints.manifest import (
     encode_manifest,
 )
 from millrace.state.checkpoints.number import CheckpointNumber
-from millrace.state.ledger import JobCreated, fold, JobState
+from millrace.state.ledger import JobCreated, JobState, fold
 
 REF = ObjectRef("job/data/00000000004294967297/00001-1/0-whole", 1 << 20, b"0123456789abcdef")
 
@@ -101,7 +101,9 @@ class StubJob:
                         open_.append(m.BarrierPassed(command.number))
                     case m.PersistCapture():
                         assert machine.start is not None
-                        open_.append(m.CapturePersisted(command.number, stub_of(machine.start, command.number)))
+                        open_.append(
+                            m.CapturePersisted(command.number, stub_of(machine.start, command.number))
+                        )
                     case _:
                         pass
 

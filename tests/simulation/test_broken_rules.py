@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from tests.simulation.cluster import Cluster, scenario_of
+from tests.simulation.nodes import Partition
+from tests.simulation.world import Broker, FaultyStore, Violation
 
 from millrace.cluster.protocol import coordinator, lifecycle, recovery
 from millrace.cluster.protocol import messages as m
@@ -12,9 +15,6 @@ from millrace.cluster.protocol.checkpointing import CheckpointCoordinator
 from millrace.errors import Corrupt
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner
-from tests.simulation.cluster import Cluster, scenario_of
-from tests.simulation.nodes import Partition
-from tests.simulation.world import Broker, FaultyStore, Violation
 
 SEEDS = 400
 Patch = pytest.MonkeyPatch

@@ -1,7 +1,6 @@
 """A crash at any edge of the protocol, and at any two, costs no row and doubles none."""
 
 import pytest
-
 from tests.simulation.cluster import Cluster, scenario_of
 from tests.simulation.failpoints import FAILPOINTS, FAULTY_ONLY, crash_at, pairs
 

@@ -1,7 +1,6 @@
 """No interleaving of owners loses or doubles a row under the rules; without any one of them, some does."""
 
 import pytest
-
 from tests.simulation.rules import RULES, explore
 
 

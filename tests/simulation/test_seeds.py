@@ -1,7 +1,6 @@
 """A bounded set of seeds runs clean, and a seed replays alike. `python -m tests.simulation --seeds 10000` runs more."""
 
 import pytest
-
 from tests.simulation.cluster import Cluster, scenario_of
 
 BATCHES = 15

@@ -40,7 +40,9 @@ NO_FAULTS = Faults(0, 0, 0, 0, 0, 0, 0, 0)
 class World:
     """One seed: everything that happens, in virtual time (s)."""
 
-    def __init__(self, seed: int, faults: Faults, faults_until: float, crashes: list[str] | None = None) -> None:
+    def __init__(
+        self, seed: int, faults: Faults, faults_until: float, crashes: list[str] | None = None
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
@@ -100,14 +102,14 @@ class World:
             return self.rng.uniform(0.2, 2.0)
         return self.rng.uniform(0.001, 0.03)
 
-    def send(self, sender: "Process", target: "Process", act: Callable[[], None]) -> None:
+    def send(self, sender: Process, target: Process, act: Callable[[], None]) -> None:
         """A message: may be lost, late, doubled, and overtaken by others."""
         if self.cut(sender, target) or self.chance(self.faults.drop):
             return
         for _ in range(2 if self.chance(self.faults.double) else 1):
             target.post(self.delay(), act)
 
-    def cut(self, one: "Process", other: "Process") -> bool:
+    def cut(self, one: Process, other: Process) -> bool:
         """Whether the network is parted between two processes."""
         apart = {name for name, until in self.isolated.items() if until > self.now}
         return (one.name in apart) != (other.name in apart)
@@ -233,9 +235,7 @@ class FaultyStore:
 
     def list(self, prefix: str, after: str | None = None) -> list[str]:
         self._falter(prefix)
-        return sorted(
-            k for k in self.objects if k.startswith(prefix + "/") and (after is None or k > after)
-        )
+        return sorted(k for k in self.objects if k.startswith(prefix + "/") and (after is None or k > after))
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
@@ -270,7 +270,9 @@ class Broker:
         self._producers[stream] = self._producers.get(stream, 0) + 1
         return self._producers[stream]
 
-    def write(self, stream: tuple[str, int], producer: int, rows: list[tuple[object, ...]], marker: int) -> None:
+    def write(
+        self, stream: tuple[str, int], producer: int, rows: list[tuple[object, ...]], marker: int
+    ) -> None:
         """Rows and marker in an open transaction: nobody reads them yet."""
         self._check(stream, producer)
         self._falter()
