@@ -143,7 +143,8 @@ def open_store(url: str, options: Mapping[str, str] | None = None) -> ObjectStor
         if scheme == "file":
             folder = Path(unquote(place)).absolute()
             return ObjectStore(LocalStore(prefix=str(folder), mkdir=True), url, folder)
-        return ObjectStore(from_url(url, config=dict(options or {})), url)
+        config: Any = dict(options or {})  # its keys differ by store
+        return ObjectStore(from_url(url, config=config), url)
     except (BaseError, OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise Invalid(

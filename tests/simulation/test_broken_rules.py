@@ -41,6 +41,8 @@ def marker_is_read_before_the_fence(patch: Patch) -> None:
                 known = getattr(self.cluster, "early_markers", {})
                 self.cluster.early_markers = known  # type: ignore[attr-defined]
                 known[self.name, command.stream] = self.cluster.broker.markers.get(command.stream)
+                self.post(1.0, lambda: carry_out(self, command))
+                return
             case m.ReadMarker():
                 value = self.cluster.early_markers[self.name, command.stream]  # type: ignore[attr-defined]
                 marker = None if value is None else CheckpointNumber.of(value)
