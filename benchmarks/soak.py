@@ -58,14 +58,24 @@ def soak(seconds: float) -> dict[str, float]:
     dataflow.close()
     tenth = max(1, len(samples) // 10)
     early, late = sum(samples[:tenth]) / tenth, sum(samples[-tenth:]) / tenth
-    return {"rows": rows, "early_mb": early, "late_mb": late, "peak_mb": max(samples), "growth": late / early - 1}
+    return {
+        "rows": rows,
+        "early_mb": early,
+        "late_mb": late,
+        "peak_mb": max(samples),
+        "growth": late / early - 1,
+    }
 
 
 def run(as_json: bool, seconds: float = SECONDS) -> None:
     """Print what was found; fails where memory grew."""
     found = soak(seconds)
     if as_json:
-        print(json.dumps({"benchmark": "soak", "seconds": seconds, **{k: round(v, 3) for k, v in found.items()}}))
+        print(
+            json.dumps(
+                {"benchmark": "soak", "seconds": seconds, **{k: round(v, 3) for k, v in found.items()}}
+            )
+        )
     else:
         print(
             f"soak {seconds:.0f} s: {found['rows']:,.0f} rows, {found['early_mb']:.0f} MB after warm-up, "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -10,12 +12,39 @@ from millrace.cluster.capture import PartitionCapture, Restored
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.cluster.vertex import OperatorVertex, Receiver, SinkVertex, Vertex
+from millrace.errors import Bug
 from millrace.operators.batch import Batch
+from millrace.operators.connectors.push import PushSpec
+from millrace.operators.into_table import IntoTable, TableWriter
 from millrace.operators.materialize import Materialized
+from millrace.operators.operator import Operator
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.planner.plan import Node, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of several partitions runs of a plan.
+
+    `splits` are those it reads, by node hash (None: all there are). `silent` nodes run in another partition: here
+    only watermarks pass. `cross(upstream, vertex, port)` connects an edge that leads through an exchange, and says so.
+    """
+
+    splits: Mapping[str, frozenset[str]] | None = None
+    silent: frozenset[int] = frozenset()
+    cross: Callable[[Vertex, Vertex, int], bool] = lambda upstream, vertex, port: False
+
+
+class Silent(Operator):
+    """Stands where another partition runs the operator: no row comes, none goes."""
+
+    def __init__(self, inputs: int) -> None:
+        self.inputs = inputs
+
+    def process(self, port: int, batch: Batch) -> list[Batch]:
+        raise Bug("rows came to a partition that does not run this operator")
 
 
 class Dataflow:
@@ -33,6 +62,7 @@ class Dataflow:
         partition: int = 0,
         batch_rows: int = 65_536,
         stop_at_bad_rows: bool = False,
+        share: Share | None = None,
     ) -> None:
         self.clock = clock
         self.partition = partition
@@ -44,6 +74,7 @@ class Dataflow:
         self._vnodes = vnodes
         self._batch_rows = batch_rows
         self._stop_at_bad_rows = stop_at_bad_rows
+        self._share = share or Share()
 
     def extend(self, plan: Plan, taps: Sequence[tuple[int, Receiver]] = ()) -> None:
         """Build and connect the nodes of `plan` that do not run yet. Its first nodes are those that do.
@@ -64,6 +95,8 @@ class Dataflow:
         # The last first: a table hands its rows to a new reader at once, and they go through to the end.
         for vertex in reversed(self.vertices[known:]):
             self._connect(vertex)
+        for vertex in self.vertices[known:]:
+            self._inherit_dead_letters(vertex)
         for position, receiver in taps:
             if position < known:
                 self.vertices[position].attach(receiver, 0)
@@ -152,14 +185,17 @@ class Dataflow:
             stop = stop or node.spec.bad_rows == "fail"
         context = VertexContext(name, self._vnodes, self.clock, metrics, stop)
         if isinstance(node.spec, SourceInput):
-            source = SourceVertex(position, node, context, metrics, self._batch_rows)
+            splits = self._share.splits
+            assigned = None if splits is None else splits.get(node.hash, frozenset())
+            source = SourceVertex(position, node, context, metrics, self._batch_rows, assigned)
             self.sources.append(source)
             return source
         if isinstance(node.spec, SinkSpec):
             sink = SinkVertex(position, node, context, metrics, node.spec.build(context, self.partition))
             self.sinks.append(sink)
             return sink
-        operator = OperatorVertex(position, node, context, metrics, node.spec.build(context))
+        built = Silent(len(node.inputs)) if position in self._share.silent else node.spec.build(context)
+        operator = OperatorVertex(position, node, context, metrics, built)
         self._operators.append(operator)
         return operator
 
@@ -167,8 +203,13 @@ class Dataflow:
         if isinstance(vertex, SourceVertex):
             return
         assert isinstance(vertex, OperatorVertex | SinkVertex)
+        if isinstance(vertex, SinkVertex) and isinstance(vertex.sink, TableWriter):
+            assert isinstance(vertex.node.spec, IntoTable)
+            vertex.sink.deliver_to(partial(self._insert, vertex.node.spec))
         for port, position in enumerate(vertex.node.inputs):
             upstream = self.vertices[position]
+            if self._share.cross(upstream, vertex, port):
+                continue
             match vertex.node.spec:
                 case LateRows():
                     upstream.context.on_late = _feed(vertex, port)
@@ -176,6 +217,38 @@ class Dataflow:
                     upstream.context.on_dead = _feed(vertex, port)
                 case _:
                     upstream.attach(vertex, port)
+
+    def _inherit_dead_letters(self, vertex: Vertex) -> None:
+        """Rows that do not compute go where those of the source go, the first one that says where.
+
+        Not for readers of dead letters: their failures would come back to them.
+        """
+        context = vertex.context
+        if isinstance(vertex, SourceVertex):
+            context.on_failed = context.on_dead or self._dead_letters_of(vertex)
+            return
+        context.of_dead_letters = isinstance(vertex.node.spec, DeadLetters)
+        for position in vertex.node.inputs:
+            above = self.vertices[position].context
+            context.of_dead_letters = context.of_dead_letters or above.of_dead_letters
+            context.stop_at_bad_rows = context.stop_at_bad_rows or above.stop_at_bad_rows
+            context.on_failed = context.on_failed or above.on_failed
+        context.on_dead = None if context.of_dead_letters else context.on_failed
+
+    def _dead_letters_of(self, source: SourceVertex) -> Callable[[Batch], None] | None:
+        """Where another reader of the same source sends its dead letters: one alone tells of bad records."""
+        for vertex in self.vertices:
+            if isinstance(vertex.node.spec, DeadLetters) and vertex.position not in self.retired:
+                (position,) = vertex.node.inputs
+                if self.vertices[position].node.name == source.node.name:
+                    assert isinstance(vertex, OperatorVertex)
+                    return _feed(vertex, 0)
+        return None
+
+    def _insert(self, spec: IntoTable, batch: Batch) -> None:
+        for source in self.sources:
+            if isinstance(source.spec.source, PushSpec) and source.spec.source.name == spec.table:
+                source.insert(batch)
 
 
 def _feed(vertex: OperatorVertex | SinkVertex, port: int) -> Callable[[Batch], None]:

@@ -28,10 +28,18 @@ class SourceVertex(Vertex):
     """A source with the readers of its splits, their watermarks and positions."""
 
     def __init__(
-        self, position: int, node: Node, context: VertexContext, metrics: VertexMetrics, batch_rows: int
+        self,
+        position: int,
+        node: Node,
+        context: VertexContext,
+        metrics: VertexMetrics,
+        batch_rows: int,
+        assigned: frozenset[str] | None = None,
     ) -> None:
+        """`assigned` are the splits it may read; None: all there are."""
         super().__init__(position, node, context, metrics)
         assert isinstance(node.spec, SourceInput)
+        self._assigned = assigned
         self.spec = node.spec
         self.ended = False
         self._source = node.spec.source.build(context)
@@ -69,13 +77,7 @@ class SourceVertex(Vertex):
 
     def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
         """Take rows of the source's whole schema that somebody hands over."""
-        now = self.context.now()
-        if self.ended:
-            raise Invalid(
-                f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
-            )
-        if PUSHED not in self._readers:
-            self._discover(now)
+        now = self._ready()
         source = self.spec.source
         assert isinstance(source, PushSpec)
         for batch in batches:
@@ -83,6 +85,35 @@ class SourceVertex(Vertex):
         if bad:
             self._take(PUSHED, None, bad, now)
         self._advance()
+
+    def insert(self, batch: Batch) -> None:
+        """Take rows, perhaps with weights, that a query of this dataflow writes into the table behind this source.
+
+        Rows with NULL in a column that can not be NULL are dead letters.
+        """
+        now = self._ready()
+        source = self.spec.source
+        assert isinstance(source, PushSpec)
+        for field, column in zip(source.schema, batch.data.columns, strict=True):
+            if not field.nullable and column.null_count:
+                missing = pc.is_null(batch.data.column(field.name))
+                self.context.dead_letter(
+                    batch.filter(missing), "MR1522", f"column {field.name} can not be NULL"
+                )
+                batch = batch.filter(pc.invert(missing))
+        if batch.num_rows:
+            self._take(PUSHED, Batch(source.project(batch.data), batch.weights), [], now)
+            self._advance()
+
+    def _ready(self) -> int:
+        if self.ended:
+            raise Invalid(
+                f"the input of {self.context.name} was ended", code="MR1521", hint="create another source"
+            )
+        now = self.context.now()
+        if PUSHED not in self._readers:
+            self._discover(now)
+        return now
 
     def end(self) -> None:
         """No further row will be pushed."""
@@ -117,10 +148,12 @@ class SourceVertex(Vertex):
     def _discover(self, now: int) -> None:
         self._next_discovery = now + DISCOVERY_INTERVAL_US
         for split in self._source.discover():
+            if self._assigned is not None and split not in self._assigned:
+                continue
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, None)
                 self._open_watermark(split)
-        if self.spec.source.bounded:
+        if self.spec.source.bounded or self._assigned == frozenset():
             self._next_discovery = END_OF_TIME
             if not self._readers:
                 self._finish()

@@ -44,9 +44,13 @@ class VertexContext:
         self.vnodes = vnodes
         self.now = clock
         self._metrics = metrics
-        self._stop_at_bad_rows = stop_at_bad_rows
+        self.stop_at_bad_rows = stop_at_bad_rows
+        self.of_dead_letters = False
+        """Whether this node reads what was sent to `on_dead`, however far away."""
         self.on_late: Callable[[Batch], None] | None = None
         self.on_dead: Callable[[Batch], None] | None = None
+        self.on_failed: Callable[[Batch], None] | None = None
+        """Where those who read this node send rows that do not compute."""
 
     def late(self, batch: Batch) -> None:
         """Count late rows; send them to the late output where there is one."""
@@ -63,7 +67,7 @@ class VertexContext:
         if not records:
             return
         first = records[0]
-        if self._stop_at_bad_rows:
+        if self.stop_at_bad_rows:
             where = " ".join(part for part in (first.split, first.position) if part)
             raise BadData(
                 f"{self.name}: {first.reason}" + (f" ({where})" if where else ""),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.errors import Bug
-from millrace.operators.batch import Batch, Int64Array
+from millrace.operators.batch import Batch, Int64Array, concatenate
 from millrace.operators.consolidate import consolidate
 from millrace.operators.operator import VNODE, Capture, Context, Operator, StateDelta
 from millrace.operators.sink import Changelog
@@ -33,7 +33,7 @@ class Materialize(OperatorSpec):
     """Keeps the rows of its input as a table and hands the input on.
 
     `key` names the columns that identify a row (UPSERT, and RETRACT with a key); without, the table is a
-    multiset of rows.
+    multiset of rows. An UPSERT input goes on as RETRACT: each row that is replaced is taken back first.
     """
 
     title: ClassVar[str] = "Materialize"
@@ -117,7 +117,10 @@ class AppendedTable(Materialized):
 
 
 class KeyedTable(Materialized):
-    """One row for each key: the last one that was inserted and not taken back."""
+    """One row for each key: the last one that was inserted and not taken back.
+
+    Hands its input on; with `upsert` what that changes: the row before with −1, the row now with +1.
+    """
 
     def __init__(self, schema: pa.Schema, key: tuple[int, ...], vnodes: int, *, upsert: bool) -> None:
         super().__init__(schema, vnodes)
@@ -144,8 +147,10 @@ class KeyedTable(Materialized):
             last[slots[inserted]] = rows[inserted]
         touched = np.flatnonzero(last >= 0).astype(np.int32)
         winners = last[touched]
+        before = self._row_of.values[touched]
+        changes = self._changes(folded, before, winners, inserted[winners]) if self._upsert else [batch]
         self._replace(folded, touched, winners, inserted[winners])
-        return [batch]
+        return changes
 
     def snapshot(self) -> pa.Table:
         return pa.Table.from_batches([self._gather(self._index.live())], self.schema)
@@ -166,6 +171,29 @@ class KeyedTable(Materialized):
 
     def _gather(self, slots: Slots) -> pa.RecordBatch:
         return self._rows.gather(self._row_of.values[slots])
+
+    def _changes(
+        self, batch: Batch, before: Int64Array, rows: Int64Array, inserted: npt.NDArray[np.bool_]
+    ) -> list[Batch]:
+        """The rows `before` (−1: none) taken back, and those of `rows` that are `inserted`, where they differ."""
+        known = before >= 0
+        same = np.zeros(len(rows), bool)
+        both = known & inserted
+        if both.any():
+            index = KeyIndex(self.schema.types, capacity=len(rows))
+            count = int(both.sum())
+            former = index.upsert(self._rows.gather(before[both]).columns, count).slots
+            same[both] = index.upsert(batch.data.take(pa.array(rows[both])).columns, count).slots == former
+        gone, come = known & ~same, inserted & ~same
+        old, new = self._rows.gather(before[gone]), batch.data.take(pa.array(rows[come]))
+        if not old.num_rows + new.num_rows:
+            return []
+        changed = concatenate([Batch(old), Batch(new.cast(self.schema))], self.schema)
+        weights = np.repeat(np.array([-1, 1]), [old.num_rows, new.num_rows])
+        marks = batch.row_watermarks
+        if marks is not None:
+            marks = np.concatenate([marks[rows[gone]], marks[rows[come]]])
+        return [Batch(changed.data, weights, marks)]
 
     def _replace(self, batch: Batch, slots: Slots, rows: Int64Array, inserted: npt.NDArray[np.bool_]) -> None:
         former = self._row_of.values[slots]

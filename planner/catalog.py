@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -42,11 +43,12 @@ class External:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function that a user registered; `payload` is the registration's own matter."""
+    """A function that a user wrote: `body` takes one Arrow array an argument, or makes an aggregate's state."""
 
     arguments: tuple[pa.DataType, ...]
     result: pa.DataType
-    aggregate: bool = False
+    aggregate: bool
+    body: Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,10 @@ class Catalog:
             found.update((e.name.casefold(), e) for e in more)
             wanted = {e.name.casefold() for e in more}
 
+    def _users(self, entry: Entry) -> tuple[Entry, ...]:
+        """What is built on an entry; a function is known to those as `f()`."""
+        return self.dependents(f"{entry.name}()" if entry.kind is EntryKind.FUNCTION else entry.name)
+
     def check_creatable(
         self,
         name: str,
@@ -174,7 +180,7 @@ class Catalog:
                 hint=f"DROP {_word(old)} {old.name} first",
                 position=position,
             )
-        users = self.dependents(old.name)
+        users = self._users(old)
         if users:
             raise Invalid(
                 f"{old.name} can not be replaced: {_listed(users)} built on it",
@@ -220,7 +226,7 @@ class Catalog:
                 hint=f"write DROP {_word(entry)} {entry.name}",
                 position=position,
             )
-        users = () if function else self.dependents(entry.name)
+        users = self._users(entry)
         if users and not cascade:
             raise Invalid(
                 f"{entry.name} can not be dropped: {_listed(users)} built on it",

@@ -182,7 +182,9 @@ class Read(Unary):
 
     @property
     def changelog(self) -> Changelog:
-        return Changelog.APPEND if self.snapshot else self.input.changelog
+        below = self.input.changelog
+        kept = self.table and below is Changelog.UPSERT  # a table knows the row that it replaces
+        return Changelog.APPEND if self.snapshot else Changelog.RETRACT if kept else below
 
 
 def as_snapshot(relation: Relation) -> Relation:

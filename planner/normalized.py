@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from millrace.operators.sink import Changelog
-from millrace.planner.logical import Unary
+from millrace.planner.logical import Relation, Unary
 
 
 @dataclass(frozen=True)
@@ -15,3 +15,8 @@ class Normalized(Unary):
     @property
     def changelog(self) -> Changelog:
         return Changelog.RETRACT
+
+
+def normalized(relation: Relation) -> Relation:
+    """The relation, which says what it takes back if it did not before."""
+    return Normalized(relation) if relation.changelog is Changelog.UPSERT else relation

@@ -10,7 +10,7 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import serialisable
-from millrace.planner.logical import Positions, Relation, Unary
+from millrace.planner.logical import AssignWindow, Positions, Relation, Unary, WindowedAggregate
 
 
 @serialisable
@@ -115,9 +115,15 @@ class TopN(Unary):
 def closing_end(below: Relation, partition: Positions) -> int | None:
     """The column with the end of the window that a partition of `below` is over with; None: it never is."""
     end = below.bounds[1]
-    if end is None or end not in partition or below.event_time is None:
+    if end is None or end not in partition or not _of_event_time(below):
         return None
     return end if below.changelog is Changelog.APPEND else None
+
+
+def _of_event_time(below: Relation) -> bool:
+    """Whether the windows of its rows are over when a watermark says so: none is of processing time."""
+    times = [node.time for node in below.walk() if isinstance(node, AssignWindow | WindowedAggregate)]
+    return bool(times) and None not in times
 
 
 def _top_mode(node: Ranking | TopN) -> Changelog:

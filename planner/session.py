@@ -29,16 +29,21 @@ retires the nodes that no other output reaches.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from millrace.errors import MillraceError, Position
 from millrace.planner.binder.statements import Binder, Command, PlannedOutput, PlannedStatement
 from millrace.planner.catalog import Catalog
+from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.explain import explain_json, explain_text
 from millrace.planner.physical.compile import Compiler
 from millrace.planner.plan import OutputKind, Plan
+from millrace.planner.rules.expire_state import expire_state
 from millrace.planner.script import parse_script
-from millrace.planner.statements import Explain, Script, Statement
+from millrace.planner.statements import Explain, Script, SetVariable, Statement
+from millrace.planner.user_functions import activate
+
+STATE_TTL = "state.ttl"
 
 
 @dataclass(slots=True)
@@ -48,6 +53,8 @@ class Planner:
     catalog: Catalog = field(default_factory=Catalog)
     variables: Mapping[str, str] = field(default_factory=dict)
     """What `${NAME}` in the text stands for."""
+    state_ttl: int | None = None
+    """After how many µs joins forget what was not touched (the setting `state.ttl`); None: never."""
 
     def script(self, text: str) -> Script:
         """The text parsed: statements, and every error of syntax."""
@@ -55,6 +62,7 @@ class Planner:
 
     def parse(self, text: str) -> tuple[Statement, ...]:
         """The statements of a text. Raises the first error of syntax."""
+        activate(self.catalog)
         script = self.script(text)
         if script.errors:
             raise script.errors[0]
@@ -68,12 +76,22 @@ class Planner:
         With `snapshot` tables are read as they are now, as insertions only: for a query that is answered once.
         `text` is the script that the statement's positions refer to, for the excerpt in errors.
         """
+        activate(self.catalog)
         try:
-            return Binder(self.catalog, snapshot).bind(statement)
+            if isinstance(statement, SetVariable) and (statement.name or "").casefold() == STATE_TTL:
+                self.state_ttl = parse_ttl(statement.value or "")
+            return self._expiring(Binder(self.catalog, snapshot).bind(statement))
         except MillraceError as error:
             if error.source_text is None and error.position is not None:
                 error.source_text = statement.text if text is None else text
             raise
+
+    def _expiring(self, planned: PlannedStatement) -> PlannedStatement:
+        if self.state_ttl is None:
+            return planned
+        ttl = self.state_ttl
+        outputs = tuple(replace(o, relation=expire_state(o.relation, ttl)) for o in planned.outputs)
+        return replace(planned, outputs=outputs)
 
     def extend(self, plan: Plan, *planned: PlannedStatement, share: frozenset[int] | None = None) -> Plan:
         """The plan with what these statements yield; nodes that are there keep their positions.
@@ -105,16 +123,25 @@ class Planner:
             raise
 
     def explain(self, text: str, variables: Mapping[str, str] | None = None) -> str:
-        """The plan of a script as trees, one an output. The catalog stays as it is."""
-        return explain_text(self._trial(text, variables))
+        """The plan of a script as trees, one an output, and annotations of it. The catalog stays as it is."""
+        plan, planned = self._trial(text, variables)
+        found = [annotation for one in planned for annotation in one.statement.annotations]
+        if not found:
+            return explain_text(plan)
+        noted = ", ".join(f"@{annotation.name}" for annotation in found)
+        return f"{explain_text(plan)}\nannotations (nothing acts on them here): {noted}"
 
     def explain_json(self, text: str, variables: Mapping[str, str] | None = None) -> str:
         """The plan of a script as one JSON object."""
-        return explain_json(self._trial(text, variables))
+        return explain_json(self._trial(text, variables)[0])
 
-    def _trial(self, text: str, variables: Mapping[str, str] | None) -> Plan:
-        trial = Planner(self.catalog.copy(), self.variables if variables is None else variables)
-        return trial.compile(text)[0]
+    def _trial(
+        self, text: str, variables: Mapping[str, str] | None
+    ) -> tuple[Plan, tuple[PlannedStatement, ...]]:
+        trial = Planner(
+            self.catalog.copy(), self.variables if variables is None else variables, self.state_ttl
+        )
+        return trial.compile(text)
 
     def validate(self, text: str, variables: Mapping[str, str] | None = None) -> tuple[MillraceError, ...]:
         """Every error of a script, by place. The catalog stays as it is.
@@ -122,7 +149,9 @@ class Planner:
         What a failed statement would have declared is taken as unknown: statements that read it are not
         blamed for that.
         """
-        trial = Planner(self.catalog.copy(), self.variables if variables is None else variables)
+        trial = Planner(
+            self.catalog.copy(), self.variables if variables is None else variables, self.state_ttl
+        )
         script = trial.script(text)
         errors = list(script.errors)
         missing: set[str] = set()
@@ -139,6 +168,14 @@ class Planner:
                 ):
                     errors.append(error)
         return tuple(sorted(errors, key=_place))
+
+
+def parse_ttl(text: str) -> int | None:
+    """A time to live in µs; '', 0 and 'never' are none. Raises Invalid MR1030 where it is no duration."""
+    if text.strip().casefold() in ("", "0", "never"):
+        return None
+    ttl = parse_duration(text)
+    return ttl if ttl > 0 else None
 
 
 def _compile(compiler: Compiler, output: PlannedOutput) -> None:

@@ -6,8 +6,6 @@ are the entry's home, so that entries move without their records being read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numba import njit
 
@@ -45,9 +43,9 @@ def _is_long(length: np.uint64) -> np.bool_:
     return length + _ONE > _SHORT + _ONE
 
 
-@inlined
-def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
-    """Whether the record and the staged row at these addresses are one key."""
+@internal
+def _same_words(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
+    """`_same_key` of any shape."""
     for j in range(fixed):
         if load_u64(record + j * 8) != load_u64(row + j * 8):
             return False
@@ -66,11 +64,26 @@ def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> b
 
 
 @inlined
+def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> bool:
+    """Whether the record and the staged row at these addresses are one key; one number or one short text by itself."""
+    words = fixed + 3 * variable
+    if words == 0:
+        return True
+    if load_u64(record) != load_u64(row):
+        return False
+    if words == 1:
+        return True
+    if words == 3 and not _is_long(load_u64(row)):
+        return load_u64(record + 8) == load_u64(row + 8) and load_u64(record + 16) == load_u64(row + 16)
+    return _same_words(record, row, fixed, variable, arena)
+
+
+@inlined
 def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
     return table + signed((tag & mask) << np.uint64(3))
 
 
-@inlined
+@internal
 def _warm(
     table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
 ) -> None:
@@ -93,8 +106,8 @@ def _warm(
                     prefetch(arena + signed(load_u64(value + 16)) + 8)
 
 
-@inlined
-def _find(
+@internal
+def find(
     table: int,
     mask: np.uint64,
     records: int,
@@ -129,56 +142,6 @@ def _find(
             position = (position + _ONE) & mask
         store_u32(slots + k * 4, np.uint64(slot))
     return misses
-
-
-def _finder(fixed: int, variable: int) -> Callable[..., int]:
-    """`_find` for one shape of key, so that its loops over words unroll."""
-
-    @internal
-    def find(
-        table: int,
-        mask: np.uint64,
-        records: int,
-        words: int,
-        hashes: int,
-        slots: int,
-        count: int,
-        arena: int,
-    ) -> int:
-        return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
-
-    return find
-
-
-_find_number = _finder(1, 0)
-_find_pair = _finder(2, 0)
-_find_text = _finder(0, 1)
-_find_text_and_number = _finder(1, 1)
-
-
-@internal
-def find(
-    table: int,
-    mask: np.uint64,
-    records: int,
-    words: int,
-    hashes: int,
-    slots: int,
-    count: int,
-    arena: int,
-    fixed: int,
-    variable: int,
-) -> int:
-    """As `_find`, by the finder made for the shape where there is one."""
-    if variable == 0 and fixed == 1:
-        return _find_number(table, mask, records, words, hashes, slots, count, arena)
-    if variable == 0 and fixed == 2:
-        return _find_pair(table, mask, records, words, hashes, slots, count, arena)
-    if variable == 1 and fixed == 0:
-        return _find_text(table, mask, records, words, hashes, slots, count, arena)
-    if variable == 1 and fixed == 1:
-        return _find_text_and_number(table, mask, records, words, hashes, slots, count, arena)
-    return _find(table, mask, records, words, hashes, slots, count, arena, fixed, variable)
 
 
 @internal

@@ -27,7 +27,8 @@ class RangedChain:
 
 @dataclass(frozen=True, slots=True)
 class PartitionStart:
-    """Everything a new owner of a partition needs. `peers` has the epoch of every partition it exchanges with.
+    """Everything a new owner of a partition needs. `peers` has the epoch of every partition it exchanges with,
+    itself included (none where partitions are independent), `ranges` the vnodes (first, end) of each partition.
 
     `continues` says whether `chains` may be extended by changes (the ranges did not move).
     `streams` are the sink partitions to fence; `pending` their decided outboxes, by stream in order of number.
@@ -43,6 +44,7 @@ class PartitionStart:
     streams: tuple[SinkStream, ...]
     pending: tuple[OutboxRef, ...]
     peers: Mapping[int, int]
+    ranges: tuple[tuple[int, int], ...]
     continues: bool
 
 

@@ -36,6 +36,7 @@ class RecoveryPlan:
         self._assignment = assignment
         self._sinks = sinks
         self._independent = independent
+        self._ranges = tuple((plan.first, plan.end) for plan in assignment.partitions)
         self._restored = NO_CHECKPOINT if manifest is None else manifest.number
         contributions = () if manifest is None else manifest.contributions
         self._former = sorted(contributions, key=lambda c: (c.first, c.end))
@@ -65,11 +66,16 @@ class RecoveryPlan:
             epoch=epochs[partition],
             vnodes=self._vnodes,
             restored=self._restored,
-            chains=tuple(RangedChain(chain, plan.first, plan.end) for c in former for chain in c.tables),
+            chains=tuple(  # an operator may capture rows of vnodes that its partition does not own
+                RangedChain(chain, max(c.first, plan.first), min(c.end, plan.end))
+                for c in former
+                for chain in c.tables
+            ),
             sources=self._sources_of(plan),
             streams=tuple(streams),
             pending=tuple(sorted(pending, key=lambda o: (o.stream, o.number))),
-            peers={} if self._independent else dict(epochs),
+            peers={} if self._independent else epochs,
+            ranges=self._ranges,
             continues=continues and bool(former),
         )
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,11 @@ from millrace.operators.aggregates.columns import Bools, Mask, Rows, both, truth
 from millrace.operators.batch import Int64Array
 
 Slots = npt.NDArray[np.integer]
+Whole = TypeVar("Whole", bound=np.integer)
 
 _CAPACITY_MIN = 1024
 _RUN_MIN = 4096
+_LINE = 64
 
 
 @dataclass(slots=True)
@@ -94,7 +97,7 @@ class WordAccumulator(Accumulator):
         used = len(self.words)
         if capacity > len(self._reserve):
             # Untouched memory costs nothing, and what is reserved need not be copied at the next growth.
-            self._reserve = np.empty((4 * capacity, len(self.initial)), np.int64)
+            self._reserve = _aligned(4 * capacity, len(self.initial))
             self._reserve[:used] = self.words
         self.words = self._reserve[:capacity]
         number_kernels.fill_rows(self.words, used, self.initial)
@@ -154,6 +157,13 @@ class WordAccumulator(Accumulator):
         self.words[slots] = data.reshape(-1, width)
 
 
+def _aligned(rows: int, width: int) -> npt.NDArray[np.int64]:
+    """Unset rows from the start of a cache line on, so that a group of 8 words is one line, not two."""
+    room = np.empty(rows * width + _LINE // 8, np.int64)
+    start = -room.ctypes.data % _LINE // 8
+    return room[start : start + rows * width].reshape(rows, width)
+
+
 class Counter(WordAccumulator):
     """The number of rows, as weights add up."""
 
@@ -196,6 +206,7 @@ class AccumulatorSet:
         self._wanted = [[i for i, p in enumerate(places) if p == part] for part in range(len(parts))]
         self.capacity = 0
         self._seen = np.zeros(0, np.int64)
+        self._marks = np.zeros(0, np.uint8)
 
     def grow(self, capacity: int) -> None:
         """Make room for slots below `capacity`, and more, so that growth is rare."""
@@ -205,6 +216,7 @@ class AccumulatorSet:
         for part in self.parts:
             part.accumulator.grow(self.capacity)
         self._seen = np.zeros(self.capacity, np.int64)
+        self._marks = np.zeros(self.capacity, np.uint8)
 
     def shrink(self, high: int) -> bool:
         """Give memory back where slots from `high` on are empty and most room is; whether it did."""
@@ -214,6 +226,7 @@ class AccumulatorSet:
         for part in self.parts:
             part.accumulator.shrink(self.capacity)
         self._seen = np.zeros(self.capacity, np.int64)
+        self._marks = np.zeros(self.capacity, np.uint8)
         return True
 
     def update(
@@ -312,11 +325,9 @@ class AccumulatorSet:
         for part in self.parts:
             part.accumulator.reset(slots)
 
-    def distinct(self, slots: Slots) -> tuple[Slots, Int64Array]:
-        """The slots in order of first appearance, once each, and the row where each appears first."""
-        out, rows = np.empty(len(slots), slots.dtype), np.empty(len(slots), np.int64)
-        count = number_kernels.distinct_slots(slots, self._seen, out, rows)
-        return out[:count], rows[:count]
+    def distinct(self, slots: Slots) -> Slots:
+        """The slots in order of first appearance, once each."""
+        return distinct(slots, self._marks)[0]
 
     def capture(self, slots: Slots) -> dict[str, pa.Array]:
         """The state of these groups as columns, one row a group."""
@@ -326,3 +337,14 @@ class AccumulatorSet:
         """The inverse of `capture`, into empty groups."""
         for part in self.parts:
             part.accumulator.restore(slots, columns[part.name])
+
+
+def distinct(slots: npt.NDArray[Whole], marks: Mask) -> tuple[npt.NDArray[Whole], Int64Array, Mask]:
+    """The slots in order of first appearance, once each; the row where each appears first; the mark of each.
+
+    `marks` has a byte a slot, below 128.
+    """
+    count = len(slots)
+    out, rows, found = np.empty(count, slots.dtype), np.empty(count, np.int64), np.empty(count, np.uint8)
+    count = number_kernels.distinct_slots(slots, marks, out, rows, found)
+    return out[:count], rows[:count], found[:count]

@@ -165,7 +165,7 @@ def from_float64(values: Floats, valid: Bools | None, kind: pa.DataType) -> pa.A
 def from_values(values: npt.NDArray[np.generic], valid: Bools | None, kind: pa.DataType) -> pa.Array:
     """A fixed-width Arrow array over these bytes."""
     count = len(values)
-    if valid is None or bool(valid.all()):
+    if valid is None or np.count_nonzero(valid) == count:
         return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(values)], 0)
     bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(kind, count, [bitmap, pa.py_buffer(values)])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
-from millrace.operators.aggregates.accumulators import Slots
+from millrace.operators.aggregates.accumulators import Slots, distinct
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind
 from millrace.operators.aggregates.columns import Bools
 from millrace.operators.aggregates.families import COUNT_ROWS, build_set
@@ -96,26 +96,34 @@ class KeyedGroups:
         """Take rows in, and say what the emission has to say at once."""
         match self.emission.kind:
             case EmissionKind.CHANGES:
-                touched, rows = self.set.distinct(slots)
+                touched, rows, marks = distinct(slots, self.marks)
                 found = None
                 if self._keys_from_rows:
-                    picked = pa.array(rows)
-                    found = [key.take(picked) for key in keys]
-                return self.add_and_tell(slots, batch, touched, found)
+                    found = list(keys)
+                    if len(rows) < len(slots):
+                        picked = pa.array(rows)
+                        found = [key.take(picked) for key in keys]
+                return self.add_and_tell(slots, batch, touched, found, marks & SHOWN != 0)
             case EmissionKind.EVERY_RECORD:
                 return self._each(keys, slots, batch)
             case EmissionKind.INTERVAL:
-                self._note(self.set.distinct(slots)[0])
+                self._note(self.set.distinct(slots))
         self.add(slots, batch)
         if self.layout.retracting and self.emission.kind in (EmissionKind.FINAL, EmissionKind.ON_CLOSE):
-            self._drop_empty(self.set.distinct(slots)[0])
+            self._drop_empty(self.set.distinct(slots))
         return []
 
     def add_and_tell(
-        self, slots: Slots, batch: Batch, touched: Slots, keys: list[pa.Array] | None = None
+        self,
+        slots: Slots,
+        batch: Batch,
+        touched: Slots,
+        keys: list[pa.Array] | None = None,
+        shown: Bools | None = None,
     ) -> list[Batch]:
-        """Take rows in; the change of the `touched` groups, whose keys may be known."""
-        shown = self.marks[touched] & SHOWN != 0
+        """Take rows in; the change of the `touched` groups, of which keys and whether they are shown may be known."""
+        if shown is None:
+            shown = self.marks[touched] & SHOWN != 0
         old = None if self.emission.upsert else self.told(touched[shown])
         self.add(slots, batch)
         out = self._change(touched, shown, old, keys)
@@ -130,7 +138,7 @@ class KeyedGroups:
         told = Told.of(batch.num_rows, outcomes[: len(self.layout.calls)])
         rows = assembled(self.layout.output(list(keys)) + told.values, self.layout.schema)
         out = self.checked(rows, told.wrong)
-        self._drop_empty(self.set.distinct(slots)[0])
+        self._drop_empty(self.set.distinct(slots))
         return out
 
     def _note(self, touched: Slots) -> None:
@@ -164,12 +172,18 @@ class KeyedGroups:
         """What to send now that `touched` changed, of which those `shown` had been told `old` (None: upsert)."""
         present = self._present(touched)
         new = self.told(touched if present is None else touched[present])
-        self.marks[touched] = (self.marks[touched] & ~SHOWN) | (SHOWN if present is None else present * SHOWN)
+        if present is not None:
+            self.marks[touched] = (self.marks[touched] & ~SHOWN) | present * SHOWN
+        elif np.count_nonzero(shown) < len(shown):
+            self.marks[touched[~shown]] |= SHOWN
+        if old is None and present is None:
+            return self._upserts(touched, new, keys)
         before = np.flatnonzero(shown)
         after = np.arange(len(touched)) if present is None else np.flatnonzero(present)
         keep_new = None if new.wrong is None else ~new.wrong
         if old is None:
-            before = before[:0] if present is None else np.flatnonzero(shown & ~present)
+            assert present is not None
+            before = np.flatnonzero(shown & ~present)
             old = self.told(touched[before])
         else:
             keep_old, keep_new = self._differences(old, shown, new, present, keep_new)
@@ -180,6 +194,16 @@ class KeyedGroups:
         after = after if keep_new is None else after[keep_new]
         told = joined([old, new], self._types)
         return self._sent(self._both(touched, before, after, told, keys), len(before))
+
+    def _upserts(self, touched: Slots, told: Told, keys: list[pa.Array] | None) -> list[Batch]:
+        """The rows that `touched` groups have now, all of them present."""
+        if told.wrong is not None and told.wrong.any():
+            self._refuse(touched, told)
+            kept = ~told.wrong
+            touched, told = touched[kept], told.filter(kept)
+            keys = None if keys is None else [key.filter(pa.array(kept)) for key in keys]
+        columns = self.index.keys(touched) if keys is None else keys
+        return self._sent(assembled(self.layout.output(columns) + told.values, self.layout.schema), 0)
 
     def _differences(
         self, old: Told, shown: Bools, new: Told, present: Bools | None, keep_new: Bools | None

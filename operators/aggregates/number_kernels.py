@@ -241,21 +241,23 @@ def merge_wide(words: Any, slots: Any, source: Any, source_slots: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def distinct_slots(slots: Any, seen: Any, out: Any, rows: Any) -> int:
-    """The slots in order of first appearance, once each, into `out`, and where that is into `rows`.
+def distinct_slots(slots: Any, marks: Any, out: Any, rows: Any, found: Any) -> int:
+    """The slots in order of first appearance, once each, into `out`; where that is into `rows`; marks into `found`.
 
-    `seen` is all 0 before and after.
+    `marks` is a byte a slot, whose highest bit is 0 before and after.
     """
     count = 0
     for i in range(len(slots)):
         slot = np.uint64(slots[i])
-        if seen[slot] == 0:
-            seen[slot] = 1
+        mark = marks[slot]
+        if mark < 128:
+            marks[slot] = mark | 128
             out[count] = slots[i]
             rows[count] = i
+            found[count] = mark
             count += 1
     for i in range(count):
-        seen[np.uint64(out[i])] = 0
+        marks[np.uint64(out[i])] = found[i]
     return count
 
 

@@ -139,7 +139,7 @@ class FloatNumbers(WordAccumulator):
                 return Outcome(from_float64(floats[:, self.at_max], some, call.type))
         total = floats[:, self.at_sum] + floats[:, self.at_sum + 1]
         nan, above, below = (words[:, self.at_sum + kind] for kind in (2, 3, 4))
-        if nan.any() or above.any() or below.any():
+        if np.count_nonzero(nan) or np.count_nonzero(above) or np.count_nonzero(below):
             total = np.where(above != 0, np.inf, total)
             total = np.where(below != 0, -np.inf, total)
             total = np.where((nan != 0) | ((above != 0) & (below != 0)), np.nan, total)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from millrace.errors import Invalid
+from millrace.operators.functions.types import sql_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,8 @@ def aggregate_functions() -> list[AggregateDescription]:
 
 
 def _misfit(name: str, types: Types, usage: str) -> Invalid:
-    given = ", ".join(str(t) for t in types)
-    return Invalid(
-        f"{name}({given}) does not fit any form of {name}", code="MR1211", hint=f"the form is {usage}"
-    )
+    given = ", ".join(sql_name(t) for t in types)
+    return Invalid(f"{name} does not take ({given})", code="MR1211", hint=f"the form is {usage}")
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -132,7 +131,7 @@ class RegisteredAggregate:
 
     @property
     def usage(self) -> str:
-        return f"{self.name}({', '.join(str(t) for t in self.parameters)})"
+        return f"{self.name}({', '.join(sql_name(t) for t in self.parameters)})"
 
 
 _REGISTERED: dict[str, RegisteredAggregate] = {}
@@ -160,6 +159,11 @@ def register_aggregate(
             )
     retractable = hasattr(factory, "retract") or hasattr(factory(), "retract")
     _REGISTERED[lowered] = RegisteredAggregate(lowered, factory, tuple(parameters), returns, retractable)
+
+
+def unregister_aggregate(name: str) -> None:
+    """Remove a user's aggregate; nothing happens where there is none of that name."""
+    _REGISTERED.pop(name.lower(), None)
 
 
 def registered(name: str) -> RegisteredAggregate | None:

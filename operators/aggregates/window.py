@@ -132,7 +132,7 @@ class WholeWindows:
             ends = int64_of(self._groups.index.keys(created)[0])
             self._ends.note(created, ends, self._groups.set.capacity)
         if self._closing and self._spec.allowed_lateness:
-            touched, _ = self._groups.set.distinct(slots)
+            touched = self._groups.set.distinct(slots)
             over = touched[self._ends.times[touched] <= watermark]
             if len(over):
                 return placed.late, self._groups.add_and_tell(slots, batch, over)

@@ -28,6 +28,9 @@ Build = Callable[[Types, pa.DataType, Literals], Body]
 """Makes the body for one use of a function: called once per expression, never per batch."""
 
 
+COMPARISONS = frozenset({"=", "<>", "<", "<=", ">", ">="})
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """The form of a function that was chosen. Arguments are to be cast to `parameters`."""
@@ -174,12 +177,7 @@ def resolve(
     marks = [sql.is_string(t) for t in argument_types] if literals is None else list(literals)
     binding = function.bind(list(argument_types), marks)
     if binding is None:
-        given = ", ".join(sql.sql_name(t) for t in argument_types)
-        raise Invalid(
-            f"function {function.name} does not take ({given})",
-            code="MR1211",
-            hint="its forms: " + "; ".join(function.forms),
-        )
+        raise _misfit(function, argument_types)
     return Signature(
         function.name,
         binding[0],
@@ -188,6 +186,19 @@ def resolve(
         function.can_fail,
         function.null_propagating,
     )
+
+
+def _misfit(function: Function, types: Sequence[pa.DataType]) -> Invalid:
+    given = [sql.sql_name(t) for t in types]
+    if function.name in COMPARISONS and len(given) == 2:
+        return Invalid(
+            f"{given[0]} and {given[1]} can not be compared ({function.name})",
+            code="MR1211",
+            hint=f"CAST one of them, so that both are {given[0]} or both {given[1]}",
+        )
+    what = function.name if not function.name[0].isalpha() else f"function {function.name}"
+    forms = "; ".join(function.forms)
+    return Invalid(f"{what} does not take ({', '.join(given)})", code="MR1211", hint=f"its forms: {forms}")
 
 
 def scalar_functions() -> Iterable[tuple[str, tuple[str, ...], str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,32 +12,15 @@ from millrace.operators.aggregates.progress import capture_clock, restored_clock
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
 from millrace.operators.joins.backlog import ROWS_PER_ASKED, Asked, chunks
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
+from millrace.operators.joins.shared_ticks import SharedTicks, late_rows
 from millrace.operators.joins.timed_pairs import PairCondition, PairShape
 from millrace.operators.joins.timed_side import Bools, TimedSide, before
 from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
-from millrace.operators.over.ticks import Ticks
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots
 
 CHUNK_PAIRS = 131_072
 EAGER_BATCHES = 32
-
-
-class _Times:
-    """The time column of one side as ticks that both sides share."""
-
-    def __init__(self, schema: pa.Schema, column: int, unit: str, per_us: int, back: int) -> None:
-        self.column = column
-        self._ticks = Ticks.of(schema.field(column).type, unit)
-        self._scale = per_us // self._ticks.per_us
-        self._back = back
-
-    def read(self, column: pa.Array) -> Int64Array:
-        """Ticks of a column without nulls."""
-        ticks = self._ticks.read(column)
-        if self._scale > 1:
-            ticks = ticks * self._scale
-        return ticks - self._back if self._back else ticks
 
 
 class IntervalJoinOperator(Operator):
@@ -62,14 +44,10 @@ class IntervalJoinOperator(Operator):
             self._condition = PairCondition(spec.condition, schemas, self._shape, context)
         windowed = isinstance(spec, WindowJoin)
         columns = spec.ends if isinstance(spec, WindowJoin) else spec.times
-        kinds = [s.field(c).type for s, c in zip(schemas, columns, strict=True)]
-        per_us = max(Ticks.of(k, u).per_us for k, u in zip(kinds, spec.time_units, strict=True))
-        self._per_us = per_us
         # A window is over when the watermark reaches its end, a time when the watermark passes it.
-        self._times = [
-            _Times(s, c, u, per_us, int(windowed))
-            for s, c, u in zip(schemas, columns, spec.time_units, strict=True)
-        ]
+        self._ticks = SharedTicks(schemas, columns, spec.time_units, int(windowed))
+        self._columns = columns
+        per_us = self._per_us = self._ticks.per_us
         self._lower = self._upper = self._held_back = 0
         if isinstance(spec, IntervalJoin):
             self._lower = spec.lower * per_us + spec.open[0]
@@ -87,13 +65,16 @@ class IntervalJoinOperator(Operator):
         assert batch.weights is None or bool((batch.weights == 1).all()), "a join on time takes nothing back"
         self.metrics.rows_in += batch.num_rows
         out: list[Batch] = []
-        times = self._times[port]
-        batch = self._without_nulls(port, batch, (times.column,), out)
-        ticks = times.read(batch.data.column(times.column))
-        batch, ticks = self._without_late(batch, ticks)
+        batch = self._without_nulls(port, batch, (self._columns[port],), out)
+        ticks = self._ticks.read(port, batch.data)
+        late = late_rows(ticks, self._tick, batch.row_watermarks, self._per_us)
+        if late is not None:
+            self.metrics.late_rows += int(late.sum())
+            self._context.late(batch.take(np.flatnonzero(late)))
+            batch = batch.take(np.flatnonzero(~late))
         known = self._without_nulls(port, batch, self._keys[port], out)
-        if known is not batch:
-            ticks = times.read(known.data.column(times.column))
+        if late is not None or known is not batch:
+            ticks = self._ticks.read(port, known.data)
         if known.num_rows:
             self._take(port, known.data, ticks, out)
         return self._counted(out)
@@ -150,8 +131,11 @@ class IntervalJoinOperator(Operator):
         rows = self._shape.keep(port, data)
         side, other = self._sides[port], self._sides[1 - port]
         waiting = other.backlog
-        if waiting.rows and (len(ticks) * ROWS_PER_ASKED > waiting.rows or waiting.worn()):
+        if waiting.rows and len(ticks) * ROWS_PER_ASKED > waiting.rows:
             other.settle()
+            other.eager = EAGER_BATCHES
+        elif waiting.worn():  # one batch at a time: nobody waits long
+            other.settle_first()
             other.eager = EAGER_BATCHES
         matched = np.zeros(len(ticks), np.bool_) if self._marked[port] else None
         slots: Slots | None = None
@@ -303,23 +287,6 @@ class IntervalJoinOperator(Operator):
         elif fresh is not None and self._kind == "semi" and fresh.any():
             out.append(self._shape.alone(0, other.store.gather(numbers[fresh])))
 
-    def _without_late(self, batch: Batch, ticks: Int64Array) -> tuple[Batch, Int64Array]:
-        if not len(ticks):
-            return batch, ticks
-        late: npt.NDArray[np.bool_] | None = None
-        if self._tick != START_OF_TIME and int(ticks.min()) < self._tick:
-            late = ticks < self._tick
-        if batch.row_watermarks is not None:
-            marks = batch.row_watermarks if self._per_us == 1 else _scaled(batch.row_watermarks, self._per_us)
-            behind = ticks < marks
-            late = behind if late is None else late | behind
-        if late is None or not late.any():
-            return batch, ticks
-        self.metrics.late_rows += int(late.sum())
-        self._context.late(batch.take(np.flatnonzero(late)))
-        rows = np.flatnonzero(~late)
-        return batch.take(rows), ticks[rows]
-
     def _without_nulls(self, port: int, batch: Batch, columns: tuple[int, ...], out: list[Batch]) -> Batch:
         """The rows that can match at all; others are sent alone at once where the kind sends such."""
         missing: Bools | None = None
@@ -349,8 +316,3 @@ class IntervalJoinOperator(Operator):
     def _counted(self, out: list[Batch]) -> list[Batch]:
         self.metrics.rows_out += sum(batch.num_rows for batch in out)
         return out
-
-
-def _scaled(marks: Int64Array, per_us: int) -> Int64Array:
-    limit = END_OF_TIME // per_us
-    return np.clip(marks, -limit, limit) * per_us

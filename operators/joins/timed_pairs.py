@@ -56,10 +56,11 @@ class PairShape:
         outputs: tuple[int, ...],
         condition: Expression | None,
         schema: pa.Schema,
+        also: frozenset[int] = frozenset(),
     ) -> PairShape:
-        """The shape for `outputs`, positions in the columns of both sides, and what a condition reads."""
+        """The shape for `outputs`, positions in the columns of both sides; what a condition reads is kept, and `also`."""
         width = len(inputs[0])
-        read = set(outputs) | (set() if condition is None else columns_of(condition))
+        read = set(outputs) | also | (set() if condition is None else columns_of(condition))
         kept = (
             tuple(sorted(c for c in read if c < width)) or (0,),
             tuple(sorted(c - width for c in read if c >= width)) or (0,),

@@ -33,6 +33,12 @@ class Timeline:
 
         return timeline_kernels
 
+    @cached_property
+    def _asof(self):  # type: ignore[no-untyped-def]
+        from millrace.operators.joins import asof_kernels  # deferred: Numba is slow to import
+
+        return asof_kernels
+
     def __len__(self) -> int:
         return int(self._counts[_LIVE])
 
@@ -106,6 +112,31 @@ class Timeline:
         empty: Int32s = np.empty(len(slots), np.int32)
         count = self._kernels.drop_first(slots, self._segments, self._arena, self._counts, values, empty)
         return values >> 1, (values & 1).astype(np.bool_), empty[:count]
+
+    def find(
+        self, slots: Slots, ticks: Int64s, direction: int, strict: bool, tolerance: int
+    ) -> tuple[Int64s, Int64s]:
+        """For each row the stored row last before it, first after it or nearest (-1: none), and its tick."""
+        rows: Int64s = np.empty(len(slots), np.int64)
+        found: Int64s = np.empty(len(slots), np.int64)
+        self._asof.find(
+            slots, ticks, direction, int(strict), tolerance, self._segments, self._arena, rows, found
+        )
+        return rows, found
+
+    def trim(self, slots: Slots, bound: int, keep_last: bool, floor: int) -> tuple[Int64s, Slots, Int64s]:
+        """Take entries below `bound` off distinct slots, but for the last unless it is below `floor`.
+
+        Returns the rows taken, the slot of each, and for each of `slots` the tick of the entry kept, else `bound`.
+        """
+        room = int(self.sizes(slots).sum())
+        values: Int64s = np.empty(room, np.int64)
+        owners: Int32s = np.empty(room, np.int32)
+        kept: Int64s = np.empty(len(slots), np.int64)
+        gone = self._asof.trim(
+            slots, bound, keep_last, floor, self._segments, self._arena, self._counts, values, owners, kept
+        )
+        return values[:gone] >> 1, owners[:gone], kept
 
     def live(self) -> tuple[Slots, Int64s, Int64s, npt.NDArray[np.bool_]]:
         """All entries: slot, tick, row and whether it is matched."""

@@ -61,6 +61,10 @@ class HeldRows:
         """The greatest tick held; far in the past where no row is."""
         return max((int(run.ticks[-1]) for run in self._runs), default=-(2**62))
 
+    def batches(self) -> list[pa.RecordBatch]:
+        """All rows held."""
+        return [run.part(len(run.ticks)).data for run in self._runs if len(run)]
+
     def add(self, data: pa.RecordBatch, ticks: Int64Array) -> None:
         """Hold rows until their ticks."""
         count = len(ticks)

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from millrace.operators.aggregates import number_kernels
-from millrace.operators.aggregates.accumulators import Outcome
+from millrace.operators.aggregates.accumulators import Outcome, distinct
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.batch import Int64Array
 from millrace.operators.operator import VNODE, StateDelta
@@ -107,14 +106,14 @@ class RowLog:
         self._ticks: Int64Array = np.empty(_ARENA_MIN, np.int64)
         self._starts: npt.NDArray[np.uint8] = np.empty(_ARENA_MIN, np.uint8)
         self._used = 0
-        self._seen: Int64Array = np.zeros(0, np.int64)
+        self._marks: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._mark: int | None = None
         self._gone: list[tuple[Int64Array, npt.NDArray[np.uint16]]] = []
 
     def grow(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
         self._meta = taller(self._meta, capacity)
-        self._seen = np.zeros(capacity, np.int64)
+        self._marks = np.zeros(capacity, np.uint8)
 
     def take(self, rows: Released, early: Sequence[pa.Array], horizon: int, *, timed: bool) -> Answered:
         """Append rows, `early` being further columns of theirs; what can be answered of their keys.
@@ -128,9 +127,7 @@ class RowLog:
         numbers = self._store.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         ticks = np.zeros(count, np.int64) if rows.ticks is None else rows.ticks
         self._append(rows.slots, numbers, ticks, rows.resets)
-        touched, first = np.empty(count, np.int32), np.empty(count, np.int64)
-        touched = touched[: number_kernels.distinct_slots(rows.slots, self._seen, touched, first)]
-        return self.answer(touched, horizon, timed=timed)
+        return self.answer(distinct(rows.slots, self._marks)[0], horizon, timed=timed)
 
     def waiting(self, horizon: int) -> Slots:
         """Slots with rows that wait and that the horizon may have released; END_OF_TIME: all that have

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from numba import njit
 
-_OPTIONS = {"cache": True, "nogil": True}
 
-
-@njit(**_OPTIONS)
+@njit(cache=True, nogil=True)
 def insert_rows(  # type: ignore[no-untyped-def]
     slots, codes, first, places, counts, numbers, kept_codes, marks, touched, old_counts, old_numbers
 ):
@@ -60,7 +58,7 @@ def insert_rows(  # type: ignore[no-untyped-def]
     return changed
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, nogil=True)
 def mark_kept(touched, first, places, counts, numbers, marks, kept):  # type: ignore[no-untyped-def]
     """Set `kept` for the new rows that are among the first of changed slots, and clear these slots' marks."""
     for t in range(len(touched)):
@@ -71,7 +69,7 @@ def mark_kept(touched, first, places, counts, numbers, marks, kept):  # type: ig
                 kept[numbers[at] - first] = 1
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, nogil=True)
 def renumber(touched, first, places, counts, numbers, given):  # type: ignore[no-untyped-def]
     """Give new rows of changed slots the numbers `given` to them."""
     for t in range(len(touched)):
@@ -81,7 +79,7 @@ def renumber(touched, first, places, counts, numbers, given):  # type: ignore[no
                 numbers[at] = given[numbers[at] - first]
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, nogil=True)
 def evicted(touched, first, places, counts, numbers, old_counts, old_numbers, out):  # type: ignore[no-untyped-def]
     """Numbers of the rows that changed slots had and have no more; answers how many.
 
@@ -102,7 +100,7 @@ def evicted(touched, first, places, counts, numbers, old_counts, old_numbers, ou
     return found
 
 
-@njit(**_OPTIONS)
+@njit(cache=True, nogil=True)
 def moved(  # type: ignore[no-untyped-def]
     touched, places, counts, numbers, old_counts, old_numbers, out_numbers, out_places, in_numbers, in_places
 ):

@@ -118,7 +118,7 @@ class WindowTopRows(OperatorSpec):
     `context.late`.
     """
 
-    title: ClassVar[str] = "WindowTop"
+    title: ClassVar[str] = "WindowTopN"
 
     input: pa.Schema
     partition: tuple[int, ...]

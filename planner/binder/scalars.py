@@ -183,7 +183,9 @@ class ScalarBinder:
                     node,
                     "MR1121",
                     f"the aggregate {name} can not stand in {self._place}",
-                    "use HAVING for conditions on aggregates" if self._place == "WHERE" else None,
+                    "use HAVING for conditions on aggregates"
+                    if self._place == "WHERE"
+                    else "compute it in a subquery in FROM first",
                 )
             return self._site.aggregate(node)
         if name in WINDOW_FUNCTIONS and registry.find(name) is None:

@@ -12,6 +12,8 @@ from millrace.planner.binder.errors import invalid
 from millrace.planner.catalog import suggest
 from millrace.planner.logical import Relation
 
+WINDOW_COLUMNS = ("window_start", "window_end", "window_time")
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -135,6 +137,8 @@ class Scope:
         names = [self.relation.schema.names[i] for m in members for i in range(m.start, m.start + m.count)]
         listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
         hint = suggest(name, names) or (f"there are {listed}" if names else "the query has no FROM")
+        if name.casefold() in WINDOW_COLUMNS:
+            hint = "add a window to GROUP BY, such as TUMBLE(ts, INTERVAL '1' MINUTE), or to FROM"
         return invalid(node, "MR1101", f"there is no column named {shown}", hint)
 
 

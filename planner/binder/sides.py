@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from millrace.errors import Position
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind
 from millrace.planner.expressions import column
-from millrace.planner.logical import BadRecords, LateInput, Project, Read, Relation, Scan, WindowedAggregate
+from millrace.planner.logical import (
+    Aggregate,
+    AssignWindow,
+    BadRecords,
+    LateInput,
+    Project,
+    Read,
+    Relation,
+    Scan,
+    WindowedAggregate,
+)
+
+
+def with_late_table(relation: Relation, table: str) -> Relation:
+    """The relation whose windows send late rows to `table`, where they do not say where. Only for its own windows."""
+    if isinstance(relation, Read) or not relation.inputs:
+        return relation
+    relation = relation.with_inputs(*(with_late_table(item, table) for item in relation.inputs))
+    windowed = isinstance(relation, Aggregate) and isinstance(relation.input, AssignWindow)
+    if (
+        isinstance(relation, WindowedAggregate | Aggregate)
+        and (windowed or isinstance(relation, WindowedAggregate))
+        and relation.late_table is None
+    ):
+        return replace(relation, late_table=table)
+    return relation
 
 
 def late_tables(relation: Relation) -> list[tuple[str, Relation]]:

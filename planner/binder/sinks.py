@@ -11,11 +11,13 @@ from millrace.errors import Invalid, MillraceError, Position
 from millrace.operators.connectors.registry import sink_spec
 from millrace.operators.expressions.tree import Expression, Literal
 from millrace.operators.functions import types as sql
+from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.scalars import cast
 from millrace.planner.catalog import suggest
-from millrace.planner.expressions import column
-from millrace.planner.logical import Project, Relation
+from millrace.planner.expressions import column, columns_of
+from millrace.planner.logical import Filter, Project, Read, Relation, Scan
+from millrace.planner.rules.order import optimize
 from millrace.planner.rules.prefer_upserts import prefer_upserts
 
 
@@ -38,7 +40,7 @@ def bind_sink(
 ) -> BoundSink:
     """The sink for a relation. An append-only stream goes as such; a changelog by key where sink and stream allow it.
 
-    Raises Invalid: MR1342 where the sink can not take what the query sends.
+    Raises Invalid: MR1342 where the sink can not take what the query sends, MR1345 where rows that differ have one key.
     """
     given = dict(options)
     if format is not None:
@@ -57,10 +59,7 @@ def bind_sink(
                 raise
             refused = error
             continue
-        by_own_key = relation.key is not None and {relation.schema.names[k] for k in relation.key} == set(
-            named
-        )
-        upserts = mode is Changelog.UPSERT and by_own_key
+        upserts = mode is Changelog.UPSERT and check_key(relation, named, f"sink '{connector}'", position)
         return BoundSink(prefer_upserts(relation) if upserts else relation, spec, mode)
     kind = relation.changelog.value
     raise Invalid(
@@ -69,6 +68,59 @@ def bind_sink(
         hint=_advice(refused, bool(named)),
         position=position,
     )
+
+
+def bind_table(
+    table: str, scan: Scan, relation: Relation, columns: Sequence[str], position: Position
+) -> BoundSink:
+    """The sink that writes a query into one of our tables. A changelog needs its primary key.
+
+    Raises Invalid: MR1342 without such a key, MR1345 where it does not identify the rows.
+    """
+    schema = scan.input.source.output_schema
+    key = tuple(scan.schema.names[k] for k in scan.primary_key or ())
+    relation = optimize(align(relation, schema, columns, table, position))
+    mode = Changelog.APPEND
+    if relation.changelog is not Changelog.APPEND:
+        if not key:
+            raise Invalid(
+                f"the query sends changes, and table {table} has no key by which to replace rows",
+                code="MR1342",
+                hint=f"declare a PRIMARY KEY, or CREATE TABLE {table} AS the query",
+                position=position,
+            )
+        mode = Changelog.UPSERT
+        if check_key(relation, key, f"table {table}", position):
+            relation = prefer_upserts(relation)
+    return BoundSink(relation, IntoTable(table, schema), mode)
+
+
+def check_key(relation: Relation, key: Sequence[str], target: str, position: Position) -> bool:
+    """Whether `key` is just the key of the query's rows. Raises Invalid MR1345 where rows it takes for one differ."""
+    names = relation.schema.names
+    own, missing = _told_apart(relation, {names.index(name) for name in key})
+    if missing and relation.changelog is not Changelog.APPEND:
+        raise Invalid(
+            f"the key of {target} is ({', '.join(key)}), and rows of the query are told apart by ({', '.join(own)}): "
+            f"rows that differ in {' and '.join(missing)} only would replace each other",
+            code="MR1345",
+            hint=f"make ({', '.join(own)}) the key, or group by {', '.join(key)} only",
+            position=position,
+        )
+    return relation.key is not None and {names[k] for k in relation.key} == set(key)
+
+
+def _told_apart(relation: Relation, key: set[int]) -> tuple[list[str], list[str]]:
+    """Names of the columns that identify rows, there or further below, and those of them that `key` does not cover.
+
+    A computed column of the key is taken to tell apart what it is computed from.
+    """
+    while relation.key is None and isinstance(relation, Project | Filter | Read):
+        if isinstance(relation, Project):
+            key = columns_of([relation.expressions[k] for k in key])
+        relation = relation.input
+    names, own = relation.schema.names, relation.key or ()
+    return [names[k] for k in own], [names[k] for k in own if k not in key]
 
 
 def _advice(refused: MillraceError | None, keyed: bool) -> str:

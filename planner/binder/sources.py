@@ -33,7 +33,7 @@ PUSH = "push"
 def bind_source(statement: CreateSource) -> Scan:
     """The scan of a declared source. Raises Invalid (MR11xx, MR14xx) with the place in the text."""
     connector = statement.connector
-    has_metadata = connector is not None and find(connector.name).metadata
+    has_metadata = connector is not None and _has_metadata(connector)
     for definition in statement.columns:
         if definition.metadata_key is not None and not has_metadata:
             raise _at(
@@ -114,6 +114,13 @@ def placed(error: MillraceError, connector: Connector) -> MillraceError:
         named = [o for o in (*connector.options, *connector.format_options) if f"'{o.name}'" in error.message]
         error.position = named[0].position if named else connector.position
     return error
+
+
+def _has_metadata(connector: Connector) -> bool:
+    try:
+        return find(connector.name).metadata
+    except MillraceError as error:
+        raise placed(error, connector) from None
 
 
 def _declared(definition: ColumnDefinition) -> pa.Field:

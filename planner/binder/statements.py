@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from millrace.errors import Invalid, MillraceError, Position, Unsupported
+from millrace.operators.connectors.push import PushSpec
 from millrace.operators.connectors.registry import canonical_name, find
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.inline import open_uri
 from millrace.planner.binder.query import BoundQuery, QueryBinder, check_order, renamed
-from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
-from millrace.planner.binder.sinks import align, bind_sink
+from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables, with_late_table
+from millrace.planner.binder.sinks import align, bind_sink, bind_table
 from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
 from millrace.planner.binder.values import bind_values
-from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, External, suggest
+from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External, suggest
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read, Relation, as_snapshot
+from millrace.planner.logical import Read, Relation, Scan, as_snapshot
+from millrace.planner.normalized import normalized
 from millrace.planner.plan import OutputKind
 from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
     Connector,
+    CreateFunction,
     CreateLookup,
     CreateQuery,
     CreateSink,
@@ -45,6 +48,7 @@ from millrace.planner.statements import (
     Statement,
     Update,
 )
+from millrace.planner.user_functions import declare_function, function_of, with_functions
 
 if TYPE_CHECKING:
     from millrace.planner.statements import Query
@@ -120,9 +124,10 @@ _KINDS = {
 
 
 KEY_OPTIONS = ("key", "primary.key")
-HEEDED_VALUES = frozenset({("late.data.strategy", "drop")})
+LATE = "late.data.strategy"
+HEEDED_VALUES = frozenset({(LATE, "drop"), (LATE, "dead_letter")})
 LATER_OPTIONS = {
-    "late.data.strategy": "write ALLOW LATENESS, or LATE DATA TO a table",
+    LATE: "'drop' and 'dead_letter' are; ALLOW LATENESS brings windows up to date when late rows come",
     "state.ttl": "use a window, which forgets by itself",
     "parallelism": "leave it out: everything runs in one partition",
 }
@@ -190,6 +195,7 @@ class Binder:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
         trial = self.catalog.copy()
         planned = self._with_late_tables(Binder(trial, self.snapshot)._bind(statement), trial)
+        planned = replace(planned, changes=tuple(_with_functions(trial, planned)))
         self.catalog.take(trial)
         return planned
 
@@ -218,6 +224,8 @@ class Binder:
                 return self._select(statement)
             case Drop():
                 return self._drop(statement)
+            case CreateFunction():
+                return self._create_function(statement)
             case CreateLookup():
                 raise Unsupported(
                     "lookup tables are not executed yet", code="MR1949", position=statement.position
@@ -291,7 +299,7 @@ class Binder:
         if not self._creatable(statement, name, kind):
             return PlannedStatement(statement)
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
-        bound = replace(bound, key=_key_option(statement.options) or bound.key)
+        bound = _with_options(bound, name, statement.options)
         relation = renamed(bound.relation, statement.column_names, statement.query)
         _check_columns(relation, statement.query)
         if kind is not EntryKind.VIEW:
@@ -311,7 +319,8 @@ class Binder:
         if sink is not None:
             outputs.append(self._to(sink.name, sink.connector, read, bound.key, statement.position))
         if statement.into is not None:
-            outputs.append(self._into(str(statement.into), read, (), bound.key, statement.into.position))
+            into = statement.into
+            outputs.append(self._into(str(into), read, (), bound.key, into.position, reader.read))
         change = self.catalog.put(Entry(name, kind, read, tuple(reader.read), text=statement.text))
         return PlannedStatement(statement, (change,), tuple(outputs))
 
@@ -328,7 +337,8 @@ class Binder:
             change = self.catalog.put(Entry(name, EntryKind.SINK, None, (), external, text=statement.text))
             return PlannedStatement(statement, (change,))
         reader, _, bound = self._query(statement.query, (), ordered=False)
-        output = self._to(name, connector, bound.relation, key or bound.key, statement.position)
+        bound = _with_options(bound, name, statement.options)
+        output = self._to(name, connector, bound.relation, bound.key, statement.position)
         external = External(
             connector.name, tuple(options.items()), connector.format, bound.relation.schema, key or ()
         )
@@ -336,12 +346,13 @@ class Binder:
         return PlannedStatement(statement, (self.catalog.put(entry),), (output,))
 
     def _insert(self, statement: InsertQuery) -> PlannedStatement:
-        _reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
+        reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
         name, position = str(statement.target), statement.target.position
+        bound = _with_options(bound, name, statement.options)
         if sink is not None and sink.name.casefold() == name.casefold():
             output = self._to(name, sink.connector, bound.relation, bound.key, position)
         else:
-            output = self._into(name, bound.relation, statement.columns, bound.key, position)
+            output = self._into(name, bound.relation, statement.columns, bound.key, position, reader.read)
         return PlannedStatement(statement, (), (output,))
 
     def _insert_values(self, statement: InsertValues) -> PlannedStatement:
@@ -358,7 +369,7 @@ class Binder:
 
     def _select(self, statement: SelectStatement) -> PlannedStatement:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
-        bound = replace(bound, key=_key_option(statement.options) or bound.key)
+        bound = _with_options(bound, "" if sink is None else sink.name, statement.options)
         if sink is not None:
             relation = bound.standing(statement.position)
             output = self._to(sink.name, sink.connector, relation, bound.key, statement.position)
@@ -366,8 +377,10 @@ class Binder:
             output = PlannedOutput(
                 "select",
                 OutputKind.SELECT,
-                optimize(
-                    renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
+                normalized(
+                    optimize(
+                        renamed(bound.relation, distinct_names(bound.relation.schema.names), statement.query)
+                    )
                 ),
                 statement.position,
                 order=bound.order,
@@ -375,6 +388,18 @@ class Binder:
                 offset=bound.offset,
             )
         return PlannedStatement(statement, (), (output,))
+
+    def _create_function(self, statement: CreateFunction) -> PlannedStatement:
+        changes = declare_function(
+            self.catalog,
+            str(statement.name),
+            function_of(statement),
+            text=statement.text,
+            replace=statement.or_replace,
+            if_not_exists=statement.if_not_exists,
+            position=statement.name.position,
+        )
+        return PlannedStatement(statement, changes)
 
     def _drop(self, statement: Drop) -> PlannedStatement:
         if statement.kind not in _DROPPED:
@@ -437,15 +462,16 @@ class Binder:
         columns: Sequence[str],
         key: tuple[str, ...] | None,
         position: Position,
+        reads: Sequence[str],
     ) -> PlannedOutput:
         entry = self.catalog.get(name, position=position, what="sink or table")
         external = entry.external
         if external is None:
-            raise Unsupported(
-                f"{entry.name} is a {entry.kind.value}; INSERT INTO it from a query is not executed yet",
-                code="MR1951",
-                hint=f"CREATE TABLE {entry.name} AS the query, or insert into a sink",
-                position=position,
+            bound = bind_table(
+                entry.name, self._own_table(entry, reads, position), relation, columns, position
+            )
+            return PlannedOutput(
+                entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode
             )
         if external.schema is not None:
             relation = align(relation, external.schema, columns, entry.name, position)
@@ -459,6 +485,47 @@ class Binder:
             position,
         )
         return PlannedOutput(entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
+
+    def _own_table(self, entry: Entry, reads: Sequence[str], position: Position) -> Scan:
+        """The scan behind a table that INSERT writes; it depends on what the query reads from now on."""
+        below = entry.relation.input if isinstance(entry.relation, Read) else None
+        if not isinstance(below, Scan) or not isinstance(below.input.source, PushSpec):
+            raise Invalid(
+                f"{entry.name} is a {entry.kind.value} and takes no rows from INSERT",
+                code="MR1208",
+                hint="insert into a sink, or a table that was created with its columns",
+                position=position,
+            )
+        read = {name.casefold() for name in reads}
+        if entry.name.casefold() in read | {e.name.casefold() for e in self._needed(reads)}:
+            raise Invalid(
+                f"the query reads {entry.name}, so its rows would go round for ever",
+                code="MR1346",
+                hint="insert into another table",
+                position=position,
+            )
+        self.catalog.alter(entry.name, depends=tuple(dict.fromkeys((*entry.depends, *reads))))
+        return below
+
+    def _needed(self, names: Sequence[str]) -> list[Entry]:
+        """All entries that these are built on."""
+        found: dict[str, Entry] = {}
+        waiting = list(names)
+        while waiting:
+            entry = self.catalog.find(waiting.pop())
+            if entry is not None and entry.name not in found:
+                found[entry.name] = entry
+                waiting += entry.depends
+        return list(found.values())
+
+
+def _with_functions(catalog: Catalog, planned: PlannedStatement) -> Iterator[Change]:
+    outputs = {output.name: output.relation for output in planned.outputs}
+    for change in planned.changes:
+        entry = change.entry
+        kept = change.kind in (ChangeKind.CREATED, ChangeKind.REPLACED)
+        relation = entry.relation or outputs.get(entry.name)
+        yield with_functions(catalog, change, relation) if kept else change
 
 
 def _check_columns(relation: Relation, node: object, position: Position | None = None) -> None:
@@ -505,6 +572,23 @@ def _check_options(options: Sequence[Option]) -> None:
             or "leave it out, or SET it for the job",
             position=option.position,
         )
+
+
+def _with_options(bound: BoundQuery, name: str, options: Sequence[Option]) -> BoundQuery:
+    """The query with the key, and with the table for late rows, that its options ask for. Raises Invalid MR1324."""
+    bound = replace(bound, key=_key_option(options) or bound.key)
+    for option in options:
+        if (option.name.lower(), option.value.lower()) == (LATE, "dead_letter"):
+            relation = optimize(with_late_table(bound.relation, f"{name}_late") if name else bound.relation)
+            if not late_tables(relation):
+                raise Invalid(
+                    f"option '{option.name}' needs a name and a window of event time",
+                    code="MR1324",
+                    hint="late rows go to the table <name of the stream, table or sink>_late",
+                    position=option.position,
+                )
+            bound = replace(bound, relation=relation)
+    return bound
 
 
 def _key_option(options: Sequence[Option]) -> tuple[str, ...] | None:

@@ -41,7 +41,9 @@ def read_from(cursor: Cursor) -> tuple[exp.From, list[exp.Join]]:
 
 def _at_join(cursor: Cursor) -> bool:
     word = cursor.here.word
-    if word in ("NATURAL", "TEMPORAL") and cursor.ahead().word in (*_JOIN_WORDS, "PROBE"):
+    if word == "NATURAL" and cursor.ahead().word in _JOIN_WORDS:
+        return True
+    if word == "TEMPORAL" and cursor.ahead().word in (*_JOIN_WORDS, "PROBE"):
         if word == "TEMPORAL":
             cursor.fail("temporal probe joins are not supported", "MR1985", hint="use ASOF JOIN")
         cursor.leftover()
@@ -52,6 +54,7 @@ def _at_join(cursor: Cursor) -> bool:
 
 def _read_join(cursor: Cursor) -> exp.Join:
     token = cursor.here
+    natural = bool(cursor.take("NATURAL"))
     said: list[str] = []
     while not cursor.at("JOIN"):
         said.append(cursor.expect_any(_JOIN_WORDS))
@@ -70,6 +73,10 @@ def _read_join(cursor: Cursor) -> exp.Join:
     ):
         cursor.fail(f"{' '.join(said)} JOIN can not be", "MR1044", at=token)
     node = exp.Join(this=read_relation(cursor), method=method)
+    if natural:
+        if method or "CROSS" in said:
+            cursor.fail(f"NATURAL {' '.join(said)} JOIN can not be", "MR1044", at=token)
+        node.set("natural", True)
     node.set("side", sides[0] if sides and not kinds else None)
     node.set("kind", kinds[0] if kinds else None)
     if cursor.at("MATCH_CONDITION"):
@@ -98,7 +105,9 @@ def _condition(cursor: Cursor, node: exp.Join) -> None:
     conditioned = bool(node.args.get("on") or node.args.get("using"))
     if node.args.get("kind") == "CROSS" and conditioned:
         cursor.fail("a CROSS JOIN takes no condition", "MR1044", hint="write JOIN … ON", at=at)
-    if not conditioned and not free and not node.args.get("asof"):
+    if node.args.get("natural") and conditioned:
+        cursor.fail("a NATURAL JOIN takes no condition", "MR1044", at=at)
+    if not conditioned and not free and not node.args.get("asof") and not node.args.get("natural"):
         if cursor.here.kind is Kind.WORD and not cursor.at_any(RESERVED | CLAUSES):
             cursor.unexpected("ON", "USING")
         cursor.fail(

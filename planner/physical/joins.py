@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
+from millrace.operators.joins.lookup_spec import LookupJoin
 from millrace.operators.joins.regular_spec import JoinKind, RegularJoin, SideInput
 from millrace.operators.spec import OperatorSpec
 from millrace.planner.expressions import column, columns_of, remap
 from millrace.planner.logical import Join, Project, Relation
+from millrace.planner.table_lookup import TableLookup
 
 
-def join_of(node: Join) -> tuple[tuple[Relation, ...], OperatorSpec]:
+def join_of(node: Join | TableLookup) -> tuple[tuple[Relation, ...], OperatorSpec]:
     """The operator for a join with all of its columns."""
     return _regular(node, tuple(range(len(node.schema))), tuple(node.schema.names))
 
 
-def project_join(node: Project, join: Join) -> tuple[tuple[Relation, ...], OperatorSpec]:
+def project_join(node: Project, join: Join | TableLookup) -> tuple[tuple[Relation, ...], OperatorSpec]:
     """The operator for a projection of a join: the join itself where columns are only chosen."""
     chosen = tuple(e.index for e in node.expressions if isinstance(e, Column))
     if len(chosen) == len(node.expressions) and chosen:
@@ -31,8 +33,20 @@ def project_join(node: Project, join: Join) -> tuple[tuple[Relation, ...], Opera
 
 
 def _regular(
-    node: Join, outputs: tuple[int, ...], names: tuple[str, ...]
+    node: Join | TableLookup, outputs: tuple[int, ...], names: tuple[str, ...]
 ) -> tuple[tuple[Relation, ...], OperatorSpec]:
+    if isinstance(node, TableLookup):
+        return node.inputs, LookupJoin(
+            node.left.schema,
+            node.right.schema,
+            JoinKind(node.kind),
+            tuple(a for a, _ in node.equal),
+            tuple(b for _, b in node.equal),
+            node.condition,
+            outputs,
+            names,
+            SideInput(node.right.changelog, node.right.key),
+        )
     pairs = (*node.equal, *node.null_equal)
     return node.inputs, RegularJoin(
         node.left.schema,

@@ -38,6 +38,7 @@ from millrace.planner.normalized import Normalized
 from millrace.planner.physical.joins import join_of, project_join
 from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import TimedJoin
 
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
@@ -53,7 +54,7 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case Project(input=TimedJoin() as below) if all(isinstance(e, Column) for e in relation.expressions):
             return below.inputs, timed_join_spec(below, relation)
-        case Project(input=Join() as below):
+        case Project(input=Join() | TableLookup() as below):
             return project_join(relation, below)
         case Project():
             return (relation.input,), Calc(relation.input.schema, None, relation.expressions, relation.names)
@@ -100,7 +101,7 @@ def spec_of(relation: Relation) -> Lowered:
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
         case TimedJoin():
             return relation.inputs, timed_join_spec(relation)
-        case Join():
+        case Join() | TableLookup():
             return join_of(relation)
         case Normalized():
             assert relation.key is not None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from millrace.operators.sink import Changelog
 from millrace.planner.expressions import columns_of
-from millrace.planner.logical import Filter, Join, Project, Read, Relation
+from millrace.planner.logical import BadRecords, Filter, Join, LateInput, Project, Read, Relation
 from millrace.planner.normalized import Normalized
 from millrace.planner.rules.traversal import bottom_up
+from millrace.planner.table_lookup import TableLookup
+from millrace.planner.timed_joins import TimedJoin
 
 
 def normalize_upserts(relation: Relation) -> Relation:
@@ -29,6 +31,8 @@ def _fits(node: Relation, below: Relation) -> bool:
             return node.key is not None
         case Filter():
             return columns_of([node.predicate]) <= set(below.key or ())
-        case Join():
+        case Join() | TableLookup() | TimedJoin():
             return below.key is not None
+        case BadRecords() | LateInput():
+            return True
     return False

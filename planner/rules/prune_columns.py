@@ -28,6 +28,7 @@ from millrace.planner.logical import (
 )
 from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
+from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import TimedJoin
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
@@ -78,7 +79,7 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _ranking(node, wanted, have)
         case Union():
             return _union(node, wanted, have)
-        case Join():
+        case Join() | TableLookup():
             return _join(node, wanted, have)
         case TimedJoin():
             return _timed_join(node, wanted, have)
@@ -271,7 +272,7 @@ def _union(node: Union, wanted: set[int], have: Kept) -> Pruned:
     return Union(tuple(parts)), _places(kept)
 
 
-def _join(node: Join, wanted: set[int], have: Kept) -> Pruned:
+def _join(node: Join | TableLookup, wanted: set[int], have: Kept) -> Pruned:
     """Each side keeps one column at least: rows without columns can not be counted."""
     width = len(node.left.schema)
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from millrace.database import Database, connect
     from millrace.errors import MillraceError
+    from millrace.submitting import submit
 
-__all__ = ["Database", "MillraceError", "connect"]
+__all__ = ["Database", "MillraceError", "connect", "submit"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Database": "millrace.database",
     "MillraceError": "millrace.errors",
     "connect": "millrace.database",
+    "submit": "millrace.submitting",
 }
 
 

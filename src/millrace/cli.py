@@ -84,6 +84,78 @@ def explain(
     typer.echo(planner.explain_json(text) if json else planner.explain(text))
 
 
+Address = Annotated[
+    str, typer.Option("--address", help="The Ray cluster: auto, host:port or ray://host:10001.")
+]
+
+
+@app.command()
+def submit(
+    file: File,
+    store: Annotated[str, typer.Option("--store", help="Where checkpoints are kept: file:///…, s3://…")],
+    address: Address = "auto",
+    job: Annotated[str | None, typer.Option("--job", help="The job's name; the file's without.")] = None,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", help="Copies of the dataflow.")] = 1,
+    interval: Annotated[
+        float, typer.Option("--checkpoint-interval", help="Seconds between checkpoints.")
+    ] = 1.0,
+    cpus: Annotated[float, typer.Option("--cpus", help="CPUs set aside for each partition.")] = 1.0,
+    set_: Assignments = None,
+) -> None:
+    """Run a SQL file as a job on a Ray cluster; it goes on when this command has ended."""
+    from millrace.submitting import job_name
+    from millrace.submitting import submit as submit_job
+
+    settings, variables = _assignments(set_)
+    name = job or job_name(file)
+    submit_job(
+        _read(file),
+        store=store,
+        job=name,
+        address=address,
+        partitions=partitions,
+        checkpoint_interval=interval,
+        variables=variables,
+        settings=settings,
+        num_cpus=cpus,
+    )
+    typer.echo(f"job {name} is running; see: millrace status {name}")
+
+
+@app.command()
+def jobs(address: Address = "auto") -> None:
+    """List the jobs of a Ray cluster."""
+    from millrace.submitting import list_jobs
+
+    for line in list_jobs(address):
+        typer.echo(line)
+
+
+@app.command()
+def status(job: Annotated[str, typer.Argument(help="The job's name.")], address: Address = "auto") -> None:
+    """Show where a job and its partitions stand."""
+    from millrace.submitting import show_status
+
+    for line in show_status(address, job):
+        typer.echo(line)
+
+
+@app.command()
+def stop(
+    job: Annotated[str, typer.Argument(help="The job's name.")],
+    address: Address = "auto",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the end.")] = 60.0,
+) -> None:
+    """End a job in good order: a last checkpoint is taken and published."""
+    from millrace.submitting import stop_job
+
+    reason = stop_job(address, job, timeout)
+    if reason is None:
+        typer.echo(f"job {job} was told to stop and has not ended yet", err=True)
+        raise typer.Exit(EXIT_ERROR)
+    typer.echo(f"job {job} has ended: {reason}")
+
+
 @app.command()
 def sql(
     file: Annotated[Path | None, typer.Argument(help="A SQL file to run first.")] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -21,10 +21,11 @@ from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
-from millrace.planner.catalog import ChangeKind
+from millrace.planner.catalog import ChangeKind, Function
+from millrace.planner.dialect.types import parse_type
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
-from millrace.planner.session import PlannedOutput, PlannedStatement, Planner
+from millrace.planner.session import PlannedOutput, PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import (
     Describe,
     Explain,
@@ -34,6 +35,7 @@ from millrace.planner.statements import (
     Statement,
     Subscribe,
 )
+from millrace.planner.user_functions import declare_function
 from millrace.result import Result
 from millrace.settings import Settings
 from millrace.subscription import Subscription, as_batches, as_objects, as_rows
@@ -59,7 +61,7 @@ class Database:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.planner = Planner()
+        self.planner = Planner(state_ttl=parse_ttl(self.settings.state_ttl))
         self._runtime = EmbeddedRuntime(
             Dataflow(
                 vnodes=self.settings.vnodes,
@@ -156,6 +158,34 @@ class Database:
         self._check_open()
         return self.planner.explain_json(sql) if format == "json" else self.planner.explain(sql)
 
+    def register_function(
+        self,
+        name: str,
+        function: Callable[..., pa.Array],
+        parameters: Sequence[str | pa.DataType],
+        returns: str | pa.DataType,
+    ) -> None:
+        """Make a Python function callable from SQL: it takes an Arrow array a parameter and returns one as long.
+
+        Types are SQL text or Arrow types. Another function registered under that name is replaced, unless
+        something that is built on it still stands.
+        """
+        self._register(name, Function(tuple(map(_type, parameters)), _type(returns), False, function))
+
+    def register_aggregate(
+        self,
+        name: str,
+        factory: Callable[[], object],
+        parameters: Sequence[str | pa.DataType],
+        returns: str | pa.DataType,
+    ) -> None:
+        """Make a Python class callable as an aggregate; `factory()` is the state of one group.
+
+        It has `accumulate(*arrays)` and `result()`; `retract(*arrays)` where rows may be taken back, `merge(other)`
+        for hopping and cumulating windows. States pickle.
+        """
+        self._register(name, Function(tuple(map(_type, parameters)), _type(returns), True, factory))
+
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
@@ -179,7 +209,7 @@ class Database:
             )
 
     def names(self) -> list[str]:
-        """Names of all sources, streams, tables and sinks."""
+        """Names of all sources, streams, tables, sinks and functions of users."""
         return [entry.name for entry in self.planner.catalog]
 
     @property
@@ -242,13 +272,13 @@ class Database:
                 self._run(pending)
                 return self._select(statement, sql)
             case Explain():
-                return text_rows(
-                    ["plan"], [(line,) for line in self.planner.explain(statement.text).splitlines()]
-                )
+                return self._explain(statement)
             case Show() | Describe():
                 return self._look(statement, sql)
             case SetVariable():
-                self.settings = self.settings.with_values({statement.name or "": statement.value or ""})
+                changed = self.settings.with_values({statement.name or "": statement.value or ""})
+                self.planner.state_ttl = parse_ttl(changed.state_ttl)
+                self.settings = changed
                 return _done(f"set {statement.name}")
         planned = self.planner.plan(statement, sql)
         command = planned.command
@@ -368,6 +398,18 @@ class Database:
             if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
         ]
 
+    def _explain(self, statement: Explain) -> Result:
+        if statement.analyze:
+            raise Unsupported(
+                "EXPLAIN ANALYZE is not executed: nothing runs for an EXPLAIN",
+                code="MR1955",
+                hint="EXPLAIN shows the plan; SHOW METRICS what each node of what runs has done",
+                position=statement.position,
+                source_text=statement.text,
+            )
+        explain = self.planner.explain_json if statement.json else self.planner.explain
+        return text_rows(["plan"], [(line,) for line in explain(statement.text).splitlines()])
+
     def _look(self, statement: Show | Describe, sql: str) -> Result:
         if isinstance(statement, Show):
             return show(self.planner.catalog, statement, self.settings, self.metrics)
@@ -376,9 +418,18 @@ class Database:
             return schema_rows(plan.nodes[position].schema)
         return describe(self.planner.catalog, statement)
 
+    def _register(self, name: str, function: Function) -> None:
+        with self._runtime.lock:
+            self._check_open()
+            declare_function(self.planner.catalog, name, function, replace=True)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Invalid("the database is closed", code="MR1500", hint="connect again")
+
+
+def _type(type: str | pa.DataType) -> pa.DataType:
+    return parse_type(type).arrow if isinstance(type, str) else type
 
 
 def _done(text: str) -> Result:

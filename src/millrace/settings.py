@@ -15,12 +15,16 @@ BAD_ROWS = ("skip", "fail")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`batch_max_rows` rows are polled at once; `bad_rows` says what a row that does not compute does to the job."""
+    """`batch_max_rows` rows are polled at once; `bad_rows` says what a row that does not compute does to the job.
+
+    `state_ttl` is a duration after which joins forget keys that no row touched.
+    """
 
     vnodes: int = 256
     batch_max_rows: int = 65_536
     bad_rows: str = "skip"
     guarantee: str = "none"
+    state_ttl: str = "never"
 
     def __post_init__(self) -> None:
         _check_range("vnodes", self.vnodes, 1, 65_536)
@@ -72,6 +76,7 @@ NAMES = {
     "batch.max_rows": "batch_max_rows",
     "bad_rows": "bad_rows",
     "guarantee": "guarantee",
+    "state.ttl": "state_ttl",
 }
 
 

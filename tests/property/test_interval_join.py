@@ -7,11 +7,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from millrace.operators.batch import END_OF_TIME, Batch
-from millrace.operators.expressions.tree import Call, Column
-from millrace.operators.joins import interval_operator
-from millrace.operators.joins.interval import IntervalJoin, WindowJoin
 from tests.timed_joins_harness import (
     SCHEMA,
     Partitions,
@@ -21,6 +16,11 @@ from tests.timed_joins_harness import (
     record_batch,
     some_rows,
 )
+
+from millrace.operators.batch import END_OF_TIME, Batch
+from millrace.operators.expressions.tree import Call, Column
+from millrace.operators.joins import interval_operator
+from millrace.operators.joins.interval import IntervalJoin, WindowJoin
 
 KINDS = ("inner", "left", "right", "full", "semi", "anti")
 LESS = Call("<", (Column(2, pa.int64(), "v"), Column(5, pa.int64(), "v")), pa.bool_())

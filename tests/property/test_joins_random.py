@@ -1,7 +1,6 @@
 """Random joins over random changelogs give DuckDB's answer after every step, across restarts too."""
 
 import pytest
-
 from tests.property.joins_random import check, make_case
 
 

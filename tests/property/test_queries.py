@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from benchmarks.comparison import difference
 from benchmarks.data import event_time, table
-from benchmarks.queries import NEXMARK, SCENARIOS, Query
+from benchmarks.queries import NEXMARK, NEXMARK_JOINS, SCENARIOS, Query
 
 from millrace.cluster.capture import Restored
 from millrace.cluster.dataflow import Dataflow
@@ -28,7 +28,11 @@ BOUND_S = 2
 BATCH_SIZES = [1, 7, 1_024, 65_536]
 ORDERED = {"rows_window", "tumble_every_record"}
 """Queries whose answer depends on the order of arrival."""
-QUERIES = [q for q in [*NEXMARK, *SCENARIOS] if q.name not in ("group_by_1m", "group_by_10k", "tumble_10k")]
+QUERIES = [
+    q
+    for q in [*NEXMARK, *NEXMARK_JOINS, *SCENARIOS]
+    if q.name not in ("group_by_1m", "group_by_10k", "tumble_10k")
+]
 
 
 def rows_of(query: Query, events: int) -> dict[str, pa.RecordBatch]:

@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
     ]
 )
 VNODES = 8
+CONNECTION = duckdb.connect()
+CONNECTION.execute("SET threads = 1")
 
 
 class World:
@@ -132,12 +134,11 @@ def expected(spec: TopRows | WindowTopRows, rows: list[tuple], sequence: list[in
     over = f"{'PARTITION BY ' + by if by else ''} {'ORDER BY ' + ', '.join(items) if items else ''}"
     last = "" if spec.limit is None else f"AND place <= {spec.offset + spec.limit}"
     kept = "" if spec.rank_name is None else ", place"
-    with duckdb.connect() as connection:
-        connection.register("t", table)
-        found = connection.sql(
-            f"SELECT {', '.join(SCHEMA.names)}{kept} FROM (SELECT *, {spec.function}() OVER ({over}) AS place FROM t)"
-            f" WHERE place > {spec.offset} {last}"
-        ).to_arrow_table()
+    CONNECTION.register("t", table)
+    found = CONNECTION.sql(
+        f"SELECT {', '.join(SCHEMA.names)}{kept} FROM (SELECT *, {spec.function}() OVER ({over}) AS place FROM t)"
+        f" WHERE place > {spec.offset} {last}"
+    ).to_arrow_table()
     cast = found.cast(spec.output_schema)
     return Counter(row for batch in cast.to_batches() for row in rows_of(batch))
 

@@ -52,7 +52,7 @@ CASES = [
     ("DROP SOURCE bid", "MR1206", 13, "CASCADE"),
     ("DROP STREAM v", "MR1205", 13, "DROP VIEW v"),
     ("CREATE SINK x FROM bid INTO BLACKHOL ()", "MR1400", None, "blackhole"),
-    ("INSERT INTO v SELECT * FROM bid", "MR1951", 13, None),
+    ("INSERT INTO v SELECT * FROM bid", "MR1208", 13, None),
     ("CREATE SOURCE w (t STRING, WATERMARK FOR t AS t) WITH ('connector' = 'push')", "MR1116", None, "TIMESTAMP"),
 ]  # fmt: skip
 

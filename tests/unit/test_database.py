@@ -223,8 +223,8 @@ def test_query_is_ordered_and_limited(db: Database) -> None:
     assert db.query(
         "SELECT most, symbol FROM limits ORDER BY most NULLS FIRST LIMIT 2 OFFSET 1"
     ).tuples() == [(1, "c"), (2, "d")]
-    with pytest.raises(Unsupported):
-        db.subscribe("SELECT most FROM limits ORDER BY most LIMIT 1")
+    rows = db.subscribe("SELECT most FROM limits ORDER BY most LIMIT 1", "rows")
+    assert rows.poll() == {"most": 1, "_weight": 1}
 
 
 def test_push_sources_with_equal_columns_are_two(db: Database) -> None:

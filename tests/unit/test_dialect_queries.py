@@ -348,7 +348,6 @@ UNSUPPORTED = [
     "SELECT * FROM t PIVOT (sum(x) FOR y IN (1, 2))",
     "SELECT * FROM t TABLESAMPLE (10 PERCENT)",
     "SELECT /*+ BROADCAST(t) */ * FROM t",
-    "SELECT * FROM a NATURAL JOIN b",
     "SELECT * FROM (a JOIN b ON a.x = b.x)",
     "SELECT * FROM a CROSS APPLY f(a.x)",
     "SELECT TOP 5 * FROM t",

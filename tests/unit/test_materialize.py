@@ -113,3 +113,38 @@ def test_consolidate_cancels_equal_rows() -> None:
     folded = consolidate(batch([("a", 1, 1), ("b", 2, 1), ("a", 1, -1), ("b", 2, 1), (None, 3, -1)]))
     assert folded.data.to_pydict() == {"k": ["b", None], "v": [2, 3]}
     assert folded.weights is not None and folded.weights.tolist() == [2, -1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_upserts_become_changes_that_fold_to_the_table(seed: int) -> None:
+    rng = random.Random(seed)
+    table = build((0,), Changelog.UPSERT)
+    held: dict[str | None, int] = {}
+    folded: Counter[tuple[object, object]] = Counter()
+    for step in range(40):
+        rows = [
+            (rng.choice(["a", "b", "ü", None, ""]), rng.randrange(3), rng.choice([1, 1, 1, -1]))
+            for _ in range(rng.randrange(1, 9))
+        ]
+        for key, value, weight in rows:
+            if weight > 0:
+                held[key] = value
+            else:
+                held.pop(key, None)
+        for out in table.process(0, batch(rows)):
+            assert out.weights is not None
+            for key, value, weight in zip(*out.data.to_pydict().values(), out.weights, strict=True):
+                folded[(key, value)] += int(weight)
+                assert folded[(key, value)] in (-1, 0, 1)
+        assert +folded == Counter(held.items()) == rows_of(table.snapshot())
+        assert not -folded
+        if step == 20:
+            state = table.capture(changes=False)
+            table = build((0,), Changelog.UPSERT)
+            table.restore({name: delta.rows for name, delta in state.items()})
+
+
+def test_upsert_that_changes_nothing_is_not_sent_on() -> None:
+    table = build((0,), Changelog.UPSERT)
+    table.process(0, batch([("a", 1, 1)]))
+    assert table.process(0, batch([("a", 2, 1), ("a", 1, 1), ("b", 1, -1)])) == []

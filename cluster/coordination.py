@@ -1,0 +1,314 @@
+"""One job's coordinator at work: carries out what its machine commands. Knows no actor."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar, assert_never
+
+from millrace.cluster.exchange.layout import layout_of
+from millrace.cluster.job import JobSpec
+from millrace.cluster.partition import PartitionStatus
+from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
+from millrace.cluster.protocol.messages import (
+    AppendRecord,
+    CheckpointDue,
+    CoordinatorCommand,
+    CoordinatorEvent,
+    DiscoverSplits,
+    JobBroken,
+    JobEnded,
+    KillPartition,
+    LedgerRead,
+    ManifestDamaged,
+    ManifestRead,
+    ManifestWritten,
+    PartitionLost,
+    PartitionStart,
+    PruneObjects,
+    ReadLedger,
+    ReadManifest,
+    RecordAppended,
+    RecordLost,
+    SplitsFound,
+    StartPartition,
+    StopRequested,
+    StopSelf,
+    Tell,
+    Tick,
+    WriteManifest,
+)
+from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
+from millrace.errors import Corrupt, Fenced, Unavailable
+from millrace.operators.source import Source, SourceInput
+from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
+from millrace.state.checkpoints.number import CheckpointNumber
+from millrace.state.checkpoints.pruning import Pruner, read_manifest
+from millrace.state.checkpoints.snapshots import write_object
+from millrace.state.ledger import JobState, Record
+from millrace.state.store import Store
+
+Answer = TypeVar("Answer")
+
+TICK_S = 0.05
+RETRY_S = 0.2
+FAILURES_MAX = 5
+"""Losses of partitions in a row, with no checkpoint decided between, after which the job is given up."""
+ALL_READ = "all input has been read"
+
+
+class Appends(Protocol):
+    """The ledger as the coordinator sees it; raises `Fenced` and `Unavailable`."""
+
+    def append(self, seq: int, record: Record) -> JobState:
+        """Append as number `seq`."""
+        ...
+
+    def read(self) -> tuple[JobState, int]:
+        """The fold, and the number of the next record."""
+        ...
+
+
+class Processes(Protocol):
+    """Makes, tells and ends partitions; every call returns at once."""
+
+    def start(self, start: PartitionStart, partitions: int) -> None:
+        """Make a process for this owner, one of so many."""
+        ...
+
+    def tell(self, command: Tell) -> None:
+        """Deliver a message, best effort."""
+        ...
+
+    def kill(self, partition: int, epoch: int) -> None:
+        """End a process, best effort."""
+        ...
+
+    def lost(self) -> list[PartitionLost]:
+        """The processes that have ended since the last call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job stands. `checkpoint` is the last decided one, `decided` how many this coordinator has decided."""
+
+    job: str
+    phase: str
+    epoch: int
+    checkpoint: str
+    decided: int
+    partitions: tuple[PartitionStatus, ...]
+    problems: tuple[str, ...]
+    holding: tuple[int, ...] = ()
+    """Partitions that the checkpoint under way still waits for."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    failures: int = 0
+    decided: int = 0
+    last: CheckpointNumber | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+class CoordinatorDriver:
+    """Owns the machine of one job. `post`, `report` and `status` may be called from any thread, the rest is `run`'s."""
+
+    def __init__(
+        self,
+        job: JobSpec,
+        owner: str,
+        store: Store,
+        appends: Appends,
+        processes: Processes,
+        *,
+        resume: bool = False,
+    ) -> None:
+        self.job = job
+        self._store = store
+        self._appends = appends
+        self._processes = processes
+        self._events: queue.SimpleQueue[CoordinatorEvent] = queue.SimpleQueue()
+        independent = not layout_of(job.plan, job.partitions).edges
+        settings = CoordinatorSettings(
+            job.job,
+            owner,
+            tuple(job.sinks()),
+            independent,
+            liveness_s=job.liveness_s,
+            lease_s=job.lease_s,
+            resume=resume,
+        )
+        self._machine = Coordinator(settings)
+        self._pruner = Pruner(store, job.job)
+        self._sources: list[tuple[str, Source]] | None = None
+        self._statuses: dict[int, PartitionStatus] = {}
+        self._progress = _Progress()
+        self._checkpoint_at = time.monotonic()
+        self._stopping = False
+        self.ended: str | None = None
+        self.broken = False
+
+    def post(self, event: CoordinatorEvent) -> None:
+        """Hand the machine an event."""
+        self._events.put(event)
+
+    def report(self, event: CoordinatorEvent, status: PartitionStatus | None = None) -> None:
+        """A partition's report, with where it stands."""
+        if status is not None:
+            self._statuses[status.partition] = status
+        self._events.put(event)
+
+    def stop(self, reason: str) -> None:
+        """End the job at a last checkpoint."""
+        self.post(StopRequested(reason))
+
+    def status(self) -> JobStatus:
+        """A snapshot that may be a little behind."""
+        machine = self._machine
+        members = dict(machine.members)
+        partitions = [
+            s for p, s in sorted(self._statuses.items()) if p in members and members[p].epoch == s.epoch
+        ]
+        found = None if machine.checkpoints is None else machine.checkpoints.round
+        latest = machine.state.latest
+        return JobStatus(
+            self.job.job,
+            machine.phase.name.lower(),
+            machine.epoch,
+            "none" if latest is None else str(latest.number),
+            self._progress.decided,
+            tuple(partitions),
+            tuple(self._progress.problems[-5:]),
+            () if found is None else found.owing,
+        )
+
+    def run(self, on_round: Callable[[JobStatus], None] | None = None) -> str:
+        """Lead the job until it has ended or another coordinator leads it; answers why."""
+        self._feed(self._read_ledger())
+        while self.ended is None:
+            with contextlib.suppress(queue.Empty):
+                self._feed(self._events.get(timeout=TICK_S))
+            for lost in self._processes.lost():
+                self._note_loss(lost)
+                self._feed(lost)
+            self._feed(Tick(time.monotonic()))
+            self._on_time()
+            if on_round is not None:
+                on_round(self.status())
+        return self.ended
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        if now - self._checkpoint_at >= self.job.checkpoint_interval_s:
+            self._checkpoint_at = now
+            self._feed(CheckpointDue())
+        members = self._machine.members
+        done = [
+            s for p, s in self._statuses.items() if p in members and members[p].epoch == s.epoch and s.ended
+        ]
+        if members and len(done) == len(members) and not self._stopping:
+            self._stopping = True
+            self._feed(StopRequested(ALL_READ))
+        latest = self._machine.state.latest
+        if latest is not None and latest.number != self._progress.last:
+            self._progress.decided += (
+                self._progress.last is not None or self._machine.epoch == latest.number.epoch
+            )
+            self._progress.last = latest.number
+            self._progress.failures = 0
+
+    def _note_loss(self, lost: PartitionLost) -> None:
+        self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
+        self._progress.failures += 1
+        if self._progress.failures > FAILURES_MAX and self.ended is None:
+            self.broken = True
+            self.ended = f"given up after {FAILURES_MAX} losses without a checkpoint: {lost.reason}"
+            for partition, member in self._machine.members.items():
+                self._processes.kill(partition, member.epoch)
+
+    def _feed(self, event: CoordinatorEvent) -> None:
+        pending = [event]
+        while pending and self.ended is None:
+            for command in self._machine.handle(pending.pop(0)):
+                answer = self._carry_out(command)
+                if answer is not None:
+                    pending.append(answer)
+
+    def _carry_out(self, command: CoordinatorCommand) -> CoordinatorEvent | None:
+        match command:
+            case ReadLedger():
+                return self._read_ledger()
+            case AppendRecord():
+                return self._append(command)
+            case ReadManifest():
+                try:
+                    return ManifestRead(read_manifest(self._store, command.key))
+                except Corrupt as error:
+                    return ManifestDamaged(command.number, str(error))
+            case WriteManifest():
+                key = manifest_key(self.job.job, command.manifest.number)
+                self._retried(lambda: write_object(self._store, key, encode_manifest(command.manifest)))
+                return ManifestWritten(command.manifest.number)
+            case DiscoverSplits():
+                return SplitsFound(self._splits())
+            case StartPartition():
+                assert self._machine.state.assignment is not None
+                self._processes.start(command.start, len(self._machine.state.assignment.partitions))
+            case KillPartition():
+                self._processes.kill(command.partition, command.epoch)
+            case Tell():
+                self._processes.tell(command)
+            case PruneObjects():
+                self._prune(command)
+            case JobEnded():
+                self.ended = command.reason
+            case JobBroken():
+                self.broken = True
+                self.ended = command.reason
+            case StopSelf():
+                self.ended = command.reason
+            case _:
+                assert_never(command)
+        return None
+
+    def _read_ledger(self) -> LedgerRead:
+        return LedgerRead(*self._retried(self._appends.read))
+
+    def _append(self, command: AppendRecord) -> CoordinatorEvent:
+        try:
+            state = self._retried(lambda: self._appends.append(command.seq, command.record))
+        except Fenced:
+            return RecordLost(command.seq)
+        return RecordAppended(command.seq, state)
+
+    def _retried(self, call: Callable[[], Answer]) -> Answer:
+        while True:
+            try:
+                return call()
+            except Unavailable as error:
+                self._progress.problems.append(str(error))
+                time.sleep(RETRY_S)
+
+    def _prune(self, command: PruneObjects) -> None:
+        try:
+            self._pruner.prune(command.state, command.published)
+        except (Unavailable, Corrupt) as error:
+            self._progress.problems.append(f"old checkpoints were not removed: {error}")
+
+    def _splits(self) -> tuple[tuple[str, str], ...]:
+        if self._sources is None:
+            self._sources = [
+                (node.hash, node.spec.source.build(_context(self.job, node.name or "source")))
+                for node in self.job.plan.nodes
+                if isinstance(node.spec, SourceInput)
+            ]
+        return tuple((node, split) for node, source in self._sources for split in source.discover())
+
+
+def _context(job: JobSpec, name: str) -> VertexContext:
+    return VertexContext(name, job.vnodes, wall_clock_us, VertexMetrics(), job.stop_at_bad_rows)

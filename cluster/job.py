@@ -1,0 +1,149 @@
+"""A job as it is kept in the store: its plan and what it runs with. Starts nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+from millrace.errors import Corrupt, Invalid, Unsupported
+from millrace.operators.sink import Commit, SinkSpec
+from millrace.operators.source import SourceInput
+from millrace.operators.spec import decode, encode, serialisable
+from millrace.planner.plan import OutputKind, Plan
+from millrace.state.checkpoints.sealed import seal, unseal
+from millrace.state.store import Store
+
+_VERSION = 1
+
+
+@serialisable
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """Everything that does not change while a job lives, its number of partitions aside. Times are in s.
+
+    A partition that is silent for `liveness_s` is replaced; one that hears nothing for `lease_s` ends itself.
+    """
+
+    job: str
+    plan: Plan
+    partitions: int = 1
+    vnodes: int = 256
+    batch_rows: int = 65_536
+    stop_at_bad_rows: bool = False
+    guarantee: str = "exactly_once"
+    checkpoint_interval_s: float = 1.0
+    liveness_s: float = 5.0
+    lease_s: float = 10.0
+
+    def sinks(self) -> dict[str, int]:
+        """Position of each sink by the name that checkpoints know it by."""
+        found: dict[str, int] = {}
+        for position, node in enumerate(self.plan.nodes):
+            if isinstance(node.spec, SinkSpec):
+                same = sum(name.startswith(node.hash) for name in found)
+                found[f"{node.hash}-{same}"] = position
+        return found
+
+
+def check_job(spec: JobSpec) -> None:
+    """Refuse what would break the guarantee, each with its own code."""
+    if not spec.job or not all(c.isalnum() or c in "-_." for c in spec.job) or spec.job[0] == ".":
+        raise Invalid(
+            f"{spec.job!r} can not name a job", code="MR1386", hint="letters, digits, '-', '_' and '.'"
+        )
+    if not 0 < spec.partitions <= spec.vnodes:
+        raise Invalid(
+            f"{spec.partitions} partitions can not share {spec.vnodes} vnodes",
+            code="MR1387",
+            hint="give a number of partitions from 1 to the number of vnodes",
+        )
+    if spec.guarantee not in ("exactly_once", "at_least_once"):
+        raise Unsupported(
+            f"a job on a cluster can not have guarantee {spec.guarantee!r}",
+            code="MR1385",
+            hint="'exactly_once' or 'at_least_once'",
+        )
+    for node in spec.plan.nodes:
+        match node.spec:
+            case SourceInput() if not node.spec.source.replayable:
+                raise Unsupported(
+                    f"source {node.name} can not be read again after a failure",
+                    code="MR1383",
+                    hint="use a source that keeps its rows, such as files or Kafka",
+                )
+            case SinkSpec() if node.spec.commit is Commit.NONE and spec.guarantee == "exactly_once":
+                raise Unsupported(
+                    f"sink {node.name} ({node.spec.title}) shows rows as they come, so a failure would show some twice",
+                    code="MR1384",
+                    hint="SET guarantee = 'at_least_once', or use a sink that commits, such as files",
+                )
+            case SinkSpec() if getattr(node.spec, "one_file", False):
+                raise Unsupported(
+                    f"sink {node.name} writes one file, which several partitions can not share",
+                    code="MR1388",
+                    hint="give a folder as the path",
+                )
+
+
+def for_sinks(plan: Plan) -> Plan:
+    """The part of a plan that its sinks need; raises Invalid MR1389 where there is none."""
+    outputs = [output for output in plan.outputs if output.kind is OutputKind.SINK]
+    if not outputs:
+        raise Invalid("nothing leaves this job: it has no sink", code="MR1389", hint="add INSERT INTO a sink")
+    kept = sorted(plan.reachable(output.node for output in outputs))
+    place = {old: new for new, old in enumerate(kept)}
+    nodes = tuple(
+        replace(plan.nodes[old], inputs=tuple(place[i] for i in plan.nodes[old].inputs)) for old in kept
+    )
+    return Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs))
+
+
+def spec_key(job: str) -> str:
+    """Where the store keeps a job's spec."""
+    return f"{job}/job"
+
+
+def encode_job(spec: JobSpec) -> bytes:
+    """The spec as checked bytes, with the modules that have its classes: connectors are imported only where used."""
+    return seal("job", _VERSION, [sorted(_modules(spec)), encode(spec)])
+
+
+def decode_job(data: bytes, name: str) -> JobSpec:
+    """The spec; raises `Corrupt` naming the object."""
+    _, (modules, body) = unseal("job", range(1, _VERSION + 1), data, name)
+    for module in modules:
+        if not module.startswith("millrace."):
+            raise Corrupt(f"{name} wants module {module}", code="MR5013")
+        importlib.import_module(module)
+    spec: Any = decode(body)
+    if not isinstance(spec, JobSpec):
+        raise Corrupt(f"{name} holds a {type(spec).__name__}", code="MR5013")
+    return spec
+
+
+def _modules(value: object) -> set[str]:
+    found: set[str] = set()
+    if isinstance(value, tuple | list):
+        for item in value:
+            found |= _modules(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            found |= _modules(item)
+    elif isinstance(value, enum.Enum):
+        found.add(type(value).__module__)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found.add(type(value).__module__)
+        for one in dataclasses.fields(value):
+            found |= _modules(getattr(value, one.name))
+    return found
+
+
+def read_job(store: Store, job: str) -> JobSpec:
+    """The spec of a job in the store."""
+    data = store.get(spec_key(job))
+    if data is None:
+        raise Invalid(f"there is no job {job} in this store", code="MR1590", hint="see `millrace jobs`")
+    return decode_job(data, spec_key(job))

@@ -1,0 +1,126 @@
+"""The actor that leads one job. Leaves its work to the driver."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from millrace.cluster.coordination import CoordinatorDriver, JobStatus
+from millrace.cluster.job import read_job
+from millrace.cluster.partition import PartitionStatus
+from millrace.cluster.protocol.messages import PartitionReport
+from millrace.cluster.ray.processes import RayProcesses
+from millrace.cluster.ray.session import METADATA, NAMESPACE
+from millrace.errors import Fenced, Unavailable
+from millrace.state.ledger import JobState, Record
+from millrace.state.store import open_store
+
+ANSWER_S = 30.0
+RENEW_S = 1.0
+
+
+class RayAppends:
+    """The ledger behind the metadata actor."""
+
+    def __init__(self, job: str, store_url: str, options: Mapping[str, str], writer: str) -> None:
+        self._where = (job, store_url, dict(options))
+        self._writer = writer
+
+    def append(self, seq: int, record: Record) -> JobState:
+        answer = self._ask("append", self._writer, seq, record)
+        if answer is None:
+            raise Fenced(f"record {seq} of job {self._where[0]} is another owner's", code="MR4001")
+        state: JobState = answer
+        return state
+
+    def read(self) -> tuple[JobState, int]:
+        state, next_seq = self._ask("read")
+        return state, next_seq
+
+    def renew(self, epoch: int) -> None:
+        """Say that this coordinator lives; no answer is waited for."""
+        try:
+            ray.get_actor(METADATA, NAMESPACE).renew.remote(*self._where, self._writer, epoch)
+        except (RayError, ValueError):
+            return  # it is being restarted; the next one will do
+
+    def finished(self, status: JobStatus, reason: str, broken: bool) -> None:
+        """Leave the last status where it can be asked for."""
+        self._ask("finish", status, reason, broken)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            metadata = ray.get_actor(METADATA, NAMESPACE)
+            return ray.get(getattr(metadata, method).remote(*self._where, *arguments), timeout=ANSWER_S)
+        except (RayError, ValueError) as error:
+            raise Unavailable(f"the metadata actor does not answer: {error}", code="MR3011") from error
+
+
+@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)
+class JobCoordinator:
+    """Leads one job. Restarted by Ray, it takes over from itself: all it knows is in the ledger."""
+
+    def __init__(
+        self, job: str, store_url: str, options: Mapping[str, str], num_cpus: float, resume: bool
+    ) -> None:
+        self._job = job
+        store = open_store(store_url, options)
+        self._me = ray.get_runtime_context().current_actor
+        owner = f"{job}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self._appends = RayAppends(job, store_url, options, owner)
+        self._processes = RayProcesses(store_url, options, self._me, num_cpus)
+        self._driver = CoordinatorDriver(
+            read_job(store, job), owner, store, self._appends, self._processes, resume=resume
+        )
+        self._renewed = 0.0
+        threading.Thread(target=self._lead, name="coordinator", daemon=True).start()
+
+    def __repr__(self) -> str:
+        return f"Coordinator(job={self._job})"
+
+    @ray.method(concurrency_group="control")
+    def report(self, message: PartitionReport, status: PartitionStatus | None) -> None:
+        """A report of a partition."""
+        self._driver.report(message, status)
+
+    @ray.method(concurrency_group="control")
+    def status(self) -> JobStatus:
+        """Where the job stands."""
+        return self._driver.status()
+
+    @ray.method(concurrency_group="control")
+    def stop(self, reason: str) -> None:
+        """End the job at a last checkpoint."""
+        self._driver.stop(reason)
+
+    @ray.method(concurrency_group="control")
+    def pids(self) -> dict[str, int]:
+        """The processes of the job, by role."""
+        found = {f"partition-{p}": pid for p, pid in self._processes.pids().items()}
+        return {"coordinator": os.getpid(), **found}
+
+    def _lead(self) -> None:
+        try:
+            reason = self._driver.run(self._renew)
+        except BaseException:
+            os._exit(1)  # Ray makes another one, which reads the ledger
+        while True:
+            try:
+                self._appends.finished(self._driver.status(), reason, self._driver.broken)
+                break
+            except Unavailable:
+                time.sleep(RENEW_S)
+        ray.kill(self._me, no_restart=True)
+
+    def _renew(self, status: JobStatus) -> None:
+        now = time.monotonic()
+        if now - self._renewed >= RENEW_S:
+            self._renewed = now
+            self._appends.renew(status.epoch)
