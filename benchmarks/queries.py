@@ -417,6 +417,37 @@ SCENARIOS = [
         )
         for label in ("100", "10k")
     ),
+    *(
+        Query(
+            f"interval_{matches}",
+            f"""
+            SELECT a.symbol, a.seq, b.seq AS other, b.price FROM trades_10k a JOIN trades_10k b
+            ON a.symbol = b.symbol AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '{matches}' SECOND
+            WHERE MOD(a.seq, {max(1, matches // 2)}) = 0
+            """,
+            f"""
+            SELECT a.symbol, a.seq, b.seq AS other, b.price FROM trades_10k a JOIN trades_10k b
+            ON a.symbol = b.symbol AND b.ts BETWEEN a.ts AND a.ts + INTERVAL {matches} SECOND
+            WHERE a.seq % {max(1, matches // 2)} = 0
+            """,
+            tables=("trades_10k",),
+        )
+        for matches in (1, 10, 100)
+    ),
+    Query(
+        "asof",
+        """
+        SELECT a.symbol, a.seq, b.seq AS other, b.price FROM trades_10k a ASOF JOIN trades_10k b
+        MATCH_CONDITION(a.ts > b.ts) ON a.symbol = b.symbol
+        """,
+        """
+        SELECT a.symbol, a.seq, b.seq AS other, b.price FROM trades_10k a ASOF JOIN trades_10k b
+        ON a.symbol = b.symbol AND a.ts > b.ts
+        """,
+        tables=("trades_10k",),
+        # Of two rows of one symbol in one millisecond either may be the last.
+        compare="SELECT symbol, seq FROM result",
+    ),
     Query(
         "rows_window",
         """

@@ -148,7 +148,7 @@ def _tree(
 
 
 def _facts(plan: Plan, node: Node, move: Exchange) -> list[tuple[str, str]]:
-    facts = list(_details(node).items())
+    facts = [(label, text or "none") for label, text in _details(node).items()]
     facts.append(("rows", _rows(node)))
     state = state_of(node, plan)
     if state != "none" and not any(label == "state" for label, _ in facts):
@@ -163,7 +163,9 @@ def _rows(node: Node) -> str:
     text = {Changelog.APPEND: "append-only", Changelog.UPSERT: "upserts", Changelog.RETRACT: "changes"}[
         node.changelog
     ]
-    if node.key is not None and node.changelog is not Changelog.APPEND:
+    if node.key == () and node.changelog is not Changelog.APPEND:
+        text += " of one row"
+    elif node.key is not None and node.changelog is not Changelog.APPEND:
         text += f" by key ({', '.join(names[k] for k in node.key)})"
     elif node.changelog is not Changelog.APPEND:
         text += " without a key"

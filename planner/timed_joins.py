@@ -68,7 +68,60 @@ class SameWindow:
         return self.left_end, self.right_end
 
 
-Form = Interval | SameWindow
+@dataclass(frozen=True, slots=True)
+class Asof:
+    """The one right row that is last before the left one's time, first after it, or nearest, as `AsofJoin` says.
+
+    `versions`: the right side is a changelog whose rows are versions of what its key names.
+    """
+
+    left_time: int
+    right_time: int
+    direction: str = "backward"
+    strict: bool = False
+    tolerance: int | None = None
+    changes: bool = False
+    versions: bool = False
+
+    right_is_set: ClassVar[bool] = False
+
+    def moved(self, left: Places, right: Places) -> Asof:
+        """The same over inputs whose columns are elsewhere."""
+        return replace(self, left_time=left[self.left_time], right_time=right[self.right_time])
+
+    @property
+    def columns(self) -> tuple[set[int], set[int]]:
+        """The columns it reads of both sides."""
+        return {self.left_time}, {self.right_time}
+
+    def times(self) -> tuple[int, int]:
+        """The columns of both times."""
+        return self.left_time, self.right_time
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The right row that is the key's latest when the left one arrives. `left_time` is the left side's event time."""
+
+    left_time: int | None
+
+    right_is_set: ClassVar[bool] = False
+
+    def moved(self, left: Places, right: Places) -> Latest:
+        """The same over inputs whose columns are elsewhere."""
+        return Latest(None if self.left_time is None else left[self.left_time])
+
+    @property
+    def columns(self) -> tuple[set[int], set[int]]:
+        """The columns it reads of both sides."""
+        return (set() if self.left_time is None else {self.left_time}), set()
+
+    def times(self) -> tuple[int | None, None]:
+        """The column of each side that may be the event time of what comes out."""
+        return self.left_time, None
+
+
+Form = Interval | SameWindow | Asof | Latest
 
 
 @dataclass(frozen=True)
@@ -104,7 +157,7 @@ class TimedJoin(Relation):
             case "full":
                 return None
             case "right":
-                return len(self.left.schema) + right
+                return None if right is None else len(self.left.schema) + right
         return left
 
     @property
@@ -113,7 +166,12 @@ class TimedJoin(Relation):
 
     @property
     def changelog(self) -> Changelog:
-        return Changelog.APPEND
+        changes = isinstance(self.form, Asof) and self.form.changes
+        return Changelog.RETRACT if changes else Changelog.APPEND
+
+    @property
+    def key(self) -> tuple[int, ...] | None:
+        return self.left.key if isinstance(self.form, Asof | Latest) else None
 
     @property
     def bounds(self) -> tuple[int | None, int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +35,7 @@ class Surroundings:
         raise AssertionError(reason)
 
 
-def record_batch(rows: list[Row], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
+def record_batch(rows: Sequence[Row], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
     columns = list(zip(*rows, strict=True)) if rows else [[] for _ in schema]
     arrays = [pa.array([None, *c], t).slice(1) for c, t in zip(columns, schema.types, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -131,7 +132,7 @@ def some_rows(rng: random.Random, count: int, keys: int, span: int, *, nulls: bo
     return rows
 
 
-def disordered(rng: random.Random, rows: list[Row], by: int) -> list[Row]:
+def disordered(rng: random.Random, rows: Sequence[Row], by: int) -> list[Row]:
     """Rows that arrive at most `by` ms after younger ones."""
     return sorted(rows, key=lambda r: (r[1] or 0) + rng.randrange(by + 1))
 
@@ -139,7 +140,7 @@ def disordered(rng: random.Random, rows: list[Row], by: int) -> list[Row]:
 def drive(
     parts: Partitions,
     rng: random.Random,
-    sides: tuple[list[Row], list[Row]],
+    sides: tuple[Sequence[Row], Sequence[Row]],
     disorder: int,
     *,
     largest: int = 12,

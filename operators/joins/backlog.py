@@ -21,6 +21,8 @@ SCANS_MAX = 8
 """How often a row is looked through before it is put in order."""
 ROWS_PER_ASKED = 16
 """How many rows wait at least for each that asks, or they are put in order first."""
+ROWS_MAX = 262_144
+"""How many rows wait at most: to look through them takes a few ms."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -95,14 +97,15 @@ class Backlog:
         self.pieces.append(Piece(numbers, keys, ticks, matched, int(ticks.min()), int(ticks.max())))
         self.rows += len(ticks)
 
-    def take(self) -> list[Piece]:
-        """All pieces, which are no longer here."""
-        pieces, self.pieces, self.rows = self.pieces, [], 0
-        return pieces
+    def take_first(self) -> Piece:
+        """The oldest piece, which is no longer here."""
+        piece = self.pieces.pop(0)
+        self.rows -= len(piece.ticks)
+        return piece
 
     def worn(self) -> bool:
-        """Whether a piece was looked through too often."""
-        return any(piece.scans >= SCANS_MAX for piece in self.pieces)
+        """Whether the oldest piece was looked through too often."""
+        return bool(self.pieces) and self.pieces[0].scans >= SCANS_MAX
 
     def expire(self, before: int, *, exact: bool) -> list[Piece]:
         """Pieces whose ticks are all below `before`; where it is to be `exact`, single rows too."""

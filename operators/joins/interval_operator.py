@@ -131,8 +131,11 @@ class IntervalJoinOperator(Operator):
         rows = self._shape.keep(port, data)
         side, other = self._sides[port], self._sides[1 - port]
         waiting = other.backlog
-        if waiting.rows and (len(ticks) * ROWS_PER_ASKED > waiting.rows or waiting.worn()):
+        if waiting.rows and len(ticks) * ROWS_PER_ASKED > waiting.rows:
             other.settle()
+            other.eager = EAGER_BATCHES
+        elif waiting.worn():  # one batch at a time: nobody waits long
+            other.settle_first()
             other.eager = EAGER_BATCHES
         matched = np.zeros(len(ticks), np.bool_) if self._marked[port] else None
         slots: Slots | None = None

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.batch import END_OF_TIME, Int64Array
-from millrace.operators.joins.backlog import Backlog
+from millrace.operators.joins.backlog import ROWS_MAX, Backlog
 from millrace.operators.joins.calendar import Calendar
 from millrace.operators.joins.timeline import Timeline
 from millrace.operators.operator import VNODE, StateDelta
@@ -73,13 +73,20 @@ class TimedSide:
         """Keep rows without putting them in order."""
         if rows.num_rows:
             self.backlog.add(self.store.append(rows), keys, ticks, matched)
+            while self.backlog.rows > ROWS_MAX:
+                self.settle_first()
 
     def settle(self) -> None:
         """Put what was postponed in order."""
-        for piece in self.backlog.take():
-            slots = self._index.upsert(piece.keys, len(piece.ticks)).slots
-            self.timeline.insert(slots, piece.ticks, piece.numbers, piece.matched)
-            self.calendar.add(piece.ticks, slots)
+        while self.backlog.pieces:
+            self.settle_first()
+
+    def settle_first(self) -> None:
+        """Put the oldest batch of what was postponed in order."""
+        piece = self.backlog.take_first()
+        slots = self._index.upsert(piece.keys, len(piece.ticks)).slots
+        self.timeline.insert(slots, piece.ticks, piece.numbers, piece.matched)
+        self.calendar.add(piece.ticks, slots)
 
     def mark(self, places: Int64Array, numbers: Int64Array) -> Bools:
         """Mark stored rows as matched; which of them were not before."""
@@ -147,13 +154,14 @@ class TimedSide:
         """Load what `capture` gave into an empty side."""
         if table is None or not table.num_rows:
             return
-        table = table.take(pa.array(np.argsort(np.asarray(table.column(ROW)), kind="stable")))
-        keys = [table.column(f"k{i}") for i in range(len(self._index.types))]
-        slots = self._index.upsert(keys, table.num_rows).slots
-        arrays = [table.column(name) for name in self.store.schema.names]
+        order = np.argsort(np.asarray(table.column(ROW)), kind="stable")
+        ordered = table.take(pa.array(order))
+        keys = [ordered.column(f"k{i}") for i in range(len(self._index.types))]
+        slots = self._index.upsert(keys, ordered.num_rows).slots
+        arrays = [ordered.column(name) for name in self.store.schema.names]
         rows = pa.RecordBatch.from_arrays(arrays, schema=self.store.schema)
-        matched = np.asarray(table.column(MATCHED).to_numpy(zero_copy_only=False))
-        self.insert(rows, slots, np.array(table.column(TICK)), matched)
+        matched = np.asarray(ordered.column(MATCHED).to_numpy(zero_copy_only=False))
+        self.insert(rows, slots, np.array(ordered.column(TICK)), matched)
 
 
 def before(tick: int, span: int) -> int:

@@ -112,7 +112,7 @@ def merge(
     """Merge the rows listed in `order`, which is by (slot, tick), from place `first` on; returns as `insert` does."""
     total = order.shape[0]
     while first < total:
-        slot = slots[order[first]]
+        slot = int(slots[order[first]])
         last = first + 1
         while last < total and slots[order[last]] == slot:
             last += 1

@@ -11,7 +11,7 @@ from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Call, Column, Expression
 from millrace.operators.sink import Changelog
 from millrace.planner.binder.errors import invalid, unsupported
-from millrace.planner.binder.joins_on_time import within_bounds
+from millrace.planner.binder.joins_on_time import asof_join, temporal_join, within_bounds
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.dialect import nodes
@@ -25,9 +25,6 @@ from millrace.planner.table_lookup import TableLookup
 
 def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     """Both sides joined. What no operator executes yet is refused when the plan is made."""
-    for part, name in (("method", "ASOF JOIN"), ("asof", "MATCH_CONDITION")):
-        if node.args.get(part):
-            raise unsupported(node, "MR1943", f"{name} is not executed yet")
     width = len(left.relation.schema)
     kind = str(node.args.get("kind") or node.args.get("side") or "INNER").lower()
     for member in right.members:
@@ -46,7 +43,7 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
         both, conditions = _using(left, right, both, using, kind, node)
     elif node.args.get("on") is not None:
         conditions = conjuncts(ScalarBinder(both, "ON").condition(node.args["on"]))
-    elif kind != "cross":
+    elif kind != "cross" and not node.args.get("asof"):
         raise invalid(
             node, "MR1114", "a join needs ON or USING", "write CROSS JOIN where every pair is meant"
         )
@@ -55,6 +52,10 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     for condition in conditions:
         if not is_deterministic(condition):
             raise invalid(node, "MR1137", "the condition of a join must give the same for the same rows")
+    if node.args.get("method") == "ASOF":
+        return Scope(asof_join(left, right, both, conditions, node), both.members)
+    if node.this.args.get("version") is not None and not looks_up(node.this):
+        return Scope(temporal_join(left, right, kind, conditions, node), both.members)
     relation = joined(left.relation, right.relation, kind, conditions, position_of(node))
     if looks_up(node.this):
         return Scope(_lookup(relation, node), both.members)

@@ -24,7 +24,8 @@ from millrace.planner.binder.grouping import (
     grouping_sets,
     resolve_bound,
 )
-from millrace.planner.binder.joins import bind_join, looks_up
+from millrace.planner.binder.joins import bind_join
+from millrace.planner.binder.joins_on_time import sent_at_once
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Member, Scope
@@ -139,6 +140,14 @@ class QueryBinder:
         clause = node.args.get("from_")
         if clause is None:
             return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),))
+        version = clause.this.args.get("version")
+        if version is not None:
+            raise invalid(
+                version,
+                "MR1138",
+                "FOR SYSTEM_TIME AS OF belongs to the right side of a join",
+                "write FROM t JOIN r FOR SYSTEM_TIME AS OF t.ts ON …",
+            )
         scope = self.member(clause.this)
         for join in node.args.get("joins") or []:
             scope = bind_join(scope, self.member(join.this), join)
@@ -203,10 +212,6 @@ class QueryBinder:
         return Scope.of(renamed(relation, columns, node), name)
 
     def _table(self, node: exp.Table) -> Relation:
-        if node.args.get("version") is not None and not (
-            looks_up(node) and isinstance(node.parent, exp.Join)
-        ):
-            raise unsupported(node, "MR1943", "FOR SYSTEM_TIME AS OF is not executed yet")
         full = ".".join(part.name for part in node.parts)
         cte = self.ctes.get(full.casefold())
         return cte if cte is not None else self.names.relation(full, nodes.position_of(node))
@@ -256,6 +261,9 @@ class QueryBinder:
             relation, resolve = self._grouped(node, scope, clause, calls, items, binder)
         else:
             check_no_emission(node)
+            emit = node.args.get("emit")
+            if emit is not None and str(emit.args["mode"]) == "changes":
+                scope = scope.over(sent_at_once(scope.relation))
             relation, resolve = scope.relation, partial(_resolve_plain, scope.relation)
         relation, resolve = _with_subqueries(relation, resolve, site)
         if conditions[0] is not None:

@@ -119,10 +119,17 @@ class Compiler:
         """The node whose output is exactly `relation`."""
         if isinstance(relation, Read):
             known = self._named(relation)
-            return self._name(self._widened(relation.input), relation.name) if known is None else known
+            return self._read(relation) if known is None else known
         if isinstance(relation, Scan):
             return self._scan(relation)
         return self._operator(relation)
+
+    def _read(self, relation: Read) -> int:
+        """The node of a stream or table that the plan does not have. A table whose rows are replaced is kept."""
+        below = self._widened(relation.input)
+        if relation.table and relation.input.changelog is Changelog.UPSERT:
+            return self._keep(relation.name, below, relation.input)
+        return self._name(below, relation.name)
 
     def _operator(self, relation: Relation) -> int:
         inputs, spec = spec_of(relation)

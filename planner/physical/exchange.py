@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
+from millrace.operators.joins.asof import AsofJoin
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
 from millrace.operators.joins.lookup_spec import LookupJoin
 from millrace.operators.joins.regular_spec import JoinKind, RegularJoin
+from millrace.operators.joins.temporal import LatestJoin
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
@@ -57,7 +59,7 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             source = before if stays and before is not None else frozenset(spec.keys)
             after = frozenset(spec.keys.index(k) for k in source)
             return (STAY if stays else Exchange(spec.keys)), after
-        case IntervalJoin() | WindowJoin():
+        case IntervalJoin() | WindowJoin() | AsofJoin() | LatestJoin():
             keys = tuple(left for left, _ in spec.equal)
             there = all(key in spec.outputs for key in keys)
             return Exchange(keys), frozenset(map(spec.outputs.index, keys)) if there else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from millrace.operators.expressions.tree import Column
+from millrace.operators.joins.asof import AsofJoin
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
+from millrace.operators.joins.temporal import LatestJoin
 from millrace.operators.spec import OperatorSpec
 from millrace.planner.logical import Project
-from millrace.planner.timed_joins import Interval, SameWindow, TimedJoin
+from millrace.planner.timed_joins import Asof, Interval, Latest, SameWindow, TimedJoin
 
 
 def timed_join_spec(node: TimedJoin, shown: Project | None = None) -> OperatorSpec:
@@ -33,6 +35,24 @@ def timed_join_spec(node: TimedJoin, shown: Project | None = None) -> OperatorSp
                 units,
                 names,
             )
+        case Asof() as form:
+            return AsofJoin(
+                left,
+                right,
+                node.kind,
+                node.equal,
+                form.times(),
+                outputs,
+                form.direction,
+                form.strict,
+                form.tolerance,
+                form.changes,
+                form.versions,
+                units,
+                names,
+            )
+        case Latest():
+            return LatestJoin(left, right, node.kind, node.equal, outputs, names)
         case SameWindow() as form:
             return WindowJoin(
                 left, right, node.kind, node.equal, form.times(), outputs, node.condition, units, names

@@ -8,6 +8,7 @@ from millrace.planner.logical import BadRecords, Filter, Join, LateInput, Projec
 from millrace.planner.normalized import Normalized
 from millrace.planner.rules.traversal import bottom_up
 from millrace.planner.table_lookup import TableLookup
+from millrace.planner.timed_joins import TimedJoin
 
 
 def normalize_upserts(relation: Relation) -> Relation:
@@ -30,7 +31,7 @@ def _fits(node: Relation, below: Relation) -> bool:
             return node.key is not None
         case Filter():
             return columns_of([node.predicate]) <= set(below.key or ())
-        case Join() | TableLookup():
+        case Join() | TableLookup() | TimedJoin():
             return below.key is not None
         case BadRecords() | LateInput():
             return True

@@ -99,7 +99,7 @@ def _timed(node: Join, across: list[Expression]) -> tuple[TimedJoin | None, list
     ends = (node.left.bounds[1], node.right.bounds[1])
     timely = all(side.event_time is not None for side in node.inputs)
     if ends[0] is not None and ends[1] is not None and timely and ends in known:
-        keys = tuple(pair for pair in equal if pair != known[ends])
+        keys = tuple(pair for pair in equal if pair != known[ends[0], ends[1]])
         condition = conjunction(own) if own else None
         same = SameWindow(ends[0], ends[1])
         return TimedJoin(node.left, node.right, kind, keys, same, condition, node.position), unused
@@ -169,10 +169,10 @@ class Bounds:
         """Take note of a condition; False where it is none on the two times."""
         if not isinstance(part, Call) or part.function not in _SWAPPED or len(part.arguments) != 2:
             return False
-        sides = [_linear(a) for a in part.arguments]
-        if sides[0] is None or sides[1] is None:
+        left, right = (_linear(a) for a in part.arguments)
+        if left is None or right is None:
             return False
-        (plus, constant), (minus, other) = sides
+        (plus, constant), (minus, other) = left, right
         signs = {c: plus.get(c, 0) - minus.get(c, 0) for c in plus.keys() | minus.keys()}
         signs = {c: sign for c, sign in signs.items() if sign}
         place = self.width + self.right

@@ -35,6 +35,7 @@ def model(left: list[Row], right: list[Row], spec: AsofJoin) -> Counter[tuple[ob
     limit = 10**12 if spec.tolerance is None else spec.tolerance // 1000
     for k, t, v in left:
         best: Row | None = None
+        least = (0, 0)
         for row in right:
             if k is None or row[0] != k or t is None or row[1] is None:
                 continue
@@ -43,8 +44,8 @@ def model(left: list[Row], right: list[Row], spec: AsofJoin) -> Counter[tuple[ob
             if not fits or abs(away) > limit or (spec.strict and away == 0):
                 continue
             # Of two that are equally near the earlier one counts.
-            if best is None or (abs(away), away) < (abs(best[1] - t), best[1] - t):
-                best = row
+            if best is None or (abs(away), away) < least:
+                best, least = row, (abs(away), away)
         if best is not None:
             found[(k, stamp(t), v, best[0], stamp(best[1]), best[2])] += 1
         elif spec.kind == "left":
@@ -118,7 +119,7 @@ def test_right_row_within_the_disorder_corrects_what_was_sent() -> None:
             (*row, weight)
             for b in batches
             for row, weight in zip(
-                zip(*(c.to_pylist() for c in b.data.columns), strict=True), b.weights, strict=True
+                zip(*(c.to_pylist() for c in b.data.columns), strict=True), np.asarray(b.weights), strict=True
             )
         ]
 

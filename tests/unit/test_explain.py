@@ -100,3 +100,12 @@ def test_no_exchange_where_rows_are_where_they_belong() -> None:
 def test_an_empty_plan_has_an_empty_explanation() -> None:
     assert json.loads(explain_json(Plan()))["nodes"] == []
     assert Planner().explain(BID) == ""
+
+
+def test_query_of_a_table_that_replaces_rows_shows_the_table() -> None:
+    planner = Planner()
+    planner.compile("CREATE TABLE own (id INT, name STRING, PRIMARY KEY (id))")
+    shown = planner.explain("SELECT count(*) AS n FROM own WHERE name > 'a'")
+    assert "Materialize own" in shown
+    assert "rows: changes of one row" in shown
+    assert "select: none" in shown

@@ -44,7 +44,7 @@ MISTAKES = [
     ("SELECT * FROM bid JOIN plain", "MR1044", "", "CROSS JOIN"),
     ("CREATE SOURCE x (a INT) WITH ('conector' = 'push')", "MR1061", "WITH", "'connector'"),
     ("CREATE SOURCE x (a INT) WITH ('connector' = 'file', 'pth' = 'x')", "MR1401", "'pth'", "did you mean 'path'?"),
-    ("CREATE SOURCE x (a INT) WITH ('connector' = 'fil', 'path' = 'x')", "MR1400", "WITH", "file"),
+    ("CREATE SOURCE x (a INT) WITH ('connector' = 'fil', 'path' = 'x')", "MR1400", "'connector'", "file"),
     ("CREATE SINK o FROM bidd INTO CONSOLE ()", "MR1201", "bidd", "did you mean bid?"),
     ("INSERT INTO bid VALUES (1, 2)", "MR1117", "1", "auction, price, channel, ts"),
     ("SHOW SORCES", "MR1010", "SORCES", "did you mean SOURCES?"),

@@ -8,13 +8,13 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-from confluent_kafka import Message
 
 from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.connectors.kafka.messages import (
     Chunk,
     Columns,
     Pulled,
+    Record,
     ValueDecoder,
     metadata_reader,
     payload,
@@ -88,7 +88,8 @@ class Decoder:
 
     def decode(self, pulled: Pulled, split: str) -> Chunk:
         """All rows of the messages of one split, in order. Raises nothing about the data."""
-        values, messages, offsets = pulled.values, pulled.messages, pulled.offsets()
+        values: list[bytes | None] = pulled.values
+        messages, offsets = pulled.messages, pulled.offsets()
         following = int(offsets[-1]) + 1
         size = sum(len(value or b"") for value in values)
         gone = None
@@ -96,7 +97,7 @@ class Decoder:
             gone = np.fromiter((v is None for v in values), np.bool_, len(values))
             if self._how.tombstones == "skip":
                 messages = [m for m, v in zip(messages, values, strict=False) if v is not None]
-                values = [v for v in values if v is not None]
+                values = [*(v for v in values if v is not None)]
                 offsets = offsets[~gone]
                 gone = None
         if not values:
@@ -110,7 +111,7 @@ class Decoder:
         return Chunk(batch, records, following, None if rows is None else offsets[rows], size)
 
     def _read(
-        self, messages: list[Message], values: list[bytes | None], gone: np.ndarray | None
+        self, messages: list[Record], values: list[bytes | None], gone: np.ndarray | None
     ) -> tuple[tuple[Batch, Int64Array | None], dict[int, tuple[str, str]]]:
         count = len(values)
         good = np.ones(count, np.bool_)
@@ -177,12 +178,12 @@ class Decoder:
         data = held.data.take(index) if held.data.num_rows else _nulls(held.data.schema, len(pick))
         return Columns(data, good, bad, held.weights, held.counts)
 
-    def _key_columns(self, messages: list[Message]) -> Columns | None:
+    def _key_columns(self, messages: list[Record]) -> Columns | None:
         if self._keys is None:
             return None
         keys = [m.key() for m in messages]
         if None not in keys:
-            return self._keys.decode(keys)
+            return self._keys.decode(cast("list[bytes]", keys))
         places = [i for i, key in enumerate(keys) if key is not None]
         held = self._keys.decode([key for key in keys if key is not None])
         good = np.zeros(len(keys), np.bool_)

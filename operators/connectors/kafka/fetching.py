@@ -7,14 +7,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from millrace.errors import Bug, Corrupt, MillraceError
 from millrace.operators.connectors.kafka.clients import LOG, translated
 from millrace.operators.connectors.kafka.decoding import Decoder
-from millrace.operators.connectors.kafka.messages import Chunk, Pulled
+from millrace.operators.connectors.kafka.messages import Chunk, Pulled, Record
 
 PIECE = 500
 """Taken from the client at once: fewer objects than make the garbage collector run."""
@@ -177,7 +178,7 @@ class Fetcher:
 
     def _pull(self, consumer: Consumer) -> int:
         """Hand what the client has to the lanes, in order; answers how many messages it was."""
-        messages = consumer.consume(PIECE, WAIT_S)
+        messages = cast("list[Record]", consumer.consume(PIECE, WAIT_S))
         count = len(messages)
         errors = [m.error() for m in messages]
         ends = []
@@ -190,7 +191,7 @@ class Fetcher:
             self._on_error(message)
         return count
 
-    def _divide(self, messages: list[Message]) -> None:
+    def _divide(self, messages: list[Record]) -> None:
         if len(self._topics) > 1:
             numbers: dict[tuple[str, int], int] = {}
             codes = [numbers.setdefault((m.topic(), m.partition()), len(numbers)) for m in messages]
@@ -198,7 +199,7 @@ class Fetcher:
             codes = [m.partition() for m in messages]
         found = np.array(codes, np.int64)
         cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(codes)]
-        groups: dict[int, list[Message]] = {}
+        groups: dict[int, list[Record]] = {}
         for low, high in itertools.pairwise(cuts):
             groups.setdefault(codes[low], []).extend(messages[low:high])
         for group in groups.values():
@@ -206,7 +207,7 @@ class Fetcher:
             if lane is not None:
                 self._give(lane, group)
 
-    def _give(self, lane: Lane, messages: list[Message]) -> None:
+    def _give(self, lane: Lane, messages: list[Record]) -> None:
         if not messages or lane.at_end:
             return
         if lane.stop is not None and messages[-1].offset() >= lane.stop - 1:
@@ -235,7 +236,7 @@ class Fetcher:
         lane.at_end = True
         self._ended.append(lane)
 
-    def _on_error(self, message: Message) -> None:
+    def _on_error(self, message: Record) -> None:
         error = message.error()
         assert error is not None
         lane = self._lanes.get((message.topic() or "", message.partition() or 0))

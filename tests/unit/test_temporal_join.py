@@ -1,0 +1,58 @@
+"""Temporal joins against versions with ends, and by processing time with capture and restore."""
+
+import numpy as np
+import pyarrow as pa
+from tests.timed_joins_harness import SCHEMA, Partitions, Row, Surroundings, record_batch
+
+from millrace.operators.batch import END_OF_TIME, Batch
+from millrace.operators.joins.asof import AsofJoin
+from millrace.operators.joins.temporal import LatestJoin
+
+
+def rows_of(batches: list[Batch]) -> list[tuple[object, ...]]:
+    return sorted(
+        (row for b in batches for row in zip(*(c.to_pylist() for c in b.data.columns), strict=True)), key=str
+    )
+
+
+def changes(rows: list[Row], weights: list[int]) -> Batch:
+    return Batch(record_batch(rows), np.array(weights, np.int64))
+
+
+def test_a_deleted_version_ends_and_an_updated_one_is_replaced() -> None:
+    spec = AsofJoin(SCHEMA, SCHEMA, "left", ((0, 0),), (1, 1), (2, 5), versions=True)
+    operator = spec.build(Surroundings())
+    operator.process(1, changes([("a", 10, 1), ("b", 10, 5)], [1, 1]))
+    operator.process(1, changes([("a", 10, 1), ("a", 20, 2)], [-1, 1]))
+    operator.process(1, changes([("a", 30, 2)], [-1]))
+    operator.process(1, changes([("a", 40, 3)], [1]))
+    left = [("a", t, t) for t in (5, 10, 19, 20, 29, 30, 39, 40, 99)]
+    operator.process(0, Batch(record_batch(left)))
+    found = dict(rows_of(operator.on_watermark(END_OF_TIME)))  # type: ignore[arg-type]
+    assert found == {5: None, 10: 1, 19: 1, 20: 2, 29: 2, 30: None, 39: None, 40: 3, 99: 3}
+
+
+def test_versions_are_kept_until_the_watermark_passes() -> None:
+    spec = AsofJoin(SCHEMA, SCHEMA, "inner", ((0, 0),), (1, 1), (2, 5), versions=True)
+    operator = spec.build(Surroundings())
+    for step in range(20):
+        operator.process(1, changes([("a", step, step)], [1]))
+    assert operator.state_rows == 20
+    operator.on_watermark(15_000)
+    assert operator.state_rows == 6
+    operator.process(0, Batch(record_batch([("a", 15, 100), ("a", 17, 101)])))
+    assert rows_of(operator.on_watermark(18_001)) == [(100, 15), (101, 17)]
+
+
+def test_latest_survives_capture_changes_and_resharding() -> None:
+    spec = LatestJoin(SCHEMA, SCHEMA, "inner", ((0, 0),), (0, 2, 5))
+    parts = Partitions(spec)
+    parts.process(1, Batch(record_batch([(f"k{i}", 0, i) for i in range(10)])))
+    parts.checkpoint(changes=False)
+    parts.process(1, changes([("k1", 0, 1), ("k2", 0, 2), ("k2", 0, 22), ("k3", 0, 3)], [-1, -1, 1, -1]))
+    parts.process(1, changes([("k3", 0, 33), (None, 0, 44)], [1, 1]))
+    parts.checkpoint(changes=True)
+    parts.reshard(3)
+    parts.process(0, Batch(record_batch([(f"k{i}", 0, i) for i in range(5)] + [(None, 0, 9)])))
+    assert sorted(parts.out) == [("k0", 0, 0), ("k2", 2, 22), ("k3", 3, 33), ("k4", 4, 4)]
+    assert isinstance(parts.operators[0].capture(changes=False)["rows"].rows, pa.RecordBatch)
