@@ -109,8 +109,8 @@ class JobCoordinator:
     def _lead(self) -> None:
         try:
             reason = self._driver.run(self._renew)
-        except BaseException:
-            os._exit(1)  # Ray makes another one, which reads the ledger
+        except BaseException:  # noqa: BLE001  # whatever it is, a new process starts from the ledger
+            os._exit(1)
         while True:
             try:
                 self._appends.finished(self._driver.status(), reason, self._driver.broken)
