@@ -143,7 +143,7 @@ def open_store(url: str, options: Mapping[str, str] | None = None) -> ObjectStor
         if parts.scheme == "file":
             folder = Path(unquote(parts.path)).absolute()
             return ObjectStore(LocalStore(prefix=str(folder), mkdir=True), url, folder)
-        return ObjectStore(from_url(url, config=dict(options or {})), url)
+        return ObjectStore(from_url(url, config=dict(options or {})), url)  # pyright: ignore[reportCallIssue, reportArgumentType]
     except (BaseError, OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise Invalid(

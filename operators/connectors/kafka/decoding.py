@@ -88,7 +88,8 @@ class Decoder:
 
     def decode(self, pulled: Pulled, split: str) -> Chunk:
         """All rows of the messages of one split, in order. Raises nothing about the data."""
-        values, messages, offsets = pulled.values, pulled.messages, pulled.offsets()
+        values: list[bytes | None] = pulled.values
+        messages, offsets = pulled.messages, pulled.offsets()
         following = int(offsets[-1]) + 1
         size = sum(len(value or b"") for value in values)
         gone = None
@@ -182,7 +183,7 @@ class Decoder:
             return None
         keys = [m.key() for m in messages]
         if None not in keys:
-            return self._keys.decode(keys)
+            return self._keys.decode(cast("list[bytes]", keys))
         places = [i for i, key in enumerate(keys) if key is not None]
         held = self._keys.decode([key for key in keys if key is not None])
         good = np.zeros(len(keys), np.bool_)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -192,30 +193,30 @@ class Fetcher:
 
     def _divide(self, messages: list[Message]) -> None:
         if len(self._topics) > 1:
-            numbers: dict[tuple[str, int], int] = {}
+            numbers: dict[tuple[str | None, int | None], int] = {}
             codes = [numbers.setdefault((m.topic(), m.partition()), len(numbers)) for m in messages]
         else:
-            codes = [m.partition() for m in messages]
+            codes = cast("list[int]", [m.partition() for m in messages])
         found = np.array(codes, np.int64)
         cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(codes)]
         groups: dict[int, list[Message]] = {}
         for low, high in itertools.pairwise(cuts):
             groups.setdefault(codes[low], []).extend(messages[low:high])
         for group in groups.values():
-            lane = self._lanes.get((group[0].topic(), group[0].partition()))
+            lane = self._lanes.get(cast("tuple[str, int]", (group[0].topic(), group[0].partition())))
             if lane is not None:
                 self._give(lane, group)
 
     def _give(self, lane: Lane, messages: list[Message]) -> None:
         if not messages or lane.at_end:
             return
-        if lane.stop is not None and messages[-1].offset() >= lane.stop - 1:
-            messages = [m for m in messages if m.offset() < lane.stop]
+        if lane.stop is not None and cast(int, messages[-1].offset()) >= lane.stop - 1:
+            messages = [m for m in messages if cast(int, m.offset()) < lane.stop]
         if messages:
             if lane.pulled is None:
                 lane.pulled = Pulled()
             lane.pulled.add(messages, keep=lane.decoder.keeps_messages)
-            lane.next = messages[-1].offset() + 1
+            lane.next = cast(int, messages[-1].offset()) + 1
         if lane.stop is not None and (lane.next >= lane.stop or not messages):
             self._end(lane)
 

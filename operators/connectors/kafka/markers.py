@@ -95,7 +95,7 @@ class Markers:
         """The high watermark, open transactions included."""
         try:
             asked = self._admin.list_offsets(
-                {place: OffsetSpec.latest()},
+                {place: OffsetSpec.latest()},  # pyright: ignore[reportArgumentType]
                 isolation_level=IsolationLevel.READ_UNCOMMITTED,
                 request_timeout=ANSWER_S,
             )

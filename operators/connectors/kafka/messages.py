@@ -71,7 +71,9 @@ class Pulled:
 
     def add(self, messages: list[Message], *, keep: bool) -> None:
         """Take further messages; `keep` their objects too."""
-        first, following = messages[0].offset(), messages[-1].offset() + 1
+        first, last = messages[0].offset(), messages[-1].offset()
+        assert first is not None and last is not None
+        following = last + 1
         if following - first == len(messages):
             self._offsets.append(np.arange(first, following, dtype=np.int64))
         else:
@@ -130,7 +132,9 @@ class ValueDecoder:
         """The same where a value is blank or spans lines: JSON is put on one line, what else fails goes singly."""
         good = np.zeros(len(values), np.bool_)
         places = [i for i, value in enumerate(values) if value.strip()]
-        bad = dict.fromkeys(set(range(len(values))) - set(places), (SYNTAX, "the value is empty"))
+        bad: dict[int, tuple[str, str]] = dict.fromkeys(
+            set(range(len(values))) - set(places), (SYNTAX, "the value is empty")
+        )
         if not places:
             return Columns(pa.RecordBatch.from_pylist([], schema=self.schema), good, bad)
         kept = [_one_line(values[i]) if self._json else values[i].rstrip(b"\r\n") for i in places]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from millrace.operators.connectors.kafka.clients import Servers, translated
@@ -47,7 +49,7 @@ class Deliveries:
         poll(0)
         self.check()
 
-    def _again(self, topic: str, value: bytes | None, key: bytes | None, more: dict[str, object]) -> None:
+    def _again(self, topic: str, value: bytes | None, key: bytes | None, more: dict[str, Any]) -> None:
         while True:
             try:
                 self.producer.produce(topic, value, key, on_delivery=self._note, **more)
@@ -77,8 +79,8 @@ class Deliveries:
         self._failed = None
 
 
-def _more(records: Records, i: int) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _more(records: Records, i: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     if records.partitions is not None and records.partitions[i] is not None:
         found["partition"] = records.partitions[i]
     if records.timestamps is not None and records.timestamps[i] is not None:

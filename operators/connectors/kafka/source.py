@@ -198,14 +198,16 @@ class KafkaSource(Source):
     def _ends(self, splits: Iterable[str]) -> dict[str, int]:
         return self._list_offsets(splits, OffsetSpec.latest())
 
-    def _list_offsets(self, splits: Iterable[str], at: OffsetSpec) -> dict[str, int]:
+    def _list_offsets(self, splits: Iterable[str], at: OffsetSpec | None) -> dict[str, int]:
         wanted = {TopicPartition(s.rpartition("/")[0], int(s.rpartition("/")[2])): s for s in splits}
         level = (
             IsolationLevel.READ_COMMITTED if self._spec.read_committed else IsolationLevel.READ_UNCOMMITTED
         )
         try:
             answers = self._admin.list_offsets(
-                dict.fromkeys(wanted, at), isolation_level=level, request_timeout=ANSWER_S
+                dict.fromkeys(wanted, at),
+                isolation_level=level,
+                request_timeout=ANSWER_S,  # pyright: ignore[reportArgumentType]
             )
             return {wanted[place]: answer.result(ANSWER_S).offset for place, answer in answers.items()}
         except KafkaException as error:
