@@ -355,21 +355,34 @@ def encode_state(seq: int, state: JobState) -> bytes:
 def decode_state(data: bytes, name: str) -> tuple[int, JobState]:
     """Sequence number and state; raises `Corrupt` naming the object."""
     _, content = unseal("ledger fold", range(1, _VERSION + 1), data, name)
-    seq, job, plan, vnodes, target, epoch, coordinator, owner, *rest = content
-    owners, assignment, kept, savepoints, stopped = rest
+    (
+        seq,
+        job,
+        plan,
+        vnodes,
+        target,
+        epoch,
+        coordinator,
+        owner,
+        owners,
+        assignment,
+        kept,
+        savepoints,
+        stopped,
+    ) = content
     return seq, JobState(
-        job=job,
-        plan=plan,
-        vnodes=vnodes,
-        target=target,
-        epoch=epoch,
-        coordinator=coordinator,
-        owner=owner,
-        owners=owners,
-        assignment=None if assignment is None else _assignment(assignment),
-        checkpoints=tuple(_decided(d) for d in kept),
-        savepoints={label: _decided(d) for label, d in savepoints.items()},
-        stopped=stopped,
+        job,
+        plan,
+        vnodes,
+        target,
+        epoch,
+        coordinator,
+        owner,
+        owners,
+        None if assignment is None else _assignment(assignment),
+        tuple(_decided(d) for d in kept),
+        {label: _decided(d) for label, d in savepoints.items()},
+        stopped,
     )
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
@@ -130,20 +130,21 @@ def open_store(url: str, options: Mapping[str, str] | None = None) -> ObjectStor
 
     `options` go to obstore as they are (endpoint, region, credentials, …). Raises `Invalid`.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
+    scheme, mark, place = url.partition("://")
+    if scheme not in SCHEMES or not mark:
         raise Invalid(
             f"{url!r} is not a store",
             code="MR1410",
-            hint="give one of " + ", ".join(f"{scheme}://…" for scheme in SCHEMES),
+            hint="give one of " + ", ".join(f"{known}://…" for known in SCHEMES),
         )
-    if parts.scheme == "memory":
-        return ObjectStore(_MEMORIES.setdefault(parts.netloc + parts.path, MemoryStore()), url)
+    if scheme == "memory":
+        return ObjectStore(_MEMORIES.setdefault(place, MemoryStore()), url)
     try:
-        if parts.scheme == "file":
-            folder = Path(unquote(parts.path)).absolute()
+        if scheme == "file":
+            folder = Path(unquote(place)).absolute()
             return ObjectStore(LocalStore(prefix=str(folder), mkdir=True), url, folder)
-        return ObjectStore(from_url(url, config=dict(options or {})), url)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        config: Any = dict(options or {})  # its keys differ by store
+        return ObjectStore(from_url(url, config=config), url)
     except (BaseError, OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise Invalid(

@@ -16,7 +16,7 @@ from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
-from millrace.operators.top.specs import WindowTopRows
+from millrace.operators.top.specs import TopRows, WindowTopRows
 from millrace.operators.union import UnionAll
 from millrace.planner.plan import Node, Plan
 
@@ -83,7 +83,7 @@ def _required(node: Node, port: int) -> Columns | None:
             return spec.keys
         case OverAggregate() | RowBufferAggregate():
             return spec.keys
-        case WindowTopRows():
+        case TopRows() | WindowTopRows():
             return spec.partition
         case RegularJoin():
             return spec.keys(port)
@@ -129,7 +129,7 @@ def _spread_after(node: Node, spread: list[Columns | None]) -> Columns | None:
             return tuple(range(len(spec.keys)))
         case OverAggregate() | RowBufferAggregate():
             return spec.keys
-        case WindowTopRows():
+        case TopRows() | WindowTopRows():
             return spec.partition
         case Materialize():
             return spec.key

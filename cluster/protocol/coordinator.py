@@ -140,6 +140,7 @@ class Coordinator:
         self._appending: Record | None = None
         self._scope = Scope()
         self._manifest: Manifest | None = None
+        self._damage: str | None = None
         self._splits: tuple[tuple[str, str], ...] = ()
         self._drained_since: float | None = None
         self._retold: dict[int, float] = {}
@@ -195,6 +196,10 @@ class Coordinator:
     # Taking over -----------------------------------------------------------------------------------------
 
     def _on_ledger(self, event: LedgerRead) -> Commands:
+        if self.phase is _J.READING and self._damage is not None:
+            if event.state.coordinator > self.epoch:
+                return self._stop("a newer coordinator has pruned what this one was to restore")
+            return self._break(self._damage)
         if self.phase is not _J.STARTING:
             return ()
         newer = self.state.job and event.state.coordinator > self.state.coordinator
@@ -279,10 +284,11 @@ class Coordinator:
                 return (DiscoverSplits(),)
             case ManifestDamaged() if self.phase is _J.READING:
                 older = [str(d.number) for d in self.state.checkpoints if d.number < event.number]
-                return self._break(
+                self._damage = (
                     f"the manifest of checkpoint {event.number} is damaged: {event.reason}; "
                     f"checkpoints that could be chosen instead: {', '.join(older) or 'none'}"
                 )
+                return (ReadLedger(),)
             case SplitsFound() if self.phase is _J.ASSIGNING:
                 self._splits = event.splits
                 assignment = plan_assignment(

@@ -63,7 +63,7 @@ class RayAppends:
             raise Unavailable(f"the metadata actor does not answer: {error}", code="MR3011") from error
 
 
-@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)  # pyright: ignore[reportCallIssue]
+@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)
 class JobCoordinator:
     """Leads one job. Restarted by Ray, it takes over from itself: all it knows is in the ledger."""
 
@@ -109,7 +109,7 @@ class JobCoordinator:
     def _lead(self) -> None:
         try:
             reason = self._driver.run(self._renew)
-        except BaseException:  # noqa: BLE001 - Ray makes another one, which reads the ledger
+        except BaseException:  # noqa: BLE001  # whatever it is, a new process starts from the ledger
             os._exit(1)
         while True:
             try:

@@ -52,7 +52,7 @@ class Entry:
     last: JobStatus | None = None
 
 
-@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)  # pyright: ignore[reportCallIssue]
+@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)
 class MetadataActor:
     """One a cluster. That there is another one for a moment is harmless: ledgers refuse who comes second."""
 
@@ -81,7 +81,13 @@ class MetadataActor:
             store = open_store(store_url, options)
             if not resume:
                 created = JobCreated(spec.job, spec_key(spec.job), spec.vnodes, spec.partitions)
-                store.create(spec_key(spec.job), encode_job(spec))
+                data = encode_job(spec)
+                if not store.create(spec_key(spec.job), data) and store.get(spec_key(spec.job)) != data:
+                    raise Invalid(
+                        f"this store keeps another job named {spec.job}",
+                        code="MR1592",
+                        hint="choose another name or another store",
+                    )
                 create_job(store, created, self._writer)
             self._entries[spec.job] = Entry(spec.job, store_url)
             JobCoordinator.options(  # type: ignore[attr-defined]  # Ray adds it

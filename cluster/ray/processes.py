@@ -118,5 +118,5 @@ def _reason(reference: Any) -> str:
         return f"ended: {ray.get(reference)}"
     except RayActorError:
         return "its process died"
-    except Exception as error:  # noqa: BLE001 - whatever the partition raised comes out here
+    except Exception as error:  # noqa: BLE001  # whatever the partition raised comes out here
         return f"failed: {str(error).strip().splitlines()[-1]}"

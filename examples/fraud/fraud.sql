@@ -70,3 +70,18 @@ CREATE SINK baseline_out FROM volume_baseline INTO FILE (path = '${OUT}/volume_b
 CREATE SINK ohlc_out FROM ohlc INTO FILE (path = '${OUT}/ohlc') FORMAT CSV;
 CREATE SINK bursts_out FROM bursts INTO FILE (path = '${OUT}/bursts') FORMAT JSON;
 CREATE SINK wash_out FROM wash_trades INTO FILE (path = '${OUT}/wash_trades') FORMAT JSON;
+
+-- Trades that follow an order of the same account within two seconds: orders that may have moved the market for them.
+CREATE STREAM ordered_trades AS
+SELECT t.account, t.symbol, t.trade_id, o.order_id, t.ts, t.volume, o.quantity
+FROM trades AS t JOIN orders AS o
+  ON t.account = o.account AND t.symbol = o.symbol
+  AND o.ts BETWEEN t.ts - INTERVAL '2' SECOND AND t.ts;
+
+-- Each trade beside the latest order in its symbol: how far the price paid was from the price last asked.
+CREATE STREAM slippage AS
+SELECT t.trade_id, t.symbol, t.price, o.price AS order_price, t.price - o.price AS difference, t.ts
+FROM trades AS t ASOF JOIN orders AS o MATCH_CONDITION (t.ts >= o.ts) ON t.symbol = o.symbol;
+
+CREATE SINK ordered_out FROM ordered_trades INTO FILE (path = '${OUT}/ordered_trades') FORMAT JSON;
+CREATE SINK slippage_out FROM slippage INTO FILE (path = '${OUT}/slippage') FORMAT PARQUET;

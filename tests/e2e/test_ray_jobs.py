@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,11 +18,12 @@ import pytest
 
 from millrace.cluster.job import JobSpec, for_sinks
 from millrace.cluster.jobs import Cluster
-from millrace.errors import Unavailable
+from millrace.errors import Invalid, Unavailable
 from millrace.planner.session import Planner
+from millrace.submitting import list_jobs, show_status, stop_job
 
 SRC = str(Path(__file__).parents[2] / "src")
-ROWS = 240_000
+ROWS = 120_000
 FILES = 6
 
 pytestmark = [
@@ -133,9 +136,47 @@ def test_exact_through_kill_of_partitions_and_coordinator(
     until(cluster, "kills", 2)
     os.kill(cluster.processes("kills")["coordinator"], signal.SIGKILL)
     time.sleep(0.5)
-    until(cluster, "kills", 1)
-    os.kill(cluster.processes("kills")["partition-0"], signal.SIGKILL)
     ended = cluster.wait("kills", 100)
     assert ended is not None and not ended.failed, cluster.status("kills")
     assert cluster.status("kills").epoch > 1
     check_numbers(tmp_path)
+
+
+def test_a_job_outlives_its_client_and_stops_in_good_order(
+    cluster: Cluster, numbers: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    text = sql_of(numbers, tmp_path).replace("format='json');", "format='json', follow='true');", 1)
+    text = text.replace(" EMIT FINAL", "")
+    (tmp_path / "app.sql").write_text(text)
+    address = ray.get_runtime_context().gcs_address
+    store = f"file://{tmp_path}/store"
+    command = "from millrace.cli import main; main()"
+    options = ["--store", store, "--partitions", "2", "--cpus", "0.5", "--address", address]
+    client = subprocess.run(
+        [sys.executable, "-c", command, "submit", str(tmp_path / "app.sql"), *options],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert client.returncode == 0, client.stderr
+    assert "job app is running" in client.stdout
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Unavailable):
+            if sum(p.rows_in for p in cluster.status("app").partitions) == ROWS:
+                break
+        time.sleep(0.1)
+    assert any(line.startswith("app") and "running" in line for line in list_jobs(address))
+    assert any("partition 1" in line for line in show_status(address, "app"))
+    with pytest.raises(Invalid, match="MR1591"):
+        cluster.submit(job_spec_of(text), store)
+    assert stop_job(address, "app", 60) == "stopped by a user"
+    ids = sorted(row["id"] for row in rows_of(tmp_path / "raw"))
+    assert ids == [i for i in range(ROWS) if i % 97 != 5]
+
+
+def job_spec_of(text: str) -> JobSpec:
+    return JobSpec("app", for_sinks(Planner().compile(text)[0]), partitions=2)

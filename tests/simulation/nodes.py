@@ -310,7 +310,7 @@ class Partition(Process):
         self.world.send(self, coordinator, lambda: coordinator.report(message))
 
     def _carry_out(self, command: m.PartitionCommand) -> None:
-        world, _store, broker = self.world, self.cluster.store, self.cluster.broker
+        world, broker = self.world, self.cluster.broker
         world.reach(f"partition.{edge(command)}")
         match command:
             case m.PurgeState():

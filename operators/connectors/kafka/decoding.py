@@ -8,13 +8,13 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-from confluent_kafka import Message
 
 from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.connectors.kafka.messages import (
     Chunk,
     Columns,
     Pulled,
+    Record,
     ValueDecoder,
     metadata_reader,
     payload,
@@ -97,7 +97,7 @@ class Decoder:
             gone = np.fromiter((v is None for v in values), np.bool_, len(values))
             if self._how.tombstones == "skip":
                 messages = [m for m, v in zip(messages, values, strict=False) if v is not None]
-                values = [v for v in values if v is not None]
+                values = [*(v for v in values if v is not None)]
                 offsets = offsets[~gone]
                 gone = None
         if not values:
@@ -111,7 +111,7 @@ class Decoder:
         return Chunk(batch, records, following, None if rows is None else offsets[rows], size)
 
     def _read(
-        self, messages: list[Message], values: list[bytes | None], gone: np.ndarray | None
+        self, messages: list[Record], values: list[bytes | None], gone: np.ndarray | None
     ) -> tuple[tuple[Batch, Int64Array | None], dict[int, tuple[str, str]]]:
         count = len(values)
         good = np.ones(count, np.bool_)
@@ -178,7 +178,7 @@ class Decoder:
         data = held.data.take(index) if held.data.num_rows else _nulls(held.data.schema, len(pick))
         return Columns(data, good, bad, held.weights, held.counts)
 
-    def _key_columns(self, messages: list[Message]) -> Columns | None:
+    def _key_columns(self, messages: list[Record]) -> Columns | None:
         if self._keys is None:
             return None
         keys = [m.key() for m in messages]

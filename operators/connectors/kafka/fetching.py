@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import cast
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from millrace.errors import Bug, Corrupt, MillraceError
 from millrace.operators.connectors.kafka.clients import LOG, translated
 from millrace.operators.connectors.kafka.decoding import Decoder
-from millrace.operators.connectors.kafka.messages import Chunk, Pulled
+from millrace.operators.connectors.kafka.messages import Chunk, Pulled, Record
 
 PIECE = 500
 """Taken from the client at once: fewer objects than make the garbage collector run."""
@@ -178,7 +178,7 @@ class Fetcher:
 
     def _pull(self, consumer: Consumer) -> int:
         """Hand what the client has to the lanes, in order; answers how many messages it was."""
-        messages = consumer.consume(PIECE, WAIT_S)
+        messages = cast("list[Record]", consumer.consume(PIECE, WAIT_S))
         count = len(messages)
         errors = [m.error() for m in messages]
         ends = []
@@ -191,32 +191,32 @@ class Fetcher:
             self._on_error(message)
         return count
 
-    def _divide(self, messages: list[Message]) -> None:
+    def _divide(self, messages: list[Record]) -> None:
         if len(self._topics) > 1:
-            numbers: dict[tuple[str | None, int | None], int] = {}
+            numbers: dict[tuple[str, int], int] = {}
             codes = [numbers.setdefault((m.topic(), m.partition()), len(numbers)) for m in messages]
         else:
-            codes = cast("list[int]", [m.partition() for m in messages])
+            codes = [m.partition() for m in messages]
         found = np.array(codes, np.int64)
         cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), len(codes)]
-        groups: dict[int, list[Message]] = {}
+        groups: dict[int, list[Record]] = {}
         for low, high in itertools.pairwise(cuts):
             groups.setdefault(codes[low], []).extend(messages[low:high])
         for group in groups.values():
-            lane = self._lanes.get(cast("tuple[str, int]", (group[0].topic(), group[0].partition())))
+            lane = self._lanes.get((group[0].topic(), group[0].partition()))
             if lane is not None:
                 self._give(lane, group)
 
-    def _give(self, lane: Lane, messages: list[Message]) -> None:
+    def _give(self, lane: Lane, messages: list[Record]) -> None:
         if not messages or lane.at_end:
             return
-        if lane.stop is not None and cast(int, messages[-1].offset()) >= lane.stop - 1:
-            messages = [m for m in messages if cast(int, m.offset()) < lane.stop]
+        if lane.stop is not None and messages[-1].offset() >= lane.stop - 1:
+            messages = [m for m in messages if m.offset() < lane.stop]
         if messages:
             if lane.pulled is None:
                 lane.pulled = Pulled()
             lane.pulled.add(messages, keep=lane.decoder.keeps_messages)
-            lane.next = cast(int, messages[-1].offset()) + 1
+            lane.next = messages[-1].offset() + 1
         if lane.stop is not None and (lane.next >= lane.stop or not messages):
             self._end(lane)
 
@@ -236,7 +236,7 @@ class Fetcher:
         lane.at_end = True
         self._ended.append(lane)
 
-    def _on_error(self, message: Message) -> None:
+    def _on_error(self, message: Record) -> None:
         error = message.error()
         assert error is not None
         lane = self._lanes.get((message.topic() or "", message.partition() or 0))

@@ -93,9 +93,11 @@ class Markers:
 
     def _end(self, place: TopicPartition) -> int:
         """The high watermark, open transactions included."""
+        latest = OffsetSpec.latest()
+        assert latest is not None
         try:
             asked = self._admin.list_offsets(
-                {place: OffsetSpec.latest()},  # pyright: ignore[reportArgumentType]
+                {place: latest},
                 isolation_level=IsolationLevel.READ_UNCOMMITTED,
                 request_timeout=ANSWER_S,
             )

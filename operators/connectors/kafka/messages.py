@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import Message
+from confluent_kafka import KafkaError
 
 from millrace.operators.batch import Batch, Int64Array, concatenate
 from millrace.operators.formats.csv_lines import CsvDecoder
@@ -27,6 +28,20 @@ from millrace.operators.formats.records import (
 from millrace.operators.source import BadRecord
 
 Mask = npt.NDArray[np.bool_]
+
+
+class Record(Protocol):
+    """A message as a consumer gives it; `error` is None for all that are rows, and then nothing else is."""
+
+    def error(self) -> KafkaError | None: ...
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def leader_epoch(self) -> int | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
 
 
 @dataclass(slots=True)
@@ -66,14 +81,12 @@ class Pulled:
 
     def __init__(self) -> None:
         self.values: list[bytes | None] = []
-        self.messages: list[Message] = []
+        self.messages: list[Record] = []
         self._offsets: list[Int64Array] = []
 
-    def add(self, messages: list[Message], *, keep: bool) -> None:
+    def add(self, messages: list[Record], *, keep: bool) -> None:
         """Take further messages; `keep` their objects too."""
-        first, last = messages[0].offset(), messages[-1].offset()
-        assert first is not None and last is not None
-        following = last + 1
+        first, following = messages[0].offset(), messages[-1].offset() + 1
         if following - first == len(messages):
             self._offsets.append(np.arange(first, following, dtype=np.int64))
         else:
@@ -132,9 +145,8 @@ class ValueDecoder:
         """The same where a value is blank or spans lines: JSON is put on one line, what else fails goes singly."""
         good = np.zeros(len(values), np.bool_)
         places = [i for i, value in enumerate(values) if value.strip()]
-        bad: dict[int, tuple[str, str]] = dict.fromkeys(
-            set(range(len(values))) - set(places), (SYNTAX, "the value is empty")
-        )
+        empty: tuple[str, str] = (SYNTAX, "the value is empty")
+        bad: dict[int, tuple[str, str]] = dict.fromkeys(set(range(len(values))) - set(places), empty)
         if not places:
             return Columns(pa.RecordBatch.from_pylist([], schema=self.schema), good, bad)
         kept = [_one_line(values[i]) if self._json else values[i].rstrip(b"\r\n") for i in places]
@@ -224,7 +236,7 @@ def texts(
     return array, good, bad
 
 
-MetadataReader = Callable[[Sequence[Message]], tuple[pa.Array, dict[int, tuple[str, str]]]]
+MetadataReader = Callable[[Sequence[Record]], tuple[pa.Array, dict[int, tuple[str, str]]]]
 
 
 def metadata_reader(column: pa.Field, key: str) -> MetadataReader:
@@ -241,12 +253,12 @@ def metadata_reader(column: pa.Field, key: str) -> MetadataReader:
     return lambda messages: (pc.cast(plain(messages), column.type), {})
 
 
-def _timestamps(messages: Sequence[Message]) -> pa.Array:
+def _timestamps(messages: Sequence[Record]) -> pa.Array:
     stamps = np.array([m.timestamp()[1] for m in messages], np.int64)
     return pa.array(stamps, pa.int64(), mask=stamps < 0).cast(pa.timestamp("ms", "UTC"))
 
 
-_PLAIN: dict[str, Callable[[Sequence[Message]], pa.Array]] = {
+_PLAIN: dict[str, Callable[[Sequence[Record]], pa.Array]] = {
     "offset": lambda messages: pa.array([m.offset() for m in messages], pa.int64()),
     "partition": lambda messages: pa.array([m.partition() for m in messages], pa.int32()),
     "topic": lambda messages: pa.array([m.topic() for m in messages], pa.string()),
@@ -262,7 +274,7 @@ def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
 
 
-def _header(message: Message, name: str) -> bytes | None:
+def _header(message: Record, name: str) -> bytes | None:
     """The last header of that name."""
     found = None
     for key, value in message.headers() or ():
@@ -278,7 +290,7 @@ def _text_column(
     return array, bad
 
 
-def _headers(messages: Sequence[Message], type: pa.DataType) -> pa.Array:
+def _headers(messages: Sequence[Record], type: pa.DataType) -> pa.Array:
     text = pa.types.is_string(type.item_type)
     rows = []
     for message in messages:

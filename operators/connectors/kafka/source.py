@@ -203,11 +203,10 @@ class KafkaSource(Source):
         level = (
             IsolationLevel.READ_COMMITTED if self._spec.read_committed else IsolationLevel.READ_UNCOMMITTED
         )
+        assert at is not None
         try:
             answers = self._admin.list_offsets(
-                dict.fromkeys(wanted, at),
-                isolation_level=level,
-                request_timeout=ANSWER_S,  # pyright: ignore[reportArgumentType]
+                dict.fromkeys(wanted, at), isolation_level=level, request_timeout=ANSWER_S
             )
             return {wanted[place]: answer.result(ANSWER_S).offset for place, answer in answers.items()}
         except KafkaException as error:
