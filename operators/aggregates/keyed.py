@@ -122,11 +122,10 @@ class KeyedGroups:
         shown: Bools | None = None,
     ) -> list[Batch]:
         """Take rows in; the change of the `touched` groups, of which keys and whether they are shown may be known."""
-        if shown is None:
-            shown = self.marks[touched] & SHOWN != 0
-        old = None if self.emission.upsert else self.told(touched[shown])
+        known: Bools = self.marks[touched] & SHOWN != 0 if shown is None else shown
+        old = None if self.emission.upsert else self.told(touched[known])
         self.add(slots, batch)
-        out = self._change(touched, shown, old, keys)
+        out = self._change(touched, known, old, keys)
         self._drop_empty(touched)
         return out
 

@@ -56,7 +56,7 @@ class AsofJoin(OperatorSpec):
         from millrace.operators.joins.asof_changes import AsofChangesOperator  # breaks a cycle of types
         from millrace.operators.joins.asof_operator import AsofOperator
 
-        return AsofChangesOperator(self, context) if self.changes else AsofOperator(self, context)
+        return AsofChangesOperator(self, context) if self.changes else AsofOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         left, right = self.left.names[self.times[0]], self.right.names[self.times[1]]

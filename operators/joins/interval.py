@@ -74,7 +74,7 @@ class IntervalJoin(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.interval_operator import IntervalJoinOperator  # breaks a cycle of types
 
-        return IntervalJoinOperator(self, context)
+        return IntervalJoinOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         left, right = self.left.names[self.times[0]], self.right.names[self.times[1]]
@@ -124,7 +124,7 @@ class WindowJoin(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.interval_operator import IntervalJoinOperator  # breaks a cycle of types
 
-        return IntervalJoinOperator(self, context)
+        return IntervalJoinOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = {

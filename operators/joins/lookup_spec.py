@@ -62,7 +62,7 @@ class LookupJoin(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.lookup import LookupJoinOperator  # deferred: kernels import numba
 
-        return LookupJoinOperator(self, context)
+        return LookupJoinOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = self.regular.details()

@@ -103,7 +103,7 @@ class RegularJoin(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.regular import RegularJoinOperator  # deferred: kernels import numba
 
-        return RegularJoinOperator(self, context)
+        return RegularJoinOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         keys = [

@@ -40,7 +40,7 @@ class LatestJoin(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.temporal_operator import LatestJoinOperator  # breaks a cycle of types
 
-        return LatestJoinOperator(self, context)
+        return LatestJoinOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         return {

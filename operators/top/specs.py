@@ -97,10 +97,10 @@ class TopRows(OperatorSpec):
         if self.bounded:
             from millrace.operators.top.bounded import BoundedTop  # deferred: kernels import numba
 
-            return BoundedTop(self, context)
+            return BoundedTop(self, context)  # pyright: ignore[reportArgumentType]
         from millrace.operators.top.updating import UpdatingTop  # deferred: kernels import numba
 
-        return UpdatingTop(self, context)
+        return UpdatingTop(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = described(self.input, self.partition, self.order, self.function, self.limit, self.offset)
@@ -145,7 +145,7 @@ class WindowTopRows(OperatorSpec):
     def build(self, context: Context) -> Operator:
         from millrace.operators.top.windowed import WindowTop  # deferred: kernels import numba
 
-        return WindowTop(self, context)
+        return WindowTop(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         shown = described(self.input, self.partition, self.order, self.function, self.limit, self.offset)
