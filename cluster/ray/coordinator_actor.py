@@ -63,7 +63,7 @@ class RayAppends:
             raise Unavailable(f"the metadata actor does not answer: {error}", code="MR3011") from error
 
 
-@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)
+@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)  # pyright: ignore[reportCallIssue]
 class JobCoordinator:
     """Leads one job. Restarted by Ray, it takes over from itself: all it knows is in the ledger."""
 

@@ -52,7 +52,7 @@ class Entry:
     last: JobStatus | None = None
 
 
-@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)
+@ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)  # pyright: ignore[reportCallIssue]
 class MetadataActor:
     """One a cluster. That there is another one for a moment is harmless: ledgers refuse who comes second."""
 

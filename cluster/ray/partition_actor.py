@@ -27,7 +27,7 @@ from millrace.state.store import open_store
 HEARTBEAT_S = 0.25
 
 
-@ray.remote(
+@ray.remote(  # pyright: ignore[reportCallIssue]
     concurrency_groups={"loop": 1, "control": 2}, max_restarts=0, max_task_retries=0, enable_task_events=False
 )
 class PartitionActor:
