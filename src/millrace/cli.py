@@ -203,7 +203,7 @@ def version() -> None:
 def main() -> None:
     """The console script: coded errors become one message and an exit code."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="millrace", standalone_mode=True)
     except MillraceError as error:
         _complain(error)
         sys.exit(exit_code(error))
