@@ -70,6 +70,8 @@ class Dataflow:
         self.sources: list[SourceVertex] = []
         self.sinks: list[SinkVertex] = []
         self.retired: set[int] = set()
+        self.former: set[int] = set()
+        """Nodes whose name was dropped and may be another's now: they take no rows by name."""
         self._operators: list[OperatorVertex] = []
         self._vnodes = vnodes
         self._batch_rows = batch_rows
@@ -247,7 +249,8 @@ class Dataflow:
 
     def _insert(self, spec: IntoTable, batch: Batch) -> None:
         for source in self.sources:
-            if isinstance(source.spec.source, PushSpec) and source.spec.source.name == spec.table:
+            named = isinstance(source.spec.source, PushSpec) and source.spec.source.name == spec.table
+            if named and source.position not in self.former:
                 source.insert(batch)
 
 

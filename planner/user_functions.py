@@ -199,7 +199,7 @@ def _imported(target: str) -> Callable[..., object]:
         raise Invalid(
             f"module {module_name} can not be imported: {why}",
             code="MR1220",
-            hint="the folder it is in must be on PYTHONPATH" if known else "mend the module",
+            hint="put it beside the SQL file, or its folder on PYTHONPATH" if known else "mend the module",
         ) from error
     try:
         body = reduce(getattr, path.split("."), module)

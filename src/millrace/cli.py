@@ -224,8 +224,9 @@ def _open(settings: dict[str, str]) -> Database:
 
 
 def _read(file: Path) -> str:
+    """The text of a script; like Python's own scripts, it finds the modules that lie beside it."""
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
     except OSError as error:
         raise Invalid(
             f"can not read {file}: {error.strerror}", code="MR1550", hint="give the path of a SQL file"
@@ -234,6 +235,8 @@ def _read(file: Path) -> str:
         raise Invalid(
             f"{file} is not UTF-8: byte {error.start}", code="MR1551", hint="save the file as UTF-8"
         ) from None
+    sys.path.insert(0, str(file.absolute().parent))
+    return text
 
 
 def _assignments(texts: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:

@@ -295,11 +295,21 @@ class Database:
         if gone:
             self._run(pending)
             for name in gone:
+                self._end_former(name)
                 self._runtime.drop(name)
         pending.append(planned)
         return _done(
             "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
         )
+
+    def _end_former(self, name: str) -> None:
+        """End the input of what is dropped, and give nothing to its readers from what has its name later."""
+        for vertex in self._push_vertices(name):
+            if not vertex.ended:
+                vertex.end()
+            self._runtime.dataflow.former.add(vertex.position)
+        outputs = self._runtime.plan.outputs
+        self._runtime.dataflow.former.update(o.node for o in outputs if o.name.casefold() == name.casefold())
 
     def _run(self, pending: list[PlannedStatement]) -> None:
         running = [
@@ -379,7 +389,7 @@ class Database:
     def _tables(self) -> frozenset[int]:
         """Nodes that new queries may read as they run: materialised tables, which hand over what they hold."""
         dataflow = self._runtime.dataflow
-        return frozenset(v.position for v in dataflow.vertices if materialised(v)) - dataflow.retired
+        return frozenset(v.position for v in dataflow.vertices if materialised(v)) - dataflow.retired - dataflow.former
 
     def _push_source(self, name: str) -> PushSpec:
         entry = self.planner.catalog.get(name, what="push source")
@@ -395,7 +405,9 @@ class Database:
         return [
             vertex
             for vertex in self._runtime.dataflow.sources
-            if isinstance(vertex.spec.source, PushSpec) and vertex.spec.source.name == name
+            if isinstance(vertex.spec.source, PushSpec)
+            and vertex.spec.source.name == name
+            and vertex.position not in self._runtime.dataflow.former
         ]
 
     def _explain(self, statement: Explain) -> Result:
