@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.reading import SourceVertex
+from millrace.cluster.surroundings import EXAMPLES_KEPT
 from millrace.cluster.vertex import OperatorVertex, SinkVertex, Tap, Vertex
 from millrace.errors import Bug, MillraceError
 from millrace.operators.batch import END_OF_TIME, Batch
@@ -35,6 +37,25 @@ class Progress:
     ended: bool
 
 
+@dataclass(slots=True)
+class Answered:
+    """What is still to be told of nodes that ran for one query and are gone."""
+
+    rows_in: int = 0
+    late_rows: int = 0
+    dead_rows: int = 0
+    examples: deque[tuple[str, BadRecord]] = field(default_factory=lambda: deque(maxlen=EXAMPLES_KEPT))
+
+    def add(self, vertices: Sequence[Vertex]) -> None:
+        """Count these nodes, which are about to go."""
+        for vertex in vertices:
+            if isinstance(vertex, SourceVertex):
+                self.rows_in += vertex.metrics.rows_in
+            self.late_rows += vertex.metrics.late_rows
+            self.dead_rows += vertex.metrics.dead_rows
+            self.examples.extend((vertex.context.name, record) for record in vertex.metrics.examples)
+
+
 class EmbeddedRuntime:
     """Owns one dataflow and the lock under which every call to it happens.
 
@@ -53,6 +74,7 @@ class EmbeddedRuntime:
         self._wanted: set[int] = set()
         self._taps: list[int] = []
         self._checkpoint = 0
+        self.answered = Answered()
         self._begun = time.monotonic()
         self._published_at = self._begun
         self._unpublished = False
@@ -154,6 +176,7 @@ class EmbeddedRuntime:
                 self._complete(self.dataflow.vertices[known:])
             finally:
                 self.dataflow.vertices[position].detach(tap)
+                self.answered.add(self.dataflow.vertices[known:])
                 self.dataflow.truncate(known)
             return collected
 
@@ -176,10 +199,10 @@ class EmbeddedRuntime:
             vertices = self.dataflow.vertices
             sources = self.dataflow.sources
             return Progress(
-                rows_in=sum(s.metrics.rows_in for s in sources),
+                rows_in=self.answered.rows_in + sum(s.metrics.rows_in for s in sources),
                 rows_out=sum(s.metrics.rows_in for s in self.dataflow.sinks),
-                late_rows=sum(v.metrics.late_rows for v in vertices),
-                dead_rows=sum(v.metrics.dead_rows for v in vertices),
+                late_rows=self.answered.late_rows + sum(v.metrics.late_rows for v in vertices),
+                dead_rows=self.answered.dead_rows + sum(v.metrics.dead_rows for v in vertices),
                 watermark=min((s.watermark for s in sources if not s.ended), default=END_OF_TIME),
                 elapsed_s=time.monotonic() - self._begun,
                 ended=self.dataflow.ended,

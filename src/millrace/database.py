@@ -231,6 +231,7 @@ class Database:
                 for v in self._runtime.dataflow.vertices
                 for record in v.metrics.examples
             ]
+            kept.extend(self._runtime.answered.examples)
         return Result(
             pa.table(
                 {
@@ -389,7 +390,11 @@ class Database:
     def _tables(self) -> frozenset[int]:
         """Nodes that new queries may read as they run: materialised tables, which hand over what they hold."""
         dataflow = self._runtime.dataflow
-        return frozenset(v.position for v in dataflow.vertices if materialised(v)) - dataflow.retired - dataflow.former
+        return (
+            frozenset(v.position for v in dataflow.vertices if materialised(v))
+            - dataflow.retired
+            - dataflow.former
+        )
 
     def _push_source(self, name: str) -> PushSpec:
         entry = self.planner.catalog.get(name, what="push source")
