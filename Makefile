@@ -31,7 +31,7 @@ check: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 ## bench: the benchmark tables, beside DuckDB on one thread
 bench: $(READY_DEV)
