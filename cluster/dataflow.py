@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import pyarrow as pa
-
 from millrace.cluster.capture import PartitionCapture, Restored
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
@@ -16,7 +14,6 @@ from millrace.errors import Bug
 from millrace.operators.batch import Batch
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.into_table import IntoTable, TableWriter
-from millrace.operators.materialize import Materialized
 from millrace.operators.operator import Operator
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import SinkSpec
@@ -118,12 +115,6 @@ class Dataflow:
     def ended(self) -> bool:
         """Whether every source was bounded and has given all it has."""
         return all(source.ended for source in self.sources)
-
-    def table(self, position: int) -> pa.Table:
-        """The rows that the materialised table at `position` holds now."""
-        vertex = self.vertices[position]
-        assert isinstance(vertex, OperatorVertex) and isinstance(vertex.operator, Materialized)
-        return vertex.operator.snapshot()
 
     def publish(self, checkpoint: int) -> None:
         """Seal every sink and make what was sealed visible, with no checkpoint in between."""

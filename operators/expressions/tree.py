@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -63,3 +64,24 @@ class Case:
 
 
 Expression = Column | Literal | Call | Cast | Case
+
+
+def moved(expression: Expression, places: Mapping[int, int]) -> Expression:
+    """The same expression with each column at its new place."""
+    match expression:
+        case Column():
+            return Column(places[expression.index], expression.type, expression.name)
+        case Literal():
+            return expression
+        case Call():
+            arguments = tuple(moved(a, places) for a in expression.arguments)
+            return Call(expression.function, arguments, expression.type)
+        case Cast():
+            return Cast(moved(expression.argument, places), expression.type, expression.safe)
+        case Case():
+            return Case(
+                tuple(moved(c, places) for c in expression.conditions),
+                tuple(moved(v, places) for v in expression.values),
+                moved(expression.default, places),
+                expression.type,
+            )

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from millrace.operators.batch import Batch, Int64Array, concatenate
 from millrace.operators.expressions.evaluate import Program, columns_of
-from millrace.operators.expressions.tree import Call, Case, Cast, Column, Expression, Literal
+from millrace.operators.expressions.tree import Expression, moved
 from millrace.operators.functions.buffers import broadcast
 from millrace.operators.functions.row_error import RowError
 from millrace.operators.joins.regular_spec import RegularJoin
@@ -174,13 +174,13 @@ class PairFilter:
         width = len(spec.left)
         read = sorted(columns_of(spec.condition))
         both = [*spec.left, *spec.right]
-        moved = {c: at for at, c in enumerate(read)}
+        places = {c: at for at, c in enumerate(read)}
         reads = (
             [shape.place(0, c) for c in read if c < width],
             [shape.place(1, c - width) for c in read if c >= width],
         )
         schema = pa.schema([both[c] for c in read])
-        return cls(_moved(spec.condition, moved), reads, schema, context)
+        return cls(moved(spec.condition, places), reads, schema, context)
 
     def matching(
         self, port: int, data: pa.RecordBatch, rows: Int32s, other: Side, entries: Int32s
@@ -203,23 +203,3 @@ class PairFilter:
                 continue
             return places[np.asarray(mask.fill_null(False))]
         return places
-
-
-def _moved(expression: Expression, places: dict[int, int]) -> Expression:
-    match expression:
-        case Column():
-            return Column(places[expression.index], expression.type, expression.name)
-        case Literal():
-            return expression
-        case Call():
-            moved = tuple(_moved(a, places) for a in expression.arguments)
-            return Call(expression.function, moved, expression.type)
-        case Cast():
-            return Cast(_moved(expression.argument, places), expression.type, expression.safe)
-        case Case():
-            return Case(
-                tuple(_moved(c, places) for c in expression.conditions),
-                tuple(_moved(v, places) for v in expression.values),
-                _moved(expression.default, places),
-                expression.type,
-            )

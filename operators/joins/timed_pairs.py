@@ -9,32 +9,11 @@ import pyarrow as pa
 
 from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.expressions.evaluate import Program, columns_of
-from millrace.operators.expressions.tree import Call, Case, Cast, Column, Expression, Literal
+from millrace.operators.expressions.tree import Expression, moved
 from millrace.operators.functions.buffers import broadcast
 from millrace.operators.functions.row_error import RowError
 from millrace.operators.operator import Context
 from millrace.state.row_store import RowStore
-
-
-def moved(expression: Expression, places: dict[int, int]) -> Expression:
-    """The same expression with each column at its new place."""
-    match expression:
-        case Column():
-            return Column(places[expression.index], expression.type, expression.name)
-        case Literal():
-            return expression
-        case Call():
-            arguments = tuple(moved(a, places) for a in expression.arguments)
-            return Call(expression.function, arguments, expression.type)
-        case Cast():
-            return Cast(moved(expression.argument, places), expression.type, expression.safe)
-        case Case():
-            return Case(
-                tuple(moved(c, places) for c in expression.conditions),
-                tuple(moved(v, places) for v in expression.values),
-                moved(expression.default, places),
-                expression.type,
-            )
 
 
 @dataclass(frozen=True, slots=True)
