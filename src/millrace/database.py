@@ -22,11 +22,13 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
 from millrace.planner.catalog import ChangeKind, Function
+from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.dialect.types import parse_type
 from millrace.planner.logical import Read, Scan
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.planner.session import PlannedOutput, PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import (
+    Checkpoint,
     Describe,
     Explain,
     SelectStatement,
@@ -36,8 +38,10 @@ from millrace.planner.statements import (
     Subscribe,
 )
 from millrace.planner.user_functions import declare_function
+from millrace.persistence import Kept, Persistence, Pushed, lasting
 from millrace.result import Result
 from millrace.settings import Settings
+from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.subscription import Subscription, as_batches, as_objects, as_rows
 
 Row = TypeVar("Row")
@@ -45,9 +49,14 @@ Row = TypeVar("Row")
 MAX_WAITING_ROWS = 10_000_000
 
 
-def connect(**settings: str | int) -> Database:
-    """An embedded database in this process. `settings` are those of `SET`, e.g. `batch_max_rows=8192`."""
-    return Database(Settings().with_values({k: str(v) for k, v in settings.items()}))
+def connect(*, restore_from: str | None = None, **settings: str | int) -> Database:
+    """An embedded database in this process. `settings` are those of `SET`, e.g. `batch_max_rows=8192`.
+
+    With `checkpoint_store='file:///…'` it outlives the process: what was declared, what tables hold and what was
+    pushed is there again with the next `connect`, after a crash too, and each row reaches a sink that commits
+    exactly once. `restore_from` names an older checkpoint (`2.17`) to go back to.
+    """
+    return Database(Settings().with_values({k: str(v) for k, v in settings.items()}), restore_from)
 
 
 class Database:
@@ -59,7 +68,7 @@ class Database:
     thread.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, restore_from: str | None = None) -> None:
         self.settings = settings or Settings()
         self.planner = Planner(state_ttl=parse_ttl(self.settings.state_ttl))
         self._runtime = EmbeddedRuntime(
@@ -71,6 +80,15 @@ class Database:
         )
         self._subscriptions: list[Subscription[Any]] = []
         self._closed = False
+        self._persistence: Persistence | None = None
+        if self.settings.checkpoint_store:
+            self._open(None if restore_from is None else CheckpointNumber.parse(restore_from))
+        elif restore_from is not None:
+            raise Invalid(
+                "there is no checkpoint to restore without a place for checkpoints",
+                code="MR1560",
+                hint="give checkpoint_store='file:///…' too",
+            )
 
     def execute(self, sql: str, variables: Mapping[str, str] | None = None) -> Result:
         """Run all statements of `sql`; answers the last one's rows, or what was done.
@@ -81,13 +99,22 @@ class Database:
             self._check_open()
             self.planner.variables = dict(variables or {})
             statements = self.planner.parse(sql)
+            first = done = 0
             pending: list[PlannedStatement] = []
             answer = _done("nothing to do")
             try:
                 for statement in statements:
-                    answer = self._execute_one(statement, sql, pending)
+                    if isinstance(statement, Checkpoint):
+                        self._run(pending)
+                        self._keep(sql, statements, first, done)
+                        first = done
+                        answer = _done(f"checkpoint {self.checkpoint()}")
+                    else:
+                        answer = self._execute_one(statement, sql, pending)
+                    done += 1
             finally:
                 self._run(pending)
+                self._keep(sql, statements, first, done)
             return answer
 
     def query(self, sql: str) -> Result:
@@ -136,17 +163,26 @@ class Database:
         """
         spec = self._push_source(name)
         batches, bad = to_batches(data, spec.schema)
-        with self._runtime.lock:
-            self._check_open()
-            self._runtime.push(self._push_vertices(spec.name), batches, bad)
+        self._take(spec, Pushed(batches, bad))
         return sum(batch.num_rows for batch in batches)
 
     def end(self, name: str) -> None:
         """No row will be pushed into this source any more: windows over it close, iteration of readers ends."""
-        spec = self._push_source(name)
-        with self._runtime.lock:
-            for vertex in self._push_vertices(spec.name):
-                vertex.end()
+        self._take(self._push_source(name), Pushed([], [], ended=True))
+
+    def checkpoint(self) -> str:
+        """Keep everything as it is now, and publish what sinks hold; answers the checkpoint's number.
+
+        It happens by itself every `checkpoint.interval`. Raises Invalid MR1560 without a place for checkpoints.
+        """
+        self._check_open()
+        if self._persistence is None:
+            raise Invalid(
+                "there is no place for checkpoints",
+                code="MR1560",
+                hint="connect(checkpoint_store='file:///…')",
+            )
+        return str(self._persistence.durability.checkpoint())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all bounded input has been read; False where `timeout` seconds did not suffice."""
@@ -250,7 +286,11 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        self._runtime.close()
+        try:
+            self._runtime.close()
+        finally:
+            if self._persistence is not None:
+                self._persistence.close()
         for subscription in self._subscriptions:
             subscription.finish()
 
@@ -267,6 +307,54 @@ class Database:
         state = "closed" if self._closed else "open"
         return f"<millrace.Database {state}: {names or 'empty'}>"
 
+    def _open(self, restore_from: CheckpointNumber | None) -> None:
+        """Take the kept database over and bring it back as it was."""
+        self._runtime.paused = True
+        kept = Persistence(self.settings, self._runtime, restore_from)
+        self._runtime.durability = kept.durability
+        interval = parse_duration(self.settings.checkpoint_interval) / 1e6
+        try:
+            with self._runtime.lock:
+                kept.replay(self._execute_again, self._push, lambda: kept.durability.begin(interval))
+        except BaseException:
+            kept.close()
+            raise
+        self._persistence = kept
+
+    def _execute_again(self, call: Kept) -> None:
+        self.planner.variables = dict(call.variables)
+        pending: list[PlannedStatement] = []
+        for statement in self.planner.parse(call.sql)[call.first : call.end]:
+            if lasting(statement):
+                self._execute_one(statement, call.sql, pending)
+            else:
+                self._run(pending)
+        self._run(pending)
+
+    def _keep(self, sql: str, statements: Sequence[Statement], first: int, end: int) -> None:
+        """Remember statements that took effect."""
+        if self._persistence is not None and any(map(lasting, statements[first:end])):
+            self._persistence.keep(sql, self.planner.variables, first, end)
+
+    def _take(self, spec: PushSpec, pushed: Pushed) -> None:
+        """Send rows through, once they are in the log where there is one; returns when they are on disk."""
+        kept, number = self._persistence, None
+        with self._runtime.lock:
+            self._check_open()
+            if kept is not None and spec.wal is not False:
+                number = kept.log(spec.name, pushed)
+            self._push(spec.name, pushed)
+        if kept is not None and number is not None:
+            kept.sync(spec.name, number)
+
+    def _push(self, name: str, pushed: Pushed) -> None:
+        vertices = self._push_vertices(name)
+        if pushed.ended:
+            for vertex in vertices:
+                vertex.end()
+        else:
+            self._runtime.push(vertices, pushed.batches, pushed.bad)
+
     def _execute_one(self, statement: Statement, sql: str, pending: list[PlannedStatement]) -> Result:
         match statement:
             case SelectStatement() if not statement.connectors:
@@ -278,6 +366,7 @@ class Database:
                 return self._look(statement, sql)
             case SetVariable():
                 changed = self.settings.with_values({statement.name or "": statement.value or ""})
+                self.settings.check_change(changed)
                 self.planner.state_ttl = parse_ttl(changed.state_ttl)
                 self.settings = changed
                 return _done(f"set {statement.name}")
