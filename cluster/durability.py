@@ -157,8 +157,12 @@ class Durability:
             if self._moved() == self._seen and self.latest != NO_CHECKPOINT:
                 return self.latest
             found = self._coordinator.admit({0: self._start.epoch}, CheckpointKind.PERIODIC, None, 0.0)
-            self._feed(BeginCheckpoint(found.number, found.kind))
-            self._retried(lambda: self._pruner.prune(self._ledger.state, self._coordinator.published))
+            try:
+                self._feed(BeginCheckpoint(found.number, found.kind))
+                self._retried(lambda: self._pruner.prune(self._ledger.state, self._coordinator.published))
+            except Exception as error:
+                self._runtime.fail(error)  # what was captured for this checkpoint can not be captured again
+                raise
             self._forget_pruned()
             return found.number
 
@@ -255,7 +259,9 @@ class Durability:
         self._retried(lambda: self._ledger.append(seq, record))
         self._coordinator.decided()
         self._kept[manifest.number] = _inputs_of(manifest)
-        pending = [o for stream in self._coordinator.pending_streams() for o in self._coordinator.pending_of(stream)]
+        pending = [
+            o for stream in self._coordinator.pending_streams() for o in self._coordinator.pending_of(stream)
+        ]
         return CheckpointCommitted(manifest.number, tuple(pending))
 
     # The dataflow ------------------------------------------------------------------------------------------
@@ -336,7 +342,9 @@ class Durability:
         with self._runtime.lock:
             vertices = self._runtime.dataflow.vertices
             rows = sum(v.metrics.rows_in + v.metrics.rows_out + v.metrics.batches_in for v in vertices)
-            return rows + sum(self._ask_inputs().values()) + sum(s.ended for s in self._runtime.dataflow.sources)
+            return (
+                rows + sum(self._ask_inputs().values()) + sum(s.ended for s in self._runtime.dataflow.sources)
+            )
 
     # Time and failures -------------------------------------------------------------------------------------
 
@@ -344,9 +352,7 @@ class Durability:
         while not self._closing.wait(interval_s):
             try:
                 self.checkpoint()
-            except Exception as error:  # noqa: BLE001 - whatever broke must reach who waits, not this thread's end
-                if not self._closing.is_set():
-                    self._runtime.fail(error)
+            except Exception:  # noqa: BLE001 - `checkpoint` has told everybody who waits
                 return
 
     def _retried(self, call: Callable[[], Answer]) -> Answer:

@@ -258,7 +258,7 @@ class EmbeddedRuntime:
                 on_failure(error)
             self._wake.notify_all()
 
-    def lasting(self) -> set[int]:
+    def lasting(self) -> frozenset[int]:
         """Positions of the nodes that tables and sinks need: what a restart brings back. Readers' own are not."""
         return self.plan.reachable(self._wanted) - self.dataflow.retired
 

@@ -12,6 +12,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -37,8 +38,7 @@ class IngestLog:
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._owner = _own(folder)
+        self._owner = own(folder)
         try:
             self._next = self._recover()
             self._file = self._append_to_last()
@@ -111,11 +111,7 @@ class IngestLog:
         """Remove segments whose entries all have lower numbers; answers how many."""
         with self._lock:
             segments = self._segments()
-            gone = [
-                path
-                for (_, path), (following, _) in zip(segments, segments[1:], strict=False)
-                if following <= keep_from
-            ]
+            gone = [path for (_, path), (following, _) in pairwise(segments) if following <= keep_from]
             for path in gone:
                 path.unlink()
             return len(gone)
@@ -150,8 +146,8 @@ class IngestLog:
                 )
             end = len(_MAGIC)
             try:
-                for found, _, end in _entries(path, first):
-                    number = found + 1
+                for found, _, stop in _entries(path, first):
+                    number, end = found + 1, stop
             except _Torn as torn:
                 if at < len(segments) - 1:
                     raise Corrupt(
@@ -265,7 +261,9 @@ def _corrupt(path: Path, at: int, what: str) -> Corrupt:
     )
 
 
-def _own(folder: Path) -> IO[str]:
+def own(folder: Path) -> IO[str]:
+    """Make this process the only owner of `folder` until the answer is closed. Raises Invalid MR1563."""
+    folder.mkdir(parents=True, exist_ok=True)
     file = (folder / "owner").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -274,7 +272,7 @@ def _own(folder: Path) -> IO[str]:
         owner = file.read().strip() or "another process"
         file.close()
         raise Invalid(
-            f"the log in {folder} belongs to {owner}",
+            f"{folder} belongs to {owner}",
             code="MR1563",
             hint="end that process first: two that take rows into one log would lose some",
         ) from None

@@ -151,15 +151,13 @@ def source(options: Options, declared: pa.Schema | None, format: str | None) -> 
         raise Invalid(
             f"rows are pushed as they are, without a format {format!r}", code="MR1435", hint="leave it out"
         )
-    wal = options.flag("wal") if options.has("wal") else None
+    wal = options.flag("wal") if "wal" in options.given else None
     return PushSpec(declared, wal=wal)
 
 
 CONNECTOR = Connector(
     name="push",
     doc="Rows that Python hands over: db.push(name, rows).",
-    source_options=(
-        Option("wal", "log rows to disk before they are acknowledged", Kind.FLAG),
-    ),
+    source_options=(Option("wal", "log rows to disk before they are acknowledged", Kind.FLAG),),
     source=source,
 )

@@ -7,38 +7,36 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from millrace.answers import arranged, dead_letters_of, done, folded, metrics_of
 from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
+from millrace.cluster.job import check_nodes
 from millrace.cluster.reading import SourceVertex
-from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Invalid, MillraceError, Unsupported
-from millrace.operators.batch import Batch, concatenate
 from millrace.operators.connectors.push import PushSpec, to_batches
-from millrace.operators.materialize import Materialize, Materialized
-from millrace.operators.sink import Changelog, SinkSpec
+from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
-from millrace.operators.spec import OperatorSpec
+from millrace.persistence import Kept, Persistence, Pushed, check_unlogged, lasting, pushed_into
 from millrace.planner.catalog import ChangeKind, Function
 from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.dialect.types import parse_type
-from millrace.planner.logical import Read, Scan
-from millrace.planner.plan import Node, OutputKind, Plan
-from millrace.planner.session import PlannedOutput, PlannedStatement, Planner, parse_ttl
+from millrace.planner.plan import OutputKind, Plan
+from millrace.planner.session import PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import (
     Checkpoint,
     Describe,
     Explain,
+    Restore,
     SelectStatement,
     SetVariable,
     Show,
+    ShowKind,
     Statement,
     Subscribe,
 )
 from millrace.planner.user_functions import declare_function
-from millrace.persistence import Kept, Persistence, Pushed, lasting
 from millrace.result import Result
 from millrace.settings import Settings
 from millrace.state.checkpoints.number import CheckpointNumber
@@ -99,22 +97,22 @@ class Database:
             self._check_open()
             self.planner.variables = dict(variables or {})
             statements = self.planner.parse(sql)
-            first = done = 0
+            first = end = 0
             pending: list[PlannedStatement] = []
-            answer = _done("nothing to do")
+            answer = done("nothing to do")
             try:
                 for statement in statements:
                     if isinstance(statement, Checkpoint):
                         self._run(pending)
-                        self._keep(sql, statements, first, done)
-                        first = done
-                        answer = _done(f"checkpoint {self.checkpoint()}")
+                        self._keep(sql, statements, first, end)
+                        first = end
+                        answer = done(f"checkpoint {self.checkpoint()}")
                     else:
                         answer = self._execute_one(statement, sql, pending)
-                    done += 1
+                    end += 1
             finally:
                 self._run(pending)
-                self._keep(sql, statements, first, done)
+                self._keep(sql, statements, first, end)
             return answer
 
     def query(self, sql: str) -> Result:
@@ -169,6 +167,13 @@ class Database:
     def end(self, name: str) -> None:
         """No row will be pushed into this source any more: windows over it close, iteration of readers ends."""
         self._take(self._push_source(name), Pushed([], [], ended=True))
+
+    def holds(self, sql: str, variables: Mapping[str, str]) -> bool:
+        """Whether the database was brought back with what `sql` declares, so that it must not be executed again.
+
+        Raises Invalid MR1569 where it was brought back with something else.
+        """
+        return self._persistence is not None and self._persistence.holds(sql, variables)
 
     def checkpoint(self) -> str:
         """Keep everything as it is now, and publish what sinks hold; answers the checkpoint's number.
@@ -225,24 +230,7 @@ class Database:
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
-            running = [
-                v for v in self._runtime.dataflow.vertices if v.position not in self._runtime.dataflow.retired
-            ]
-            return Result(
-                pa.table(
-                    {
-                        "node": pa.array([v.position for v in running], pa.int64()),
-                        "operator": pa.array([_title(v.node.spec) for v in running], pa.string()),
-                        "name": pa.array([v.node.name for v in running], pa.string()),
-                        "rows_in": pa.array([v.metrics.rows_in for v in running], pa.int64()),
-                        "rows_out": pa.array([v.metrics.rows_out for v in running], pa.int64()),
-                        "late_rows": pa.array([v.metrics.late_rows for v in running], pa.int64()),
-                        "dead_rows": pa.array([v.metrics.dead_rows for v in running], pa.int64()),
-                        "busy_ms": pa.array([v.metrics.busy_ns / 1e6 for v in running], pa.float64()),
-                        "watermark_us": pa.array([v.watermark for v in running], pa.int64()),
-                    }
-                )
-            )
+            return metrics_of(self._runtime)
 
     def names(self) -> list[str]:
         """Names of all sources, streams, tables, sinks and functions of users."""
@@ -262,24 +250,7 @@ class Database:
     def dead_letters(self) -> Result:
         """The latest records that did not decode or compute, at most 20 a node, where no table takes them."""
         with self._runtime.lock:
-            kept = [
-                (v.context.name, record)
-                for v in self._runtime.dataflow.vertices
-                for record in v.metrics.examples
-            ]
-            kept.extend(self._runtime.answered.examples)
-        return Result(
-            pa.table(
-                {
-                    "node": pa.array([name for name, _ in kept], pa.string()),
-                    "code": pa.array([r.code for _, r in kept], pa.string()),
-                    "reason": pa.array([r.reason for _, r in kept], pa.string()),
-                    "split": pa.array([r.split for _, r in kept], pa.string()),
-                    "position": pa.array([r.position for _, r in kept], pa.string()),
-                    "payload": pa.array([r.payload for _, r in kept], pa.binary()),
-                }
-            )
-        )
+            return dead_letters_of(self._runtime)
 
     def close(self) -> None:
         """Publish what sinks hold, stop everything, end all subscriptions. Closing twice does nothing."""
@@ -369,12 +340,19 @@ class Database:
                 self.settings.check_change(changed)
                 self.planner.state_ttl = parse_ttl(changed.state_ttl)
                 self.settings = changed
-                return _done(f"set {statement.name}")
+                return done(f"set {statement.name}")
+            case Restore():
+                raise Unsupported(
+                    "an open database can not go back to a checkpoint",
+                    code="MR1934",
+                    hint="SHOW CHECKPOINT STATUS lists them; connect(…, restore_from='2.17')",
+                    position=statement.position,
+                )
         planned = self.planner.plan(statement, sql)
         command = planned.command
         if command is not None and command.rows is not None and command.target is not None:
             self._run(pending)
-            return _done(f"inserted {self.push(command.target.name, command.rows)} rows")
+            return done(f"inserted {self.push(command.target.name, command.rows)} rows")
         if command is not None:
             raise Unsupported(
                 f"{type(statement).__name__} can not be run embedded",
@@ -387,10 +365,10 @@ class Database:
             for name in gone:
                 self._end_former(name)
                 self._runtime.drop(name)
+        if self._persistence is None and not self._runtime.paused:
+            check_unlogged(planned)
         pending.append(planned)
-        return _done(
-            "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
-        )
+        return done("; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes))
 
     def _end_former(self, name: str) -> None:
         """End the input of what is dropped, and give nothing to its readers from what has its name later."""
@@ -410,6 +388,9 @@ class Database:
         pending.clear()
         if running:
             plan = self.planner.extend(self._runtime.plan, *running, share=self._tables())
+            if self._runtime.durability is not None:
+                new = plan.nodes[len(self._runtime.plan.nodes) :]
+                check_nodes(new, self.settings.guarantee, logs=True)
             self._runtime.extend(plan)
             self._runtime.start()
 
@@ -424,7 +405,7 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        return Result(_arranged(_fold(batches, node), planned.outputs[-1]))
+        return Result(arranged(folded(batches, node), planned.outputs[-1]))
 
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
@@ -487,9 +468,8 @@ class Database:
 
     def _push_source(self, name: str) -> PushSpec:
         entry = self.planner.catalog.get(name, what="push source")
-        relation = entry.relation.input if isinstance(entry.relation, Read) else entry.relation
-        source = relation.input.source if isinstance(relation, Scan) else None
-        if not isinstance(source, PushSpec):
+        source = pushed_into(entry)
+        if source is None:
             raise Invalid(
                 f"{entry.name} is no push source", code="MR1505", hint="WITH ('connector' = 'push') makes one"
             )
@@ -518,6 +498,8 @@ class Database:
 
     def _look(self, statement: Show | Describe, sql: str) -> Result:
         if isinstance(statement, Show):
+            if statement.kind is ShowKind.CHECKPOINT_STATUS and self._persistence is not None:
+                return text_rows(["checkpoint", "kind"], self._persistence.status())
             return show(self.planner.catalog, statement, self.settings, self.metrics)
         if statement.query is not None:
             _, plan, position = self._plan_select(statement, sql)
@@ -536,42 +518,3 @@ class Database:
 
 def _type(type: str | pa.DataType) -> pa.DataType:
     return parse_type(type).arrow if isinstance(type, str) else type
-
-
-def _done(text: str) -> Result:
-    return text_rows(["status"], [(text,)])
-
-
-def _title(spec: SourceInput | OperatorSpec | SinkSpec) -> str:
-    return f"source {spec.source.title}" if isinstance(spec, SourceInput) else spec.title
-
-
-def _fold(batches: list[Batch], node: Node) -> pa.Table:
-    """What a changelog amounts to: its rows after all insertions and retractions."""
-    whole = concatenate(batches, node.schema)
-    if node.changelog is Changelog.APPEND:
-        return pa.Table.from_batches([whole.data], node.schema)
-    table = Materialize(node.schema, node.key, node.changelog).build(
-        VertexContext("result", 1, wall_clock_us, VertexMetrics(), False)
-    )
-    assert isinstance(table, Materialized)
-    table.process(0, whole)
-    return table.snapshot()
-
-
-def _arranged(table: pa.Table, output: PlannedOutput) -> pa.Table:
-    """The rows of a select in the order and number it asks for."""
-    if output.order:
-        keys = [
-            (
-                str(key.column),
-                "descending" if key.descending else "ascending",
-                "at_start" if key.nulls_first else "at_end",
-            )
-            for key in output.order
-        ]
-        numbered = table.rename_columns([str(i) for i in range(table.num_columns)])
-        table = table.take(pc.sort_indices(numbered, sort_keys=keys))
-    if output.offset or output.limit is not None:
-        table = table.slice(output.offset, output.limit)
-    return table

@@ -13,7 +13,11 @@ import pyarrow as pa
 from millrace.cluster.durability import Durability
 from millrace.cluster.embedded import EmbeddedRuntime
 from millrace.errors import Fenced, Invalid
+from millrace.operators.connectors.push import PushSpec
 from millrace.operators.source import BadRecord
+from millrace.planner.catalog import Entry
+from millrace.planner.logical import Read, Scan
+from millrace.planner.session import PlannedStatement
 from millrace.planner.statements import (
     Checkpoint,
     Describe,
@@ -28,7 +32,7 @@ from millrace.settings import Settings
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.sealed import seal, unseal
 from millrace.state.store import open_store
-from millrace.state.wal import IngestLog
+from millrace.state.wal import IngestLog, own
 
 STATEMENTS = "statements"
 """Among the inputs of a checkpoint: how many kept calls of `execute` are in it. Other inputs are `log:` and a source."""
@@ -62,6 +66,25 @@ def lasting(statement: Statement) -> bool:
     return not isinstance(statement, passing)
 
 
+def pushed_into(entry: Entry) -> PushSpec | None:
+    """The push source that takes the rows of a source or of a table of ours."""
+    relation = entry.relation.input if isinstance(entry.relation, Read) else entry.relation
+    source = relation.input.source if isinstance(relation, Scan) else None
+    return source if isinstance(source, PushSpec) else None
+
+
+def check_unlogged(planned: PlannedStatement) -> None:
+    """Refuse what wants a log in a database that has none. Raises Invalid MR1561."""
+    for change in planned.changes:
+        source = pushed_into(change.entry)
+        if source is not None and source.wal:
+            raise Invalid(
+                f"source {change.entry.name} is to log what is pushed, but there is no place for it",
+                code="MR1561",
+                hint="connect(checkpoint_store='file:///…'), or leave the option 'wal' out",
+            )
+
+
 class Persistence:
     """The kept calls and logs of one database, and its checkpoints. All but `sync` is called under the runtime's lock.
 
@@ -73,19 +96,24 @@ class Persistence:
     ) -> None:
         self.job = settings.job
         self._folder = _folder(settings)
+        self._owned = None if self._folder is None else own(self._folder)
         self._logs: dict[str, IngestLog] = {}
         self._taken: dict[str, int] = {}
         self._calls = 0
-        self.durability = Durability(
-            open_store(settings.checkpoint_store),
-            settings.job,
-            runtime,
-            vnodes=settings.vnodes,
-            restore_from=restore_from,
-            inputs=self._inputs,
-            on_decided=self._trim,
-        )
-        self.kept = tuple(self._read_calls())
+        try:
+            self.durability = Durability(
+                open_store(settings.checkpoint_store),
+                settings.job,
+                runtime,
+                vnodes=settings.vnodes,
+                restore_from=restore_from,
+                inputs=self._inputs,
+                on_decided=self._trim,
+            )
+            self.kept = tuple(self._read_calls())
+        except BaseException:
+            self.close()
+            raise
 
     def replay(
         self, run: Callable[[Kept], None], push: Callable[[str, Pushed], None], begin: Callable[[], None]
@@ -133,6 +161,28 @@ class Persistence:
         """Let another process take the logs."""
         for log in self._logs.values():
             log.close()
+        if self._owned is not None:
+            self._owned.close()
+
+    def holds(self, sql: str, variables: Mapping[str, str]) -> bool:
+        """Whether this very script was kept, so that there is nothing to execute; False where nothing was.
+
+        Raises Invalid MR1569 where something else was.
+        """
+        if not self.kept:
+            return False
+        first = self.kept[0]
+        if first.sql == sql and first.variables == dict(variables):
+            return True
+        raise Invalid(
+            f"the store keeps another script as {self.job}, with its state",
+            code="MR1569",
+            hint="run this one under another name (--job), or in another store",
+        )
+
+    def status(self) -> list[tuple[str, str]]:
+        """Number and kind of the checkpoints that can be gone back to, the oldest first."""
+        return [(str(number), kind) for number, kind in self.durability.kept()]
 
     def _push_logged(self, name: str, upto: int | None, push: Callable[[str, Pushed], None]) -> None:
         log = self._log(name)

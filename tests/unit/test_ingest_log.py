@@ -143,7 +143,9 @@ def test_what_was_acknowledged_survives_a_killed_process(tmp_path: Path) -> None
         "    log.sync(log.append(b'row %d' % at)); print(at, flush=True)\n"
         "    if at == 40: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     acknowledged = [int(line) for line in done.stdout.split()]
     log = IngestLog(tmp_path)
     kept = _all(log)
