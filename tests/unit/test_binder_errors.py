@@ -90,6 +90,7 @@ def test_validate_finds_every_error_once_and_blames_no_reader_of_what_failed() -
         + "SELECT * FROM s;\n"
         + "SELECT lower(price, 1) FROM bid;\n"
         + "SELEC 1;\n"
+        + "SELECT auction FROM bid EXCEPT SELECT id, ts FROM plain;\n"
     )
     planner = Planner()
     errors = planner.validate(text)
