@@ -50,6 +50,7 @@ BINARY: dict[type[exp.Expr], str] = {
     exp.SimilarTo: "similar to",
 }
 """Operators with two sides, as functions of the library."""
+GROUPING_FUNCTIONS = ("grouping", "grouping_id")
 UNARY: dict[type[exp.Expr], str] = {exp.Not: "not", exp.Neg: "-", exp.BitwiseNot: "~"}
 
 
@@ -62,6 +63,10 @@ class CallSite(Protocol):
 
     def over(self, node: exp.Expr) -> Expression:
         """A call OVER a window, or over a row buffer."""
+        ...
+
+    def grouping(self, node: nodes.Call) -> Expression:
+        """GROUPING (…) of keys of the query."""
         ...
 
     def window_bound(self, node: nodes.WindowBound) -> Expression:
@@ -188,6 +193,10 @@ class ScalarBinder:
                     else "compute it in a subquery in FROM first",
                 )
             return self._site.aggregate(node)
+        if name in GROUPING_FUNCTIONS and registry.find(name) is None:
+            if self._site is None:
+                raise invalid(node, "MR1142", f"{name} can not stand in {self._place}", "use HAVING")
+            return self._site.grouping(node)
         if name in WINDOW_FUNCTIONS and registry.find(name) is None:
             raise invalid(node, "MR1122", f"{name} needs OVER (…)", f"write {name}(…) OVER (ORDER BY …)")
         for part, clause in (("distinct", "DISTINCT"), ("filter", "FILTER"), ("order", "ORDER BY")):

@@ -10,6 +10,7 @@ from millrace.operators.calc import Calc
 from millrace.operators.expressions.tree import Column
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
@@ -29,7 +30,7 @@ from millrace.planner.logical import (
     MovingFilter,
     Project,
     Relation,
-    Rows,
+    Repeated,
     Session,
     Union,
     WindowedAggregate,
@@ -120,8 +121,8 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case TopN():
             return (relation.input,), _top(relation)
-        case Rows():
-            raise Unsupported("constant rows are not executed", code="MR1927")
+        case Repeated():
+            return (relation.input,), Repeat(relation.input.schema, relation.rising)
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
 
 

@@ -16,6 +16,7 @@ from millrace.planner.logical import (
     Join,
     Project,
     Relation,
+    Repeated,
     Union,
     WindowedAggregate,
 )
@@ -62,6 +63,9 @@ def _push(node: Relation) -> Relation:
             return _into_sides(node, below)
         case Join():
             return _into_join(node, below)
+        case Repeated():
+            places = {c: c for c in range(len(below.schema))}
+            return _split(node, below, set(places), places)
         case Over() | RowBuffer():
             return _split(node, below, set(below.partition), {c: c for c in below.partition})
     return node
@@ -126,7 +130,7 @@ def _into_join(node: Filter, join: Join) -> Relation:
 
 def _split(
     node: Filter,
-    below: Project | AssignWindow | Aggregate | WindowedAggregate | Over | RowBuffer,
+    below: AssignWindow | Aggregate | WindowedAggregate | Repeated | Over | RowBuffer,
     allowed: set[int],
     places: dict[int, int],
 ) -> Relation:

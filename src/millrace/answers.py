@@ -95,4 +95,4 @@ def arranged(table: pa.Table, output: PlannedOutput) -> pa.Table:
         table = table.take(pc.sort_indices(numbered, sort_keys=keys))
     if output.offset or output.limit is not None:
         table = table.slice(output.offset, output.limit)
-    return table
+    return table.select(range(table.num_columns - output.hidden)) if output.hidden else table

@@ -405,7 +405,7 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        return Result(arranged(folded(batches, node), planned.outputs[-1]))
+        return Result(arranged(folded(batches, node), planned.outputs[0]))
 
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
@@ -455,7 +455,8 @@ class Database:
                 raise
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
-        return planned, plan, plan.outputs[-1].node
+        (node,) = (o.node for o in plan.outputs[len(before.outputs) :] if o.kind is OutputKind.SELECT)
+        return planned, plan, node
 
     def _tables(self) -> frozenset[int]:
         """Nodes that new queries may read as they run: materialised tables, which hand over what they hold."""
@@ -502,8 +503,10 @@ class Database:
                 return text_rows(["checkpoint", "kind"], self._persistence.status())
             return show(self.planner.catalog, statement, self.settings, self.metrics)
         if statement.query is not None:
-            _, plan, position = self._plan_select(statement, sql)
-            return schema_rows(plan.nodes[position].schema)
+            select = SelectStatement(position=statement.position, text=statement.text, query=statement.query)
+            planned, plan, position = self._plan_select(select, sql)
+            schema = plan.nodes[position].schema
+            return schema_rows(pa.schema(list(schema)[: len(schema) - planned.outputs[0].hidden]))
         return describe(self.planner.catalog, statement)
 
     def _register(self, name: str, function: Function) -> None:
