@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.calc import Calc
+from millrace.operators.expansion.spec import Expand
 from millrace.operators.expressions.tree import Column
 from millrace.operators.joins.asof import AsofJoin
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
@@ -80,4 +81,8 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
             if before is None or any(c not in places for c in before):
                 return STAY, None
             return STAY, frozenset(places[c] for c in before)
+        case Expand():
+            if before is None or any(c not in spec.outputs for c in before):
+                return STAY, None
+            return STAY, frozenset(map(spec.outputs.index, before))
     return STAY, before
