@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, assert_never
 
-from millrace.cluster.exchange.layout import layout_of
 from millrace.cluster.job import JobSpec
 from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
@@ -44,6 +43,7 @@ from millrace.cluster.protocol.messages import (
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Corrupt, Fenced, Unavailable
 from millrace.operators.source import Source, SourceInput
+from millrace.planner.physical.exchange import layout_of
 from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
@@ -133,7 +133,7 @@ class CoordinatorDriver:
         self._appends = appends
         self._processes = processes
         self._events: queue.SimpleQueue[CoordinatorEvent] = queue.SimpleQueue()
-        independent = not layout_of(job.plan, job.partitions).edges
+        independent = not layout_of(job.plan, job.partitions).exchanged
         settings = CoordinatorSettings(
             job.job,
             owner,

@@ -12,6 +12,7 @@ from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import decode, encode, serialisable
+from millrace.planner.physical.partitioned import for_partitions
 from millrace.planner.plan import OutputKind, Plan
 from millrace.state.checkpoints.sealed import seal, unseal
 from millrace.state.store import Store
@@ -89,7 +90,7 @@ def check_job(spec: JobSpec) -> None:
 
 
 def for_sinks(plan: Plan) -> Plan:
-    """The part of a plan that its sinks need; raises Invalid MR1389 where there is none."""
+    """The part of a plan that its sinks need, fit for several partitions; raises Invalid MR1389 where there is none."""
     outputs = [output for output in plan.outputs if output.kind is OutputKind.SINK]
     if not outputs:
         raise Invalid("nothing leaves this job: it has no sink", code="MR1389", hint="add INSERT INTO a sink")
@@ -98,7 +99,7 @@ def for_sinks(plan: Plan) -> Plan:
     nodes = tuple(
         replace(plan.nodes[old], inputs=tuple(place[i] for i in plan.nodes[old].inputs)) for old in kept
     )
-    return Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs))
+    return for_partitions(Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs)))
 
 
 def spec_key(job: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from millrace.cluster.exchange.layout import layout_of
 from millrace.cluster.job import JobSpec, check_job
 from millrace.errors import Invalid, Unavailable
 
@@ -50,7 +49,6 @@ class Cluster:
         Returns once its coordinator is being made. Raises Invalid for what the cluster does not run.
         """
         check_job(spec)
-        layout_of(spec.plan, spec.partitions)
         if store.startswith("memory:"):
             raise Invalid(
                 "a store in memory is lost with its process", code="MR1385", hint="give file:///… or s3://…"
