@@ -65,7 +65,11 @@ class Peers(Protocol):
         ...
 
     def connect(
-        self, edges: Sequence[int], inbox: Inbox, on_done: Callable[[], None], on_failure: Callable[[str], None]
+        self,
+        edges: Sequence[int],
+        inbox: Inbox,
+        on_done: Callable[[], None],
+        on_failure: Callable[[str], None],
     ) -> None:
         """Open the channels of these edges, and say so."""
         ...

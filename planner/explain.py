@@ -190,7 +190,9 @@ def _exchange(plan: Plan, node: Node, moves: list[Edge]) -> str:
     texts = []
     for edge in sorted(moves, key=lambda edge: edge.port):
         names = plan.nodes[edge.producer].schema.names
-        side = "" if len(node.inputs) == 1 else ("left ", "right ")[edge.port] if len(node.inputs) == 2 else ""
+        side = (
+            "" if len(node.inputs) == 1 else ("left ", "right ")[edge.port] if len(node.inputs) == 2 else ""
+        )
         texts.append(f"{side}by {', '.join(names[k] for k in edge.keys or ())}")
     return ", ".join(texts)
 

@@ -39,7 +39,11 @@ class FlightPeers:
         return found
 
     def connect(
-        self, edges: Sequence[int], inbox: Inbox, on_done: Callable[[], None], on_failure: Callable[[str], None]
+        self,
+        edges: Sequence[int],
+        inbox: Inbox,
+        on_done: Callable[[], None],
+        on_failure: Callable[[str], None],
     ) -> None:
         """Open all streams in the background; call back when all are open both ways, or when one breaks."""
         self._on_failure = on_failure

@@ -135,8 +135,8 @@ def _spread_after(node: Node, spread: list[Columns | None]) -> Columns | None:
         case RegularJoin() | LookupJoin() if spec.kind in (JoinKind.INNER, JoinKind.SEMI):
             return _joined(spec.left_keys, spec.right_keys, spec.outputs, len(spec.left))
         case IntervalJoin() | WindowJoin() | AsofJoin() | LatestJoin() if spec.kind == "inner":
-            keys = [tuple(pair[port] for pair in spec.equal) for port in (0, 1)]
-            return _joined(keys[0], keys[1], spec.outputs, len(spec.left))
+            left, right = (tuple(pair[port] for pair in spec.equal) for port in (0, 1))
+            return _joined(left, right, spec.outputs, len(spec.left))
         case Materialize() | Normalize() | TemporalFilter():
             return spread[node.inputs[0]] if (keys := required(node, 0)) is None else keys
         case Calc():
