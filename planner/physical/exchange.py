@@ -84,6 +84,11 @@ def layout_of(plan: Plan, partitions: int) -> Layout:
     return Layout(tuple(edges), regions, frozenset(gathering))
 
 
+def independent(plan: Plan) -> bool:
+    """Whether partitions of `plan` exchange no rows, however many there are."""
+    return not layout_of(plan, 2).exchanged
+
+
 def required(node: Node, port: int) -> Columns | None:
     """The columns of input `port` whose hash must say where a row goes; None where any partition does."""
     spec = node.spec
@@ -109,7 +114,9 @@ def required(node: Node, port: int) -> Columns | None:
         case TemporalFilter():
             return spec.partition_keys or tuple(range(len(spec.input)))
         case SinkSpec():
-            return None if node.changelog is Changelog.APPEND else node.key
+            if node.changelog is Changelog.APPEND:
+                return None
+            return spec.row_key if node.key is None else node.key
         case SourceInput() | Calc() | WindowAssign() | UnionAll() | LateRows() | DeadLetters():
             return None
     raise AssertionError(f"nobody said how {type(spec).__name__} runs in several partitions")

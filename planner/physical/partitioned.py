@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from millrace.errors import Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate
 from millrace.operators.calc import Calc
 from millrace.operators.joins.asof import AsofJoin
@@ -73,12 +72,6 @@ class _Plan:
         if below.changelog is Changelog.UPSERT and not set(keys) <= set(below.key or ()):
             assert below.key, "upserts without a key"
             return _reading(node, port, below.key), self._insert(at, Normalize(below.schema, below.key))
-        if isinstance(node.spec, SinkSpec) and node.changelog is Changelog.UPSERT and node.key is None:
-            raise Unsupported(
-                f"the key of sink {node.name} is computed, and its rows would reach it in no order",
-                code="MR1382",
-                hint="make the columns that the query is grouped by the key",
-            )
         if below.changelog is Changelog.RETRACT and not self.ordered[at]:
             known = _reading(node, port, None)
             if known != node:
@@ -100,18 +93,20 @@ class _Plan:
 
     def _keeps_order(self, node: Node) -> bool:
         """Whether all changes of one key of the node's output come from one partition."""
-        if node.changelog is Changelog.APPEND or node.key is None:
+        if node.changelog is Changelog.APPEND:
             return True
-        key, spec = set(node.key), node.spec
+        key, spec = set(node.key or ()), node.spec
         match spec:
+            case Calc() | TemporalFilter() | UnionAll():
+                return all(self.ordered[i] for i in node.inputs)
+            case _ if node.key is None:
+                return True
             case GroupAggregate() | WindowAggregate() | SessionAggregate():
                 return set(range(len(spec.keys))) <= key
             case TopRows():
                 return set(spec.partition) <= key
             case RegularJoin():
                 return self._join_keeps_order(node, spec)
-            case Calc() | TemporalFilter() | UnionAll():
-                return all(self.ordered[i] for i in node.inputs)
         return True  # sources are split by the key of their changes; other joins take rows that never change
 
     def _join_keeps_order(self, node: Node, spec: RegularJoin) -> bool:
