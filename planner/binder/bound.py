@@ -10,6 +10,7 @@ from sqlglot import exp
 from millrace.errors import Invalid, Position
 from millrace.operators.expressions.tree import Call, Column, Expression
 from millrace.planner.binder.errors import invalid
+from millrace.planner.binder.scalars import check_repeatable
 from millrace.planner.binder.select_list import Item, Resolve, Sort
 from millrace.planner.binder.set_operations import distinct_rows
 from millrace.planner.dialect import nodes
@@ -108,6 +109,8 @@ def finish(
     """
     distinct = node.args.get("distinct")
     values = [final(item.value, item.node) for item in items]
+    for value, item in zip(values, items, strict=True):
+        check_repeatable(value, relation, item.node)
     names = [item.name for item in items]
     width = len(values)
 

@@ -27,7 +27,7 @@ from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.joins_on_time import sent_at_once
 from millrace.planner.binder.lateral import bind_lateral, is_lateral
 from millrace.planner.binder.over import apply_over
-from millrace.planner.binder.scalars import ScalarBinder
+from millrace.planner.binder.scalars import ScalarBinder, check_repeatable
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
     Item,
@@ -253,7 +253,9 @@ class QueryBinder:
             relation, resolve = scope.relation, partial(_resolve_plain, scope.relation)
         relation, resolve = _with_subqueries(relation, resolve, site)
         if conditions[0] is not None:
-            relation = Filter(relation, resolve(conditions[0], having))
+            condition = resolve(conditions[0], having)
+            check_repeatable(condition, relation, having)
+            relation = Filter(relation, condition)
         overs = [(call, around, at) for call, around, at in calls.overs]
         relation, places = apply_over(relation, overs, resolve)
 
@@ -261,7 +263,9 @@ class QueryBinder:
             return _resolve_over(resolve(e, at), relation, places)
 
         if conditions[1] is not None:
-            relation = Filter(relation, final(conditions[1], qualify))
+            condition = final(conditions[1], qualify)
+            check_repeatable(condition, relation, qualify)
+            relation = Filter(relation, condition)
         relation, settle = rows.attach(relation, final)
         return finish(node, relation, items, sort, lambda e, at: settle(final(e, at)), on)
 
