@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from millrace.cluster.exchange.layout import layout_of
-from millrace.cluster.job import JobSpec, check_job
+from millrace.cluster.job import JobSpec, check_job, settled
 from millrace.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Cluster:
 
         Returns once its coordinator is being made. Raises Invalid for what the cluster does not run.
         """
+        spec = settled(spec)
         check_job(spec)
         layout_of(spec.plan, spec.partitions)
         if store.startswith("memory:"):

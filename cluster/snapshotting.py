@@ -84,7 +84,8 @@ class Snapshots:
         for cut in due:
             self._writer.write(cut.number, cut.tables)
             self._sources.update(cut.sources)
-            for place, (sink, content) in enumerate(cut.outboxes.items()):
+            sealed = [(sink, content) for sink, content in cut.outboxes.items() if content]
+            for place, (sink, content) in enumerate(sealed):
                 key = data_key(self._start.job, cut.number, plan.partition, epoch, f"outbox-{place}")
                 ref = write_object(self._store, key, content)
                 outboxes.append(OutboxRef(sink, plan.partition, cut.number, ref))
