@@ -60,7 +60,8 @@ DISCOVERY_S = 2.0
 """How often sources are asked for new splits; they may look less often themselves."""
 RETRY_S = 0.2
 FAILURES_MAX = 5
-"""Losses of partitions in a row, with no checkpoint decided between, after which the job is given up."""
+"""Losses of partitions by what will not mend itself, with no checkpoint decided between, after which the job is given
+up. Processes that are killed, and services that do not answer, are waited out."""
 ALL_READ = "all input has been read"
 
 
@@ -244,7 +245,7 @@ class CoordinatorDriver:
 
     def _note_loss(self, lost: PartitionLost) -> None:
         self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
-        self._progress.failures += 1
+        self._progress.failures += lost.lasting
         if self._progress.failures > FAILURES_MAX and self.ended is None:
             self.broken = True
             self.ended = f"given up after {FAILURES_MAX} losses without a checkpoint: {lost.reason}"

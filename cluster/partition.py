@@ -49,7 +49,7 @@ from millrace.cluster.protocol.messages import (
 from millrace.cluster.protocol.transitions import PartitionPhase
 from millrace.cluster.share import PartitionShare
 from millrace.cluster.snapshotting import Snapshots
-from millrace.errors import Fenced, MillraceError
+from millrace.errors import Fenced, MillraceError, Unavailable
 from millrace.operators.batch import END_OF_TIME
 from millrace.operators.sink import Sink
 from millrace.state.checkpoints.number import CheckpointNumber
@@ -137,6 +137,8 @@ class PartitionDriver:
         self._round_at = time.monotonic()
         self.share: PartitionShare | None = None
         self.ended: str | None = None
+        self.lasting = False
+        """Whether what ended it would end a successor too."""
 
     def post(self, event: PartitionEvent) -> None:
         """Hand the machine an event."""
@@ -204,7 +206,7 @@ class PartitionDriver:
             try:
                 self._carry_out(command)
             except (MillraceError, OSError) as error:
-                self.post(PartitionFailed(str(error)))
+                self.post(_failed(error))
 
     def _step(self) -> int:
         share = self.share
@@ -213,7 +215,7 @@ class PartitionDriver:
         try:
             return share.step(poll=self._polling)
         except (MillraceError, OSError) as error:
-            self.post(PartitionFailed(str(error)))
+            self.post(_failed(error))
             return 1
 
     def _carry_out(self, command: PartitionCommand) -> None:
@@ -242,6 +244,7 @@ class PartitionDriver:
                 self._tell(command.message)
             case StopSelf():
                 self.ended = command.reason
+                self.lasting = command.lasting
             case _:
                 assert_never(command)
 
@@ -275,7 +278,7 @@ class PartitionDriver:
         try:
             contribution = self._snapshots.persist(command.number)
         except (MillraceError, OSError) as error:
-            self.post(PartitionFailed(f"checkpoint {command.number} was not stored: {error}"))
+            self.post(_failed(error, f"checkpoint {command.number} was not stored: "))
         else:
             self.post(CapturePersisted(command.number, contribution))
 
@@ -327,3 +330,10 @@ class PartitionDriver:
         if stream not in self._heirs:
             self._heirs[stream] = self.share.build_sink(name, partition)
         return self._heirs[stream]
+
+
+def _failed(error: Exception, doing: str = "") -> PartitionFailed:
+    """What broke; who does not answer now may answer later, and who was fenced has a successor."""
+    reason = str(error) if isinstance(error, MillraceError) else f"{type(error).__name__}: {error}"
+    lasting = isinstance(error, MillraceError) and not isinstance(error, Unavailable | Fenced)
+    return PartitionFailed(doing + reason, lasting)
