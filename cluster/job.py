@@ -96,7 +96,7 @@ def check_job(spec: JobSpec) -> None:
                 raise Unsupported(
                     f"sink {node.name} ({node.spec.title}) shows rows as they come, so a failure would show some twice",
                     code="MR1384",
-                    hint="SET guarantee = 'at_least_once', or use a sink that commits, such as files",
+                    hint="SET guarantee = 'at_least_once', or use a sink that commits, such as files or Kafka with no 'delivery' set",
                 )
             case SinkSpec() if getattr(node.spec, "one_file", False):
                 raise Unsupported(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from tests.chaos.verdict import Verdict, check_totals, check_windows
-from tests.chaos.workload import Feeder, Topics, aggregating
+from tests.chaos.verdict import Verdict, check_copies, check_totals, check_windows
+from tests.chaos.workload import Feeder, Topics, aggregating, copying, windows_of
 from tests.e2e.broker import Broker
+from tests.e2e.kafka_rows import fill, messages
 from tests.e2e.ray_jobs import until
 
 from millrace.cluster.jobs import Cluster, Job
+from millrace.errors import Unavailable
 from millrace.submitting import job_spec
 
 EVENTS = 60_000
@@ -42,8 +46,6 @@ def fed(broker: Broker) -> Topics:
 
 def come(broker: Broker, topic: str, rows: int, timeout: float = 60) -> None:
     """Wait until so many rows are committed in a topic."""
-    from tests.e2e.kafka_rows import messages
-
     deadline = time.monotonic() + timeout
     while len(messages(broker, topic)) < rows:
         assert time.monotonic() < deadline, f"{len(messages(broker, topic))} of {rows} rows came"
@@ -58,10 +60,53 @@ def test_aggregates_behind_an_exchange_are_exact(broker: Broker, cluster: Cluste
     until(cluster, "sums", 2)
     os.kill(cluster.processes("sums")["coordinator"], signal.SIGKILL)
     verdict = Verdict(EVENTS)
-    from tests.chaos.workload import windows_of
-
     come(broker, topics.windows, len(windows_of(EVENTS)))
     assert job.stop() == "stopped by a user"
     check_windows(broker, topics.windows, verdict)
     check_totals(broker, topics.totals, verdict)
     assert verdict.clean, verdict.faults
+
+
+def test_copies_keep_their_order_and_new_partitions_are_read(
+    broker: Broker, cluster: Cluster, tmp_path: Path
+) -> None:
+    topics = fed(broker)
+    sql = copying(broker, topics).replace("');", "', discovery.interval = '100ms');", 1)
+    job = submitted(cluster, "copies", sql, tmp_path)
+    until(cluster, "copies", 1)
+    before = cluster.processes("copies")
+    os.kill(before["partition-0"], signal.SIGKILL)
+    until(cluster, "copies", 2)
+    assert cluster.processes("copies")["partition-1"] == before["partition-1"]  # alone it recovers
+    come(broker, topics.copies, EVENTS)
+    verdict = Verdict(EVENTS)
+    check_copies(broker, topics.copies, verdict)
+    assert verdict.clean, verdict.faults
+    broker.grow(topics.events, PARTITIONS + 1)
+    fill(broker, topics.events, [f'{{"id":{EVENTS},"k":"new","g":1}}'], PARTITIONS)
+    come(broker, topics.copies, EVENTS + 1)
+    assert sum(p.splits for p in job.status().partitions) == PARTITIONS + 1
+    job.stop()
+    assert len(messages(broker, topics.copies)) == EVENTS + 1
+
+
+def test_a_job_that_starts_at_the_latest_starts_there_whoever_reads(
+    broker: Broker, cluster: Cluster, tmp_path: Path
+) -> None:
+    topics = Topics.make(broker, 2)
+    for partition in range(2):
+        fill(broker, topics.events, ['{"id":0,"k":"old","g":1}'], partition)
+    sql = copying(broker, topics).replace("');", "', start = 'latest');", 1)
+    job = submitted(cluster, "latest", sql, tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "latest" / "beginnings").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    # Nobody reads yet, and what comes now is the job's; nor does a death before the first checkpoint change that.
+    for partition in range(2):
+        fill(broker, topics.events, [f'{{"id":{partition + 1},"k":"new","g":1}}'], partition)
+    with contextlib.suppress(Unavailable, KeyError):
+        os.kill(cluster.processes("latest")["partition-0"], signal.SIGKILL)
+    come(broker, topics.copies, 2)
+    job.stop()
+    assert sorted(json.loads(m.value() or b"")["id"] for m in messages(broker, topics.copies)) == [1, 2]
