@@ -6,15 +6,18 @@ import dataclasses
 import enum
 import importlib
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from millrace.errors import Corrupt, Invalid, Unsupported
+from millrace.operators.connectors.push import PushSpec
+from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import decode, encode, serialisable
 from millrace.planner.physical.partitioned import for_partitions
-from millrace.planner.plan import OutputKind, Plan
+from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.state.checkpoints.sealed import seal, unseal
 from millrace.state.store import Store
 
@@ -84,15 +87,27 @@ def check_job(spec: JobSpec) -> None:
             code="MR1385",
             hint="'exactly_once' or 'at_least_once'",
         )
-    for node in spec.plan.nodes:
+    check_nodes(spec.plan.nodes, spec.guarantee)
+
+
+def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) -> None:
+    """Refuse sources and sinks that break `guarantee` (MR1383, MR1384), and files that parts can't share (MR1388).
+
+    With `logs`, what is pushed is kept, unless the source wants otherwise.
+    """
+    for node in nodes:
         match node.spec:
-            case SourceInput() if not node.spec.source.replayable:
+            case SourceInput(source=PushSpec(wal=wal)) if logs and wal is not False:
+                continue
+            case SourceInput() if not node.spec.source.replayable and guarantee != "none":
                 raise Unsupported(
                     f"source {node.name} can not be read again after a failure",
                     code="MR1383",
                     hint="use a source that keeps its rows, such as files or Kafka",
                 )
-            case SinkSpec() if node.spec.commit is Commit.NONE and spec.guarantee == "exactly_once":
+            case IntoTable():
+                continue
+            case SinkSpec() if node.spec.commit is Commit.NONE and guarantee == "exactly_once":
                 raise Unsupported(
                     f"sink {node.name} ({node.spec.title}) shows rows as they come, so a failure would show some twice",
                     code="MR1384",
@@ -100,7 +115,7 @@ def check_job(spec: JobSpec) -> None:
                 )
             case SinkSpec() if getattr(node.spec, "one_file", False):
                 raise Unsupported(
-                    f"sink {node.name} writes one file, which several partitions can not share",
+                    f"sink {node.name} writes one file, which can not be shared by partitions or added to at checkpoints",
                     code="MR1388",
                     hint="give a folder as the path",
                 )

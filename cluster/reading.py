@@ -118,7 +118,13 @@ class SourceVertex(Vertex):
     def end(self) -> None:
         """No further row will be pushed."""
         self._readers.clear()
+        self._ended_splits.add(PUSHED)
         self._finish()
+
+    def discover(self) -> None:
+        """Open the splits there are, if none was looked for yet, so that a capture says something of each."""
+        if not self._next_discovery:
+            self._discover(self.context.now())
 
     def capture(self) -> SourceCapture:
         """Where every split goes on."""
@@ -137,6 +143,8 @@ class SourceVertex(Vertex):
             self._readers[split] = self._source.open(split, at.position)
             self._open_watermark(split, at.watermark)
         self.send_watermark(self._tracker.current)
+        if isinstance(self.spec.source, PushSpec) and PUSHED in self._ended_splits:
+            self._finish()
 
     def close(self) -> None:
         """Close all readers and the source."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
+from millrace.operators.expansion.spec import Expand
 from millrace.operators.expressions.tree import Column
 from millrace.operators.joins.asof import AsofJoin
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
@@ -15,6 +16,7 @@ from millrace.operators.joins.temporal import LatestJoin
 from millrace.operators.materialize import Materialize
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog, SinkSpec
@@ -117,7 +119,16 @@ def required(node: Node, port: int) -> Columns | None:
             if node.changelog is Changelog.APPEND:
                 return None
             return spec.row_key if node.key is None else node.key
-        case SourceInput() | Calc() | WindowAssign() | UnionAll() | LateRows() | DeadLetters():
+        case (
+            SourceInput()
+            | Calc()
+            | Expand()
+            | Repeat()
+            | WindowAssign()
+            | UnionAll()
+            | LateRows()
+            | DeadLetters()
+        ):
             return None
     raise AssertionError(f"nobody said how {type(spec).__name__} runs in several partitions")
 
@@ -152,6 +163,10 @@ def _spread_after(node: Node, spread: list[Columns | None]) -> Columns | None:
             if before is None or any(c not in places for c in before):
                 return None
             return tuple(places[c] for c in before)
+        case Expand() | Repeat():
+            before = spread[node.inputs[0]]
+            kept = spec.outputs if isinstance(spec, Expand) else tuple(range(len(spec.output_schema)))
+            return None if before is None or not set(before) <= set(kept) else tuple(map(kept.index, before))
         case UnionAll():
             sides = {spread[i] for i in node.inputs}
             return sides.pop() if len(sides) == 1 else None
