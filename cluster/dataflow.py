@@ -74,6 +74,8 @@ class Dataflow:
         self.retired: set[int] = set()
         self.former: set[int] = set()
         """Nodes whose name was dropped and may be another's now: they take no rows by name."""
+        self.sink_of: Callable[[int, Node, SinkSpec], SinkSpec] = lambda position, node, spec: spec
+        """What a sink's spec becomes where the dataflow runs under a name that is known outside."""
         self._operators: list[OperatorVertex] = []
         self._vnodes = vnodes
         self._batch_rows = batch_rows
@@ -190,7 +192,13 @@ class Dataflow:
             self.sources.append(source)
             return source
         if isinstance(node.spec, SinkSpec):
-            sink = SinkVertex(position, node, context, metrics, node.spec.build(context, self.partition))
+            sink = SinkVertex(
+                position,
+                node,
+                context,
+                metrics,
+                self.sink_of(position, node, node.spec).build(context, self.partition),
+            )
             if self._alone:  # the owner of a share fences its sinks when it is their turn
                 sink.sink.fence()
             self.sinks.append(sink)

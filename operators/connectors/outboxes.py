@@ -34,7 +34,9 @@ class RowOutbox:
         if not self._batches:
             return b""
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self._schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        with pa.ipc.new_stream(
+            sink, self._schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+        ) as writer:
             for batch in self._batches:
                 writer.write_batch(batch)
         self._batches.clear()

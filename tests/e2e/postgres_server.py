@@ -17,7 +17,9 @@ from tests.e2e.broker import free_port
 def binaries() -> Path | None:
     """The folder with `initdb` and `pg_ctl`, or None."""
     found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    folders = (
+        [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    )
     return next((folder for folder in folders if (folder / "initdb").exists()), None)
 
 
@@ -38,7 +40,9 @@ class Server:
     def __init__(self) -> None:
         self._binaries = require()
         self._folder = Path(tempfile.mkdtemp(prefix="millrace-postgres-"))
-        self._user = "postgres" if getpass.getuser() == "root" else getpass.getuser()  # it refuses to run as root
+        self._user = (
+            "postgres" if getpass.getuser() == "root" else getpass.getuser()
+        )  # it refuses to run as root
         if self._user == "postgres":
             shutil.chown(self._folder, "postgres")
         self._port = free_port()

@@ -15,7 +15,9 @@ from millrace.operators.sink import Changelog, SinkSpec
 
 _OPTIONS = (
     Option("url", "postgresql://user:password@host:5432/database", required=True),
-    Option("table", "the table, perhaps with its schema: sales.orders", required=True, aliases=("table-name",)),
+    Option(
+        "table", "the table, perhaps with its schema: sales.orders", required=True, aliases=("table-name",)
+    ),
     Option("mode", "append rows, or replace them by key", choices=("append", "upsert")),
     Option("primary.key", "columns by which rows are replaced", aliases=("key",)),
     Option("create", "make the table where there is none", Kind.FLAG, default="false"),
@@ -55,7 +57,9 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
         )
     if upsert and not keys:
         raise Invalid(
-            "option 'mode' = 'upsert' needs a key", code="MR1452", hint="'primary.key' = 'id', or PRIMARY KEY (id)"
+            "option 'mode' = 'upsert' needs a key",
+            code="MR1452",
+            hint="'primary.key' = 'id', or PRIMARY KEY (id)",
         )
     nested = [f.name for f in schema if pa.types.is_nested(f.type)]
     if nested:

@@ -133,7 +133,9 @@ class PostgresSink(Sink):
         if found is None:
             self._noted = False
             raise Unavailable(
-                f"the marker of {self._me} was deleted", code="MR3015", hint="it is made again, as if nothing was written"
+                f"the marker of {self._me} was deleted",
+                code="MR3015",
+                hint="it is made again, as if nothing was written",
             )
         return int(found[0])
 
@@ -148,7 +150,8 @@ class PostgresSink(Sink):
             cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {values} FROM {STAGE} s")
         else:
             keys = self._spec.key
-            same = " AND ".join(f"t.{_name(n)} = s.{_name(n)}::{types[n]}" for n in keys)
+            equal = {n: "IS NOT DISTINCT FROM" if rows[n].null_count else "=" for n in keys}
+            same = " AND ".join(f"t.{_name(n)} {equal[n]} s.{_name(n)}::{types[n]}" for n in keys)
             changed = ", ".join(f"{_name(n)} = EXCLUDED.{_name(n)}" for n in names if n not in keys)
             cursor.execute(f"DELETE FROM {table} t USING {STAGE} s WHERE s.{WEIGHT} < 0 AND {same}")
             cursor.execute(
@@ -167,7 +170,9 @@ class PostgresSink(Sink):
         if not found and self._spec.create:
             made = [f"{_name(f.name)} {_sql_type(f)}" for f in self._spec.schema]
             if self._spec.key:
-                made.append(f"PRIMARY KEY ({', '.join(map(_name, self._spec.key))})")
+                nullable = any(self._spec.schema.field(n).nullable for n in self._spec.key)
+                unique = "UNIQUE NULLS NOT DISTINCT" if nullable else "PRIMARY KEY"
+                made.append(f"{unique} ({', '.join(map(_name, self._spec.key))})")
             cursor.execute(f"CREATE TABLE IF NOT EXISTS {_quoted(self._spec.table)} ({', '.join(made)})")
             cursor.execute(_COLUMNS, (_quoted(self._spec.table),))
             found = dict(cursor.fetchall())
@@ -177,7 +182,9 @@ class PostgresSink(Sink):
             raise Invalid(
                 f"table {self._spec.table} of PostgreSQL {what}",
                 code="MR1454",
-                hint=f"its columns are {', '.join(found)}" if found else "create it, or set 'create' = 'true'",
+                hint=f"its columns are {', '.join(found)}"
+                if found
+                else "create it, or set 'create' = 'true'",
             )
         self._types = found
         return found
