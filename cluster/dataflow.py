@@ -71,8 +71,8 @@ class Dataflow:
         """Nodes whose name was dropped and may be another's now: they take no rows by name."""
         self._operators: list[OperatorVertex] = []
         self._vnodes = vnodes
-        self._batch_rows = batch_rows
-        self._stop_at_bad_rows = stop_at_bad_rows
+        self.batch_rows = batch_rows
+        self.stop_at_bad_rows = stop_at_bad_rows
         self._share = share or Share()
 
     def extend(self, plan: Plan, taps: Sequence[tuple[int, Receiver]] = ()) -> None:
@@ -85,9 +85,13 @@ class Dataflow:
         try:
             for position in range(known, len(plan.nodes)):
                 self.vertices.append(self._build(position, plan.nodes[position]))
+            self._connect_all(known, taps)
         except BaseException:
             self.truncate(known)
             raise
+
+    def _connect_all(self, known: int, taps: Sequence[tuple[int, Receiver]]) -> None:
+        """Connect the nodes from position `known` on."""
         for position, receiver in taps:
             if position >= known:
                 self.vertices[position].attach(receiver, 0)
@@ -173,14 +177,14 @@ class Dataflow:
     def _build(self, position: int, node: Node) -> Vertex:
         metrics = VertexMetrics()
         name = node.name or f"{node.spec.title if not isinstance(node.spec, SourceInput) else 'source'}"
-        stop = self._stop_at_bad_rows
+        stop = self.stop_at_bad_rows
         if isinstance(node.spec, SourceInput):
             stop = stop or node.spec.bad_rows == "fail"
         context = VertexContext(name, self._vnodes, self.clock, metrics, stop)
         if isinstance(node.spec, SourceInput):
             splits = self._share.splits
             assigned = None if splits is None else splits.get(node.hash, frozenset())
-            source = SourceVertex(position, node, context, metrics, self._batch_rows, assigned)
+            source = SourceVertex(position, node, context, metrics, self.batch_rows, assigned)
             self.sources.append(source)
             return source
         if isinstance(node.spec, SinkSpec):

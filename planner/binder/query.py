@@ -124,7 +124,7 @@ class QueryBinder:
             scope = bind_join(scope, self.member(join.this), join)
         return replace(scope, outer=self.outer)
 
-    def _where(self, scope: Scope, condition: exp.Expr) -> Scope:
+    def where(self, scope: Scope, condition: exp.Expr) -> Scope:
         """Plain conditions first, then those that need a value of a query, then IN and EXISTS."""
         plain, tests = split_where(condition)
         site = Subqueries(scope, self._inner)
@@ -200,7 +200,7 @@ class QueryBinder:
         scope = self._from(node)
         where = node.args.get("where")
         if where is not None:
-            scope = self._where(scope, where.this)
+            scope = self.where(scope, where.this)
             scope = scope.over(to_timed_join(scope.relation))
         clause = node.args.get("group")
         group_window = next(
