@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from millrace.cluster.exchange.layout import layout_of
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import decode, encode, serialisable
+from millrace.planner.physical.partitioned import for_partitions
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.state.checkpoints.sealed import seal, unseal
 from millrace.state.store import Store
@@ -100,18 +100,17 @@ def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) ->
 
 
 def check_partitions(spec: JobSpec, partitions: int) -> None:
-    """Refuse a number of partitions that the job can not have (MR1387, MR1380 … MR1382)."""
+    """Refuse a number of partitions that the job can not have (MR1387)."""
     if not 0 < partitions <= spec.vnodes:
         raise Invalid(
             f"{partitions} partitions can not share {spec.vnodes} vnodes",
             code="MR1387",
             hint="give a number of partitions from 1 to the number of vnodes",
         )
-    layout_of(spec.plan, partitions)
 
 
 def for_sinks(plan: Plan) -> Plan:
-    """The part of a plan that its sinks need; raises Invalid MR1389 where there is none."""
+    """The part of a plan that its sinks need, fit for several partitions; raises Invalid MR1389 where there is none."""
     outputs = [output for output in plan.outputs if output.kind is OutputKind.SINK]
     if not outputs:
         raise Invalid("nothing leaves this job: it has no sink", code="MR1389", hint="add INSERT INTO a sink")
@@ -120,7 +119,7 @@ def for_sinks(plan: Plan) -> Plan:
     nodes = tuple(
         replace(plan.nodes[old], inputs=tuple(place[i] for i in plan.nodes[old].inputs)) for old in kept
     )
-    return Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs))
+    return for_partitions(Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs)))
 
 
 def spec_key(job: str) -> str:

@@ -203,12 +203,14 @@ class SourceVertex(Vertex):
                 self.context.dead_letter(batch.filter(observed.timeless), "MR1520", "the event time is NULL")
                 batch = batch.filter(pc.invert(observed.timeless))
             self._tracker.deliver(split, mark.current)
+            self.send_idle(False)
         if batch.num_rows:
             self.send([batch])
 
     def _advance(self) -> None:
         if not self.ended and self.spec.event_time is not None:
             self.send_watermark(self._tracker.current)
+            self.send_idle(self._tracker.idle)
 
     def _end_split(self, split: str) -> None:
         self._readers.pop(split).close()

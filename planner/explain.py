@@ -19,7 +19,7 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.top.specs import TopRows, WindowTopRows
-from millrace.planner.physical.exchange import Exchange, exchanges
+from millrace.planner.physical.exchange import Edge, layout_of
 from millrace.planner.plan import Node, OutputKind, Plan
 
 WIDTH = 110
@@ -33,7 +33,7 @@ Measured = Mapping[int, Mapping[str, float]]
 def explain_text(plan: Plan, measured: Measured | None = None) -> str:
     """One tree for each output, its node on top and its inputs below; a node that was shown is named only."""
     shown: set[int] = set()
-    facts = _Facts(exchanges(plan), measured or {})
+    facts = _Facts(_moves(plan), measured or {})
     blocks: list[str] = []
     roots = [(o.kind, o.name, o.node) for o in plan.outputs]
     for kind, name, node in roots:
@@ -47,7 +47,7 @@ def explain_text(plan: Plan, measured: Measured | None = None) -> str:
 def explain_json(plan: Plan, measured: Measured | None = None) -> str:
     """The plan as one JSON object: `nodes` by position with the same facts, `outputs`, `late`, `settings`."""
     ran = measured or {}
-    moves = exchanges(plan)
+    moves = _moves(plan)
     nodes = [
         {
             "position": at,
@@ -61,7 +61,7 @@ def explain_json(plan: Plan, measured: Measured | None = None) -> str:
             "event_time": None if node.event_time is None else node.schema.names[node.event_time],
             "details": _details(node),
             "state": state_of(node, plan),
-            "exchange": _exchange(plan, node, moves[at]),
+            "exchange": _exchange(plan, node, moves.get(at, [])),
             **({"measured": dict(ran[at])} if at in ran else {}),
         }
         for at, node in enumerate(plan.nodes)
@@ -79,7 +79,7 @@ def explain_json(plan: Plan, measured: Measured | None = None) -> str:
 class _Facts:
     """What is said of each node."""
 
-    moves: tuple[Exchange, ...]
+    moves: Mapping[int, list[Edge]]
     measured: Measured
 
     def of(self, plan: Plan, at: int) -> list[tuple[str, str]]:
@@ -91,7 +91,7 @@ class _Facts:
         if state != "none" and not any(label == "state" for label, _ in facts):
             facts.append(("state", state))
         if not isinstance(node.spec, SourceInput):
-            facts.append(("exchange", _exchange(plan, node, self.moves[at])))
+            facts.append(("exchange", _exchange(plan, node, self.moves.get(at, []))))
         ran = self.measured.get(at)
         if ran is not None:
             facts.append(("ran", _ran(ran)))
@@ -199,13 +199,28 @@ def _rows(node: Node) -> str:
     return text if node.event_time is None else f"{text}, event time {names[node.event_time]}"
 
 
-def _exchange(plan: Plan, node: Node, move: Exchange) -> str:
-    if move.keys is None:
+def _moves(plan: Plan) -> dict[int, list[Edge]]:
+    """The exchanges in front of each node, were the plan to run in several partitions."""
+    found: dict[int, list[Edge]] = {}
+    for edge in layout_of(plan, 2).edges:
+        if edge.keys is not None:
+            found.setdefault(edge.consumer, []).append(edge)
+    return found
+
+
+def _exchange(plan: Plan, node: Node, moves: list[Edge]) -> str:
+    if not moves:
         return "none"
-    if not move.keys:
+    if all(not edge.keys for edge in moves):
         return "to one partition"
-    below = plan.nodes[node.inputs[0]].schema.names
-    return f"by {', '.join(below[k] for k in move.keys)}"
+    texts = []
+    for edge in sorted(moves, key=lambda edge: edge.port):
+        names = plan.nodes[edge.producer].schema.names
+        side = (
+            "" if len(node.inputs) == 1 else ("left ", "right ")[edge.port] if len(node.inputs) == 2 else ""
+        )
+        texts.append(f"{side}by {', '.join(names[k] for k in edge.keys or ())}")
+    return ", ".join(texts)
 
 
 def _details(node: Node) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sqlglot import exp
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.expressions.tree import Call, Cast, Column, Expression, Literal
 from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_GROUPING, FIRST_OVER, PendingCall
+from millrace.planner.binder.correlation import OUTER
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.windows import Emitting
 from millrace.planner.expressions import column, rewrite
@@ -37,6 +38,8 @@ class Grouped:
                 return self._stand_in(e, node)
             if e in self.keys:
                 return column(self.relation.schema, self.keys[e])
+            if isinstance(e, Column) and e.index >= OUTER:
+                return e
             if isinstance(e, Column):
                 raise invalid(
                     node,

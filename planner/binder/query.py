@@ -25,6 +25,7 @@ from millrace.planner.binder.grouping import (
 )
 from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.joins_on_time import sent_at_once
+from millrace.planner.binder.lateral import bind_lateral, is_lateral
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.scalars import ScalarBinder, check_repeatable
 from millrace.planner.binder.scope import Member, Scope
@@ -39,7 +40,14 @@ from millrace.planner.binder.select_list import (
 )
 from millrace.planner.binder.set_operations import SetOperation, set_operation
 from millrace.planner.binder.sources import one_row
-from millrace.planner.binder.subqueries import Subqueries, apply_membership, settled, split_where
+from millrace.planner.binder.subqueries import (
+    FIRST_SUBQUERY,
+    Subqueries,
+    apply_membership,
+    settled,
+    split_where,
+)
+from millrace.planner.binder.table_functions import SelectedRows, beside
 from millrace.planner.binder.temporal import apply_condition
 from millrace.planner.binder.values import constant_rows
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
@@ -110,7 +118,7 @@ class QueryBinder:
     def _from(self, node: exp.Select) -> Scope:
         clause = node.args.get("from_")
         if clause is None:
-            return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),))
+            return self._one_row()
         version = clause.this.args.get("version")
         if version is not None:
             raise invalid(
@@ -121,8 +129,14 @@ class QueryBinder:
             )
         scope = self.member(clause.this)
         for join in node.args.get("joins") or []:
-            scope = bind_join(scope, self.member(join.this), join)
+            if is_lateral(join.this):
+                scope = bind_lateral(replace(scope, outer=self.outer), join, self._inner)
+            else:
+                scope = bind_join(scope, self.member(join.this), join)
         return replace(scope, outer=self.outer)
+
+    def _one_row(self) -> Scope:
+        return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),), self.outer)
 
     def where(self, scope: Scope, condition: exp.Expr) -> Scope:
         """Plain conditions first, then those that need a value of a query, then IN and EXISTS."""
@@ -172,7 +186,7 @@ class QueryBinder:
             case exp.MatchRecognize():
                 raise unsupported(node, "MR1944", "MATCH_RECOGNIZE is not executed yet")
             case exp.Unnest() | nodes.TableCall():
-                raise unsupported(node, "MR1945", "functions in FROM other than windows are not executed yet")
+                return beside(self._one_row(), node)
             case exp.Values():
                 relation = constant_rows(node)
             case _:
@@ -220,6 +234,7 @@ class QueryBinder:
         calls = Calls(scope, _bound_type(scope.relation))
         binder = ScalarBinder(scope, "SELECT", calls)
         site = binder.subqueries = Subqueries(scope, self._inner)
+        rows = binder.rows = SelectedRows(binder)
         items = self._items(node, scope, binder)
         binder.aliases = {item.name.casefold(): item.value for item in items}
         having, qualify = node.args.get("having"), node.args.get("qualify")
@@ -251,7 +266,8 @@ class QueryBinder:
             condition = final(conditions[1], qualify)
             check_repeatable(condition, relation, qualify)
             relation = Filter(relation, condition)
-        return finish(node, relation, items, sort, final, on)
+        relation, settle = rows.attach(relation, final)
+        return finish(node, relation, items, sort, lambda e, at: settle(final(e, at)), on)
 
     def _set_operation(self, node: SetOperation) -> BoundQuery:
         if any(node.args.get(c) is not None for c in ("emit", "lateness", "late_data")):
@@ -398,7 +414,7 @@ def _resolve_plain(relation: Relation, e: Expression, at: object) -> Expression:
 
 def _resolve_over(e: Expression, relation: Relation, places: Sequence[int]) -> Expression:
     def change(part: Expression) -> Expression | None:
-        if isinstance(part, Column) and part.index <= -FIRST_OVER:
+        if isinstance(part, Column) and -FIRST_SUBQUERY < part.index <= -FIRST_OVER:
             return column(relation.schema, places[-FIRST_OVER - part.index])
         return None
 

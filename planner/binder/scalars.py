@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.scope import Scope, field_of
 from millrace.planner.dialect import nodes
 from millrace.planner.dialect.types import parse_type
+from millrace.planner.expressions import rewrite
 from millrace.planner.logical import Relation
 
 BINARY: dict[type[exp.Expr], str] = {
@@ -88,6 +90,14 @@ class SubquerySite(Protocol):
         ...
 
 
+class RowsSite(Protocol):
+    """Where UNNEST goes, which makes several rows of one: each becomes a column that is filled in later."""
+
+    def rows(self, node: nodes.Call) -> Expression:
+        """A call of UNNEST."""
+        ...
+
+
 def check_repeatable(value: Expression, relation: Relation, node: object) -> None:
     """Refuse, over rows that may be taken back, what would give another value then (MR1956)."""
     if relation.changelog is not Changelog.APPEND and not is_deterministic(value):
@@ -110,6 +120,8 @@ class ScalarBinder:
         """Select-list names that may be used where no column has the name."""
         self.subqueries: SubquerySite | None = None
         """Where queries inside the expression go; None: there may be none."""
+        self.rows: RowsSite | None = None
+        """Where calls of UNNEST go; None: there may be none."""
 
     def bind(self, node: exp.Expr) -> Expression:
         """The typed tree. Raises Invalid and Unsupported with the place in the text."""
@@ -191,7 +203,7 @@ class ScalarBinder:
             found = self.scope.outer.resolve(parts, node)
         except Invalid:
             return None
-        return Column(found.index + OUTER, found.type, found.name) if isinstance(found, Column) else None
+        return rewrite(found, lambda e: replace(e, index=e.index + OUTER) if isinstance(e, Column) else None)
 
     def _call(self, node: nodes.Call) -> Expression:
         name = str(node.this)
@@ -210,6 +222,15 @@ class ScalarBinder:
             if self._site is None:
                 raise invalid(node, "MR1142", f"{name} can not stand in {self._place}", "use HAVING")
             return self._site.grouping(node)
+        if name == "unnest":
+            if self.rows is None:
+                raise unsupported(
+                    node,
+                    "MR1945",
+                    f"unnest can not stand in {self._place}",
+                    "write it in FROM: CROSS JOIN UNNEST(…) AS u(x)",
+                )
+            return self.rows.rows(node)
         if name in WINDOW_FUNCTIONS and registry.find(name) is None:
             raise invalid(node, "MR1122", f"{name} needs OVER (…)", f"write {name}(…) OVER (ORDER BY …)")
         for part, clause in (("distinct", "DISTINCT"), ("filter", "FILTER"), ("order", "ORDER BY")):

@@ -90,7 +90,7 @@ def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Ex
     else:
         value = binder.bind(inner)
     if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in walk(value)):
-        raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate", "use a subquery")
+        raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate or UNNEST", "use a subquery")
     if isinstance(value, Column) and value.index == -FIRST_BOUND - BOUNDS.index("struct"):
         return None
     relation = binder.scope.relation

@@ -23,7 +23,7 @@ from millrace.planner.binder.scope import Scope
 from millrace.planner.catalog import suggest
 from millrace.planner.dialect.types import parse_type
 from millrace.planner.expressions import column
-from millrace.planner.logical import Rows, Scan
+from millrace.planner.logical import Relation, Rows, Scan
 from millrace.planner.statements import ColumnDefinition, Connector, CreateSource, Watermark
 
 UNITS = ("s", "ms", "us", "ns")
@@ -81,6 +81,11 @@ def scan_of(name: str, spec: SourceSpec, event_time: EventTime | None = None) ->
 def one_row() -> Scan:
     """What a query without FROM reads: one row with a column nobody sees."""
     return scan_of("one row", ConstantRows.of(pa.RecordBatch.from_pydict({"_row": pa.array([True])})))
+
+
+def is_one_row(relation: Relation) -> bool:
+    """Whether it is what a query without FROM reads."""
+    return relation is one_row()
 
 
 def options_of(connector: Connector) -> dict[str, str]:

@@ -243,6 +243,23 @@ class Database:
         """
         self._register(name, Function(tuple(map(_type, parameters)), _type(returns), True, factory))
 
+    def register_table_function(
+        self,
+        name: str,
+        function: Callable[..., object],
+        parameters: Sequence[str | pa.DataType],
+        columns: Mapping[str, str | pa.DataType] | pa.Schema,
+    ) -> None:
+        """Make a Python function callable in FROM: `FROM t, LATERAL TABLE(name(t.x)) AS u`.
+
+        It takes an Arrow array a parameter and returns `(rows, parents)`: a table (or mapping of arrays) with these
+        columns, and for each of its rows the position of the input row that it belongs to. Or one array of lists,
+        as long as the input, with the new rows of each input row.
+        """
+        if not isinstance(columns, pa.Schema):
+            columns = pa.schema([pa.field(n, _type(t)) for n, t in columns.items()])
+        self._register(name, Function(tuple(map(_type, parameters)), columns, False, function))
+
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
