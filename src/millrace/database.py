@@ -56,7 +56,7 @@ from millrace.result import Result
 from millrace.row_changes import row_change
 from millrace.settings import Settings
 from millrace.state.checkpoints.number import CheckpointNumber
-from millrace.subscription import Subscription, as_batches, as_objects, as_rows
+from millrace.subscription import Subscription, converter
 
 Row = TypeVar("Row")
 
@@ -448,23 +448,11 @@ class Database:
         _, plan, position = self._plan_select(statement, sql, streamed=True)
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
-        convert: Callable[[pa.RecordBatch], list[Any]]
-        match form:
-            case "arrow":
-                convert = as_batches
-            case "rows":
-                convert = as_rows
-            case type():
-                convert = as_objects(form, node.schema)
-            case _:
-                raise Invalid(
-                    f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass"
-                )
         stop: list[Callable[[], None]] = []
         subscription: Subscription[Any] = Subscription(
             name,
             node.schema,
-            convert,
+            converter(form, node.schema),
             changelog=changelog,
             max_rows=max_rows,
             on_close=lambda: stop[0](),
@@ -482,12 +470,7 @@ class Database:
         """What runs already goes on as before; what comes is run under the new settings."""
         name, value = statement.name, statement.value
         try:
-            changed = (
-                self.settings.without(name)
-                if value is None
-                else self.settings.with_values({name or "": value})
-            )
-            self.settings.check_change(changed)
+            changed = self.settings.changed(name, value)
         except MillraceError as error:
             error.position, error.source_text = error.position or statement.position, sql
             raise

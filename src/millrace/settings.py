@@ -70,13 +70,18 @@ class Settings:
                 changes[field] = text.strip() if field in AS_WRITTEN else text.strip().lower()
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
-    def without(self, name: str | None) -> Settings:
-        """These settings with one as it is by default; with None all that may change. Raises Invalid MR1540."""
+    def changed(self, name: str | None, value: str | None) -> Settings:
+        """What SET makes of them, or, with value None, RESET of one (name None: of all that may change).
+
+        Raises Invalid MR1540, MR1541, MR1542.
+        """
         plain = dict(Settings().rows())
-        if name is not None:
-            wanted = self._known(name)
-            return self.with_values({wanted: plain[wanted]})
-        return self.with_values({n: plain[n] for n in NAMES if n not in FROM_THE_START})
+        if name is None:
+            return self.with_values({n: plain[n] for n in NAMES if n not in FROM_THE_START})
+        wanted = self._known(name)
+        changed = self.with_values({wanted: plain[wanted] if value is None else value})
+        self.check_change(changed)
+        return changed
 
     @staticmethod
     def _known(name: str) -> str:
