@@ -76,5 +76,5 @@ def _assigned(statement: Update, scope: Scope) -> list[Expression]:
         if at in seen:
             raise invalid(node, "MR1117", f"column {schema.names[at]} is set twice", "set it once")
         seen.add(at)
-        values[at] = binder.bind_as(node, schema.field(at).type, f"column {schema.names[at]}")
+        values[at] = binder.assign(node, schema.field(at).type, f"column {schema.names[at]}")
     return values
