@@ -78,8 +78,8 @@ class Dataflow:
         """What a sink's spec becomes where the dataflow runs under a name that is known outside."""
         self._operators: list[OperatorVertex] = []
         self._vnodes = vnodes
-        self._batch_rows = batch_rows
-        self._stop_at_bad_rows = stop_at_bad_rows
+        self.batch_rows = batch_rows
+        self.stop_at_bad_rows = stop_at_bad_rows
         self._share = share or Share()
         self._alone = share is None
 
@@ -93,9 +93,13 @@ class Dataflow:
         try:
             for position in range(known, len(plan.nodes)):
                 self.vertices.append(self._build(position, plan.nodes[position]))
+            self._connect_all(known, taps)
         except BaseException:
             self.truncate(known)
             raise
+
+    def _connect_all(self, known: int, taps: Sequence[tuple[int, Receiver]]) -> None:
+        """Connect the nodes from position `known` on."""
         for position, receiver in taps:
             if position >= known:
                 self.vertices[position].attach(receiver, 0)
@@ -181,14 +185,14 @@ class Dataflow:
     def _build(self, position: int, node: Node) -> Vertex:
         metrics = VertexMetrics()
         name = node.name or f"{node.spec.title if not isinstance(node.spec, SourceInput) else 'source'}"
-        stop = self._stop_at_bad_rows
+        stop = self.stop_at_bad_rows
         if isinstance(node.spec, SourceInput):
             stop = stop or node.spec.bad_rows == "fail"
         context = VertexContext(name, self._vnodes, self.clock, metrics, stop)
         if isinstance(node.spec, SourceInput):
             splits = self._share.splits
             assigned = None if splits is None else splits.get(node.hash, frozenset())
-            source = SourceVertex(position, node, context, metrics, self._batch_rows, assigned)
+            source = SourceVertex(position, node, context, metrics, self.batch_rows, assigned)
             self.sources.append(source)
             return source
         if isinstance(node.spec, SinkSpec):

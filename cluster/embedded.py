@@ -46,6 +46,8 @@ class Answered:
     """What is still to be told of nodes that ran for one query and are gone."""
 
     rows_in: int = 0
+    rows_out: int = 0
+    """Rows that queries were answered with."""
     late_rows: int = 0
     dead_rows: int = 0
     examples: deque[tuple[str, BadRecord]] = field(default_factory=lambda: deque(maxlen=EXAMPLES_KEPT))
@@ -138,12 +140,18 @@ class EmbeddedRuntime:
                 self._publish(now)
             return moved
 
-    def push(self, sources: list[SourceVertex], batches: list[pa.RecordBatch], bad: list[BadRecord]) -> None:
-        """Send rows through at once, in the calling thread."""
+    def push(
+        self,
+        sources: list[SourceVertex],
+        batches: list[pa.RecordBatch],
+        bad: list[BadRecord],
+        taken: int = 0,
+    ) -> None:
+        """Send rows through at once, in the calling thread; those of the first `taken` batches are taken back."""
         with self.lock:
             self._raise_failure()
             for source in sources:
-                source.push(batches, bad)
+                source.push(batches, bad, taken)
             self._unpublished = True
 
     def subscribe(
@@ -182,10 +190,13 @@ class EmbeddedRuntime:
 
         return stop
 
-    def answer(self, plan: Plan, position: int) -> list[Batch]:
+    def answer(
+        self, plan: Plan, position: int, observe: Callable[[Sequence[Vertex]], None] | None = None
+    ) -> list[Batch]:
         """Run what `plan` adds over what there is now, to its end, and forget it; answers what `position` sent.
 
-        Materialised tables are read as they stand; further sources are read to their end.
+        Materialised tables are read as they stand; further sources are read to their end. `observe` is shown the
+        nodes that ran before they are forgotten.
         """
         with self.lock:
             self._raise_failure()
@@ -195,6 +206,8 @@ class EmbeddedRuntime:
             self.dataflow.extend(plan, [(position, tap)])
             try:
                 self._complete(self.dataflow.vertices[known:])
+                if observe is not None:
+                    observe(self.dataflow.vertices[known:])
             finally:
                 self.dataflow.vertices[position].detach(tap)
                 self.answered.add(self.dataflow.vertices[known:])
@@ -221,7 +234,7 @@ class EmbeddedRuntime:
             sources = self.dataflow.sources
             return Progress(
                 rows_in=self.answered.rows_in + sum(s.metrics.rows_in for s in sources),
-                rows_out=sum(s.metrics.rows_in for s in self.dataflow.sinks),
+                rows_out=self.answered.rows_out + sum(s.metrics.rows_in for s in self.dataflow.sinks),
                 late_rows=self.answered.late_rows + sum(v.metrics.late_rows for v in vertices),
                 dead_rows=self.answered.dead_rows + sum(v.metrics.dead_rows for v in vertices),
                 watermark=min((s.watermark for s in sources if not s.ended), default=END_OF_TIME),
