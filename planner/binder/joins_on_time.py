@@ -101,15 +101,8 @@ def sent_at_once(relation: Relation) -> Relation:
     match relation:
         case Filter() | Project():
             return relation.with_inputs(sent_at_once(relation.input))
-        case TimedJoin(form=Asof(direction="backward", versions=False) as form):
-            return replace(relation, form=replace(form, changes=True))
         case TimedJoin(form=Asof(versions=False) as form):
-            raise unsupported(
-                None,
-                "MR1943",
-                f"EMIT CHANGES with an ASOF JOIN that looks {form.direction} is not executed",
-                "leave it out: rows are sent when their match is final",
-            )
+            return replace(relation, form=replace(form, changes=True))
     return relation
 
 
