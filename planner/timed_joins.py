@@ -72,7 +72,8 @@ class SameWindow:
 class Asof:
     """The one right row that is last before the left one's time, first after it, or nearest, as `AsofJoin` says.
 
-    `versions`: the right side is a changelog whose rows are versions of what its key names.
+    `versions`: the right side is a changelog whose rows are versions of what its key names. `event` is the left
+    side's event time where `left_time` is another, from `reach[0]` to `reach[1]` µs after it.
     """
 
     left_time: int
@@ -82,17 +83,21 @@ class Asof:
     tolerance: int | None = None
     changes: bool = False
     versions: bool = False
+    event: int | None = None
+    reach: tuple[int, int] = (0, 0)
 
     right_is_set: ClassVar[bool] = False
 
     def moved(self, left: Places, right: Places) -> Asof:
         """The same over inputs whose columns are elsewhere."""
-        return replace(self, left_time=left[self.left_time], right_time=right[self.right_time])
+        event = None if self.event is None else left[self.event]
+        return replace(self, left_time=left[self.left_time], right_time=right[self.right_time], event=event)
 
     @property
     def columns(self) -> tuple[set[int], set[int]]:
         """The columns it reads of both sides."""
-        return {self.left_time}, {self.right_time}
+        also = set() if self.event is None else {self.event}
+        return {self.left_time} | also, {self.right_time}
 
     def times(self) -> tuple[int, int]:
         """The columns of both times."""
@@ -153,6 +158,8 @@ class TimedJoin(Relation):
     @property
     def event_time(self) -> int | None:
         left, right = self.form.times()
+        if isinstance(self.form, Asof) and self.form.event is not None:
+            left = self.form.event
         match self.kind:
             case "full":
                 return None

@@ -28,6 +28,7 @@ from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.joins_on_time import sent_at_once
 from millrace.planner.binder.lateral import bind_lateral, is_lateral
 from millrace.planner.binder.over import apply_over
+from millrace.planner.binder.probes import bind_probe
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
@@ -158,7 +159,9 @@ class QueryBinder:
             )
         scope = self.member(clause.this)
         for join in node.args.get("joins") or []:
-            if is_lateral(join.this):
+            if join.args.get("probe") is not None:
+                scope = bind_probe(scope, self.member(join.this), join)
+            elif is_lateral(join.this):
                 scope = bind_lateral(replace(scope, outer=self.outer), join, self._inner)
             else:
                 scope = bind_join(scope, self.member(join.this), join)
