@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, assert_never
 
-from millrace.cluster.exchange.layout import independent
 from millrace.cluster.job import JobSpec, check_partitions
 from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
@@ -45,6 +44,7 @@ from millrace.cluster.protocol.messages import (
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Corrupt, Fenced, Unavailable
 from millrace.operators.source import Source, SourceInput
+from millrace.planner.physical.exchange import independent
 from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest

@@ -97,7 +97,7 @@ class Cluster:
         self._ask(self._coordinator(job).stop.remote(reason))
 
     def scale(self, job: str, partitions: int) -> None:
-        """Ask a job to go on with so many partitions; returns at once. Raises what can not be (MR1380 …)."""
+        """Ask a job to go on with so many partitions; returns at once. Raises Invalid for a number that can not be."""
         self._entry(job)
         self._ask(self._coordinator(job).scale.remote(partitions))
 

@@ -55,7 +55,7 @@ def bind_lateral(left: Scope, node: exp.Join, bind: BindQuery) -> Scope:
     member = Member(None if alias is None else alias.name, width, len(names))
     members = (*left.members, member)
     fields = [f.with_name(n) for f, n in zip(relation.schema, names, strict=True)]
-    both = Scope(Rows(pa.schema([*left.relation.schema, *fields]), ()), members, left.outer)
+    both = Scope(Rows(pa.schema([*left.relation.schema, *fields])), members, left.outer)
     on = _condition(both, node)
     inner = [rewrite(part, lambda e: _to_inner(e, width)) for part in on]
     whole = _attached(left.relation, relation, inner, kind, tuple(names), node)

@@ -43,7 +43,8 @@ def bind_probe(left: Scope, right: Scope, node: exp.Join) -> Scope:
     moved = [_behind(c, width, wide) for c in conditions]
     form = Asof(wide - 1, times[1], event=times[0], reach=(offsets[0], offsets[-1]))
     relation = one_match(joined(probed, right.relation, "left", moved, position_of(node)), form, node)
-    of_both = {right.resolve([key.name], key).index for key in node.args.get("using") or []}
+    keys = [right.resolve([key.name], key) for key in node.args.get("using") or []]
+    of_both = {key.index for key in keys if isinstance(key, Column)}
     members = [
         Member(
             m.alias,

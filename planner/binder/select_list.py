@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlglot import exp
 
@@ -34,6 +35,12 @@ class Sort:
     descending: bool
     nulls_first: bool
     node: object
+
+
+class Resolve(Protocol):
+    """Turns an expression over a block's input into one over a later stage of the block."""
+
+    def __call__(self, e: Expression, at: object, /) -> Expression: ...
 
 
 def starred(star: exp.Star, columns: Sequence[Column], node: object, binder: ScalarBinder) -> list[Item]:

@@ -11,6 +11,7 @@ from millrace.operators.expansion.spec import Expand
 from millrace.operators.expressions.tree import Column
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
@@ -30,7 +31,7 @@ from millrace.planner.logical import (
     MovingFilter,
     Project,
     Relation,
-    Rows,
+    Repeated,
     Session,
     Union,
     WindowedAggregate,
@@ -133,8 +134,8 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case TopN():
             return (relation.input,), _top(relation)
-        case Rows():
-            raise Unsupported("constant rows are not executed", code="MR1927")
+        case Repeated():
+            return (relation.input,), Repeat(relation.input.schema, relation.rising)
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
 
 

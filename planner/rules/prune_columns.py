@@ -21,6 +21,7 @@ from millrace.planner.logical import (
     Project,
     Read,
     Relation,
+    Repeated,
     Rows,
     Scan,
     Union,
@@ -94,6 +95,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
         case BadRecords():
             below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             assert isinstance(below, Scan)
+            return replace(node, input=below), {i: i for i in range(len(node.schema))}
+        case Repeated():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             return replace(node, input=below), {i: i for i in range(len(node.schema))}
         case Read() | Rows():
             pass

@@ -16,6 +16,7 @@ from millrace.planner.logical import (
     Join,
     Project,
     Relation,
+    Repeated,
     Union,
     WindowedAggregate,
 )
@@ -63,6 +64,9 @@ def _push(node: Relation) -> Relation:
             return _into_sides(node, below)
         case Join():
             return _into_join(node, below)
+        case Repeated():
+            places = {c: c for c in range(len(below.schema))}
+            return _split(node, below, set(places), places)
         case Expansion():
             of_input = {i: c for i, c in enumerate(below.kept) if c < len(below.input.schema)}
             return _split(node, below, set(of_input), of_input)
@@ -130,7 +134,7 @@ def _into_join(node: Filter, join: Join) -> Relation:
 
 def _split(
     node: Filter,
-    below: Project | AssignWindow | Aggregate | WindowedAggregate | Over | RowBuffer | Expansion,
+    below: Project | AssignWindow | Aggregate | WindowedAggregate | Repeated | Over | RowBuffer | Expansion,
     allowed: set[int],
     places: dict[int, int],
 ) -> Relation:

@@ -9,6 +9,7 @@ from tests.property.same_answer import check, ours, theirs
 from millrace.errors import Invalid
 from millrace.planner.session import Planner
 
+TIME = pa.timestamp("ms")
 ROWS, BOUND_MS = 120, 2_000
 WATERMARKS = dict.fromkeys("tq", "(WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)")
 DECLARED = "".join(
@@ -23,7 +24,7 @@ OFFSETS = [
 ]
 
 
-def _table(value: str, rng: random.Random, kind: pa.DataType = pa.timestamp("ms")) -> pa.Table:
+def _table(value: str, rng: random.Random, kind: pa.DataType = TIME) -> pa.Table:
     times = sorted(rng.sample(range(60_000), ROWS))
     rows = [(rng.choice([*"abc", None]), ts, at) for at, ts in enumerate(times)]
     rows.sort(key=lambda row: row[1] + rng.randrange(BOUND_MS))

@@ -37,7 +37,6 @@ STATEMENTS = [
     ("EXPLAIN (FORMAT JSON) SELECT k FROM s", DONE),
     ("EXPLAIN ANALYZE SELECT k FROM s", REFUSED),
     ("SET bad_rows = 'skip'", DONE),
-    ("CHECKPOINT", REFUSED),
     ("RESTORE FROM CHECKPOINT 3", REFUSED),
     ("SUBSCRIBE s", REFUSED),
     ("START JOB j AS SELECT 1", REFUSED),
@@ -65,9 +64,9 @@ QUERIES = {
     "Call": ("SELECT upper(k) AS u FROM s", DONE),
 }  # fmt: skip
 CLAUSES = [
-    ("SELECT k FROM s EXCEPT SELECT k FROM t", None),
-    ("SELECT k FROM s INTERSECT SELECT k FROM t", None),
-    ("SELECT DISTINCT ON (k) k, v FROM s", None),
+    ("SELECT k FROM s EXCEPT SELECT k FROM t", DONE),
+    ("SELECT k FROM s INTERSECT SELECT k FROM t", DONE),
+    ("SELECT DISTINCT ON (k) k, v FROM s", DONE),
     ("SELECT k FROM s TABLESAMPLE (3)", REFUSED),
     ("WITH RECURSIVE r AS (SELECT 1) SELECT * FROM r", REFUSED),
     ("CREATE STREAM x WITH ('late.data.strategy' = 'include_in_next') AS SELECT k FROM s", REFUSED),
