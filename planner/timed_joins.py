@@ -12,8 +12,10 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.expressions.tree import Expression
 from millrace.operators.joins.interval import joined_schema
+from millrace.operators.joins.late import late_schema
 from millrace.operators.sink import Changelog
-from millrace.planner.logical import Relation
+from millrace.planner.logical import AssignWindow, Filter, Join, Project, Relation, Unary
+from millrace.planner.table_functions import Expansion
 
 Places = Mapping[int, int]
 
@@ -144,6 +146,8 @@ class TimedJoin(Relation):
     form: Form
     condition: Expression | None = None
     position: Position | None = field(default=None, compare=False)
+    late_table: str | None = None
+    """The table that late rows of either side go to."""
 
     @property
     def inputs(self) -> tuple[Relation, ...]:
@@ -193,3 +197,61 @@ class TimedJoin(Relation):
     def with_inputs(self, *inputs: Relation) -> Relation:
         left, right = inputs
         return self if left is self.left and right is self.right else replace(self, left=left, right=right)
+
+
+@dataclass(frozen=True)
+class LateSides(Unary):
+    """The rows of either side that came too late for the join it reads: columns of both, NULL in the other side's."""
+
+    input: TimedJoin
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return late_schema(self.input.left.schema, self.input.right.schema)
+
+    @property
+    def event_time(self) -> int | None:
+        return None
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND
+
+    @property
+    def key(self) -> tuple[int, ...] | None:
+        return None
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        return (None, None)
+
+
+def _keeping_late(relation: Relation) -> Relation:
+    """The side of a window join that leaves it to the join which rows are late."""
+    match relation:
+        case Filter() | Project() | Expansion():
+            return relation.with_inputs(_keeping_late(relation.input))
+        case AssignWindow():
+            return replace(relation, keeps_late=True)
+    return relation
+
+
+def with_late_sides(relation: Relation, table: str) -> Relation | None:
+    """The relation whose join on time sends late rows to `table`; None where it has not just one such join."""
+    match relation:
+        case Filter() | Project() | Expansion():
+            below = with_late_sides(relation.input, table)
+            return None if below is None else relation.with_inputs(below)
+        case TimedJoin() if not isinstance(relation.form, Latest):
+            if any(with_late_sides(item, table) is not None for item in relation.inputs):
+                return None
+            sides = relation.inputs
+            if isinstance(relation.form, SameWindow):
+                sides = tuple(_keeping_late(item) for item in sides)
+            return replace(relation.with_inputs(*sides), late_table=table)
+        case Join():
+            left, right = (with_late_sides(item, table) for item in relation.inputs)
+            if (left is None) == (right is None):
+                return None
+            return relation.with_inputs(left or relation.left, right or relation.right)
+    return None

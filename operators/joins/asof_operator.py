@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from millrace.operators.aggregates.progress import capture_clock, restored_clock
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
 from millrace.operators.joins.asof import DIRECTIONS, AsofJoin
+from millrace.operators.joins.late import late_batch
 from millrace.operators.joins.shared_ticks import SharedTicks, late_rows
 from millrace.operators.joins.timed_pairs import PairShape
 from millrace.operators.joins.timed_side import Expired, TimedSide, before
@@ -77,7 +78,8 @@ class AsofState:
         late = self._late(port, batch, ticks)
         if late is not None:
             self.metrics.late_rows += int(late.sum())
-            self.context.late(batch.take(np.flatnonzero(late)))
+            schemas = (self.spec.left, self.spec.right)
+            self.context.late(late_batch(port, batch.take(np.flatnonzero(late)), schemas))
             rows = np.flatnonzero(~late)
             batch, ticks = batch.take(rows), ticks[rows]
         return batch, ticks

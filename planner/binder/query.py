@@ -56,6 +56,7 @@ from millrace.planner.dialect import nodes
 from millrace.planner.expressions import column, conjunction, rewrite
 from millrace.planner.logical import AssignWindow, Filter, Project, Relation, Session
 from millrace.planner.rules.to_timed_join import to_timed_join
+from millrace.planner.timed_joins import with_late_sides
 
 
 class Names(Protocol):
@@ -249,7 +250,7 @@ class QueryBinder:
         if clause is not None or calls.aggregates or calls.groupings or having is not None:
             relation, resolve = self._grouped(node, scope, clause, calls, items, binder)
         else:
-            check_no_emission(node)
+            scope = _with_late_joins(scope, node)
             emit = node.args.get("emit")
             if emit is not None and str(emit.args["mode"]) == "changes":
                 scope = scope.over(sent_at_once(scope.relation))
@@ -375,6 +376,14 @@ def _with_subqueries(relation: Relation, resolve: Resolve, site: Subqueries) -> 
         return relation, resolve
     whole, values = site.attach(relation, resolve)
     return whole, lambda e, at: settled(resolve(e, at), values)
+
+
+def _with_late_joins(scope: Scope, node: exp.Select) -> Scope:
+    """The scope of a block that aggregates nothing, its join on time sending late rows where LATE DATA TO says."""
+    late = node.args.get("late_data")
+    whole = None if late is None else with_late_sides(scope.relation, str(late.this.name))
+    check_no_emission(node, late_rows=whole is not None)
+    return scope if whole is None else scope.over(whole)
 
 
 def _bound_type(relation: Relation) -> pa.DataType | None:
