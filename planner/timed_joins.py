@@ -248,10 +248,11 @@ def with_late_sides(relation: Relation, table: str) -> Relation | None:
             sides = relation.inputs
             if isinstance(relation.form, SameWindow):
                 sides = tuple(_keeping_late(item) for item in sides)
-            return replace(relation.with_inputs(*sides), late_table=table)
+            left, right = sides
+            return replace(relation, left=left, right=right, late_table=table)
         case Join():
-            left, right = (with_late_sides(item, table) for item in relation.inputs)
-            if (left is None) == (right is None):
+            of_left, of_right = (with_late_sides(item, table) for item in relation.inputs)
+            if (of_left is None) == (of_right is None):
                 return None
-            return relation.with_inputs(left or relation.left, right or relation.right)
+            return relation.with_inputs(of_left or relation.left, of_right or relation.right)
     return None
