@@ -155,7 +155,7 @@ def _take_slot(live: Words, counts: Int64s) -> int:
     return slot
 
 
-@internal
+@inlined
 def _place(
     table: int,
     mask: np.uint64,
@@ -260,25 +260,46 @@ def find_or_create(
     while done < rows:
         count = min(chunk, rows - done)
         stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
-        reached = _place(
-            table.ctypes.data,
-            mask,
-            limit,
-            records.ctypes.data,
-            slot_hashes.ctypes.data,
-            live,
-            counts,
-            arena,
-            arena_size,
-            words_at,
-            hashes_at,
-            count,
-            slots.ctypes.data + done * 4,
-            created.ctypes.data,
-            fixed,
-            variable,
-            create,
-        )
+        if fixed == 1 and variable == 0:
+            reached = _place(
+                table.ctypes.data,
+                mask,
+                limit,
+                records.ctypes.data,
+                slot_hashes.ctypes.data,
+                live,
+                counts,
+                arena,
+                arena_size,
+                words_at,
+                hashes_at,
+                count,
+                slots.ctypes.data + done * 4,
+                created.ctypes.data,
+                1,
+                0,
+                create,
+            )
+        else:
+            reached = _place(
+                table.ctypes.data,
+                mask,
+                limit,
+                records.ctypes.data,
+                slot_hashes.ctypes.data,
+                live,
+                counts,
+                arena,
+                arena_size,
+                words_at,
+                hashes_at,
+                count,
+                slots.ctypes.data + done * 4,
+                created.ctypes.data,
+                fixed,
+                variable,
+                create,
+            )
         done += reached
         if reached < count:
             return done
