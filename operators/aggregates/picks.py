@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from millrace.operators.aggregates import statistic_kernels
-from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots, WordAccumulator
+from millrace.operators.aggregates.accumulators import Accumulator, Outcome, WordAccumulator
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import (
     Mask,
@@ -24,6 +24,7 @@ from millrace.operators.aggregates.columns import (
     int64_of,
     validity,
 )
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.batch import Int64Array
 
 Words = npt.NDArray[np.int64]
