@@ -209,7 +209,8 @@ class KeyIndex:
         """Make room in whatever the kernel stopped for at `row`."""
         live, capacity = len(self), len(self._hashes)
         if live >= min(capacity, len(self._table) // 2):
-            self._resize(capacity * 2 if capacity < 1 << 20 else capacity * 3 // 2 // 64 * 64)
+            # In large steps, since all entries are entered anew; of the records only what is used is touched.
+            self._resize(capacity * 4 if capacity < 1 << 19 else capacity * 3 // 2 // 64 * 64)
             return
         need = sum(
             len(column[row].as_buffer())

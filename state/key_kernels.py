@@ -276,8 +276,8 @@ def find_or_create(
                 count,
                 slots.ctypes.data + done * 4,
                 created.ctypes.data,
-                np.int64(1),
-                np.int64(0),
+                signed(1),
+                signed(0),
                 create,
             )
         else:

@@ -196,9 +196,13 @@ def _given(
     )
 
 
-def _distances(*places: int) -> tuple[int, ...]:
+def _distances(total: int, least: int, greatest: int) -> tuple[int, int, int]:
     """Bytes to the words at these places; -1 stays."""
-    return tuple(8 * place if place >= 0 else -1 for place in places)
+    return (
+        8 * total if total >= 0 else -1,
+        8 * least if least >= 0 else -1,
+        8 * greatest if greatest >= 0 else -1,
+    )
 
 
 def _decimal(call: AggregateCall, total: pa.Array, count: npt.NDArray[np.int64]) -> Outcome:
