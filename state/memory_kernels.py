@@ -42,8 +42,6 @@ def _load(bits: int, result: Any) -> Callable[..., Any]:
     return _operation(typed)
 
 
-load_i8 = _load(8, types.int64)
-load_i16 = _load(16, types.int64)
 load_i32 = _load(32, types.int64)
 load_i64 = _load(64, types.int64)
 load_u8 = _load(8, types.uint64)
@@ -75,18 +73,6 @@ store_u32 = _store(32)
 store_u64 = _store(64)
 store_i64 = _store(64, types.int64)
 store_f64 = _store(64, types.float64)
-
-
-@_operation
-def widened_f32_bits(typing_context: Any, address: Any) -> Any:
-    """The bits of the float64 that equals the float32 at `address`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
-        value = builder.load(pointer, align=1)
-        return builder.bitcast(builder.fpext(value, ir.DoubleType()), _I64)
-
-    return types.uint64(types.int64), generate
 
 
 @_operation
