@@ -54,7 +54,7 @@ from millrace.state.store import Store
 
 Answer = TypeVar("Answer")
 
-TICK_S = 0.05
+TICK_S = 0.02
 RETRY_S = 0.2
 FAILURES_MAX = 5
 """Losses of partitions in a row, with no checkpoint decided between, after which the job is given up."""
@@ -201,6 +201,8 @@ class CoordinatorDriver:
         while self.ended is None:
             with contextlib.suppress(queue.Empty):
                 self._feed(self._events.get(timeout=TICK_S))
+                while self.ended is None:  # all of them: who is silent is known only when all was heard
+                    self._feed(self._events.get_nowait())
             for lost in self._processes.lost():
                 self._note_loss(lost)
                 self._feed(lost)

@@ -39,8 +39,8 @@ class JobSpec:
     stop_at_bad_rows: bool = False
     guarantee: str = "exactly_once"
     checkpoint_interval_s: float = 1.0
-    liveness_s: float = 5.0
-    lease_s: float = 10.0
+    liveness_s: float = 2.0
+    lease_s: float = 6.0
 
     def sinks(self) -> dict[str, int]:
         """Position of each sink by the name that checkpoints know it by."""

@@ -53,7 +53,7 @@ from millrace.state.checkpoints.snapshots import read_object
 from millrace.state.store import Store
 
 IDLE_WAIT_S = 0.005
-STUCK_S = 120.0
+STUCK_S = 60.0
 """A loop that made no round for so long is as good as dead: no more heartbeats are sent for it."""
 
 

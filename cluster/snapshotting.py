@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from millrace.cluster.capture import Restored, SourceCapture, SplitCapture
 from millrace.cluster.job import JobSpec
-from millrace.cluster.protocol.messages import PartitionStart
+from millrace.cluster.protocol.messages import PartitionStart, RangedChain
 from millrace.errors import Bug
 from millrace.operators.operator import VNODE, StateDelta
 from millrace.state.checkpoints.manifest import Contribution, OutboxRef, SourcePoint, SplitPoint
@@ -25,6 +26,9 @@ from millrace.state.checkpoints.snapshots import (
     write_object,
 )
 from millrace.state.store import Store
+
+READERS = 4
+"""Tables that are read at a time when state is restored."""
 
 
 @dataclass(slots=True)
@@ -117,9 +121,12 @@ class Snapshots:
     def restored(self) -> Restored:
         """State and positions of the checkpoint that the partition starts from."""
         found: dict[str, dict[str, list[pa.RecordBatch]]] = {}
-        for ranged in self._start.chains:
-            rows = read_chain(self._store, ranged.chain, range(ranged.first, ranged.end))
-            found.setdefault(ranged.chain.node, {}).setdefault(ranged.chain.table, []).append(rows)
+        chains = self._start.chains
+        with ThreadPoolExecutor(READERS, thread_name_prefix="restore") as readers:
+            for ranged, rows in zip(chains, readers.map(self._read, chains), strict=True):
+                found.setdefault(ranged.chain.node, {}).setdefault(ranged.chain.table, []).append(rows)
+        if self._start.continues:
+            self._writer.adopt(ranged.chain for ranged in chains)
         tables = {
             node: {name: pa.concat_batches(parts) for name, parts in of_node.items()}
             for node, of_node in found.items()
@@ -133,6 +140,9 @@ class Snapshots:
             for point in self._start.sources
         }
         return Restored(tables, sources)
+
+    def _read(self, ranged: RangedChain) -> pa.RecordBatch:
+        return read_chain(self._store, ranged.chain, range(ranged.first, ranged.end))
 
     def _owned(self, node: str, name: str, delta: StateDelta, rows: pa.RecordBatch) -> pa.RecordBatch:
         vnodes = np.asarray(rows.column(VNODE))

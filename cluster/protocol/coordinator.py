@@ -93,6 +93,7 @@ class Member:
     started: float
     seen: float
     running: bool = False
+    heard: bool = False
 
 
 @dataclass(slots=True)
@@ -385,6 +386,7 @@ class Coordinator:
         if member is None or member.epoch != event.epoch or self.checkpoints is None:
             return ()
         member.seen = self.now
+        member.heard = True
         if event.partition in self._scope.lost:
             return ()
         match event:
@@ -453,7 +455,7 @@ class Coordinator:
     def _on_tick(self) -> Commands:
         settings = self.settings
         for partition, member in self.members.items():
-            silent = self.now - member.seen > settings.liveness_s
+            silent = member.heard and self.now - member.seen > settings.liveness_s
             late = not member.running and self.now - member.started > settings.start_timeout_s
             if silent or late:
                 self._scope.lost.add(partition)
