@@ -67,14 +67,18 @@ def _lose(cluster: Cluster, job: Job, folder: Path, number: signal.Signals, goal
     epoch = job.status().partitions[1].epoch
     begun = time.monotonic()
     os.kill(victim, number)
-    status = wait_until(job, lambda s: s.phase != "running" or len(s.partitions) < 2 or s.partitions[1].epoch > epoch)
+    status = wait_until(
+        job, lambda s: s.phase != "running" or len(s.partitions) < 2 or s.partitions[1].epoch > epoch
+    )
     detected = time.monotonic() - begun
     wait_until(
         job,
-        lambda s: s.phase == "running"
-        and len(s.partitions) == 2
-        and s.partitions[1].epoch > epoch
-        and s.partitions[1].rows_out > 0,
+        lambda s: (
+            s.phase == "running"
+            and len(s.partitions) == 2
+            and s.partitions[1].epoch > epoch
+            and s.partitions[1].rows_out > 0
+        ),
     )
     running = time.monotonic() - begun
     before = _parts(folder)

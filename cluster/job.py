@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millrace.cluster.functions import CarriedFunction
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.into_table import IntoTable
@@ -41,6 +42,7 @@ class JobSpec:
     checkpoint_interval_s: float = 1.0
     liveness_s: float = 2.0
     lease_s: float = 6.0
+    functions: tuple[CarriedFunction, ...] = ()
 
     def sinks(self) -> dict[str, int]:
         """Position of each sink by the name that checkpoints know it by."""

@@ -12,6 +12,7 @@ from millrace.operators.calc import Calc
 from millrace.operators.sink import SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.planner.plan import Node, Plan
+from millrace.planner.user_functions import called_functions
 
 ROWS = 2
 
@@ -22,8 +23,11 @@ def warm_up(job: JobSpec) -> None:
     Each operator is given a few made-up rows and is thrown away. Sources and sinks are not built, since they open
     connections; nor is what calls functions of users, who need not see rows that never were.
     """
+    own = {function.name for function in job.functions}
     for node in job.plan.nodes:
-        if not isinstance(node.spec, SourceInput | SinkSpec | Calc):
+        if not isinstance(node.spec, SourceInput | SinkSpec | Calc) and own.isdisjoint(
+            called_functions(node.spec)
+        ):
             try:
                 _run(job, node, job.plan)
             except Exception:  # noqa: BLE001, S112  # made-up rows may not fit; what is really wrong is told by real ones
@@ -40,7 +44,9 @@ def _run(job: JobSpec, node: Node, plan: Plan) -> None:
                 schema = plan.nodes[below].schema
                 arrays = [made(ROWS, field.type) for field in schema]
                 rows = pa.RecordBatch.from_arrays(arrays, names=schema.names)
-                operator.process(port, Batch(pa.RecordBatch.from_arrays(rows.columns, schema=_nullable(schema))))
+                operator.process(
+                    port, Batch(pa.RecordBatch.from_arrays(rows.columns, schema=_nullable(schema)))
+                )
                 operator.capture(changes=True)
         whole = operator.capture(changes=False)
         operator.on_watermark(END_OF_TIME)
@@ -59,7 +65,9 @@ def _zero(rows: int, kind: pa.DataType) -> pa.Array:
         return pa.array([False] * rows)
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind):
         width = kind.bit_width // 8
-        return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(np.zeros(rows * width, np.uint8).tobytes())])
+        return pa.Array.from_buffers(
+            kind, rows, [None, pa.py_buffer(np.zeros(rows * width, np.uint8).tobytes())]
+        )
     return pa.nulls(rows, kind)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from millrace.cluster.exchange.peers import FlightPeers
+from millrace.cluster.functions import install
 from millrace.cluster.job import read_job
 from millrace.cluster.partition import PartitionDriver
 from millrace.cluster.protocol.messages import (
@@ -25,6 +26,7 @@ from millrace.cluster.protocol.messages import (
 )
 from millrace.cluster.ray.gauges import Gauges
 from millrace.cluster.warming import warm_up
+from millrace.errors import MillraceError
 from millrace.state.store import open_store
 
 HEARTBEAT_S = 0.2
@@ -56,7 +58,13 @@ class PartitionActor:
         self._owner: _Owner | None = None
         self._epoch = 0
         self._changed = threading.Condition()
-        warm_up(self._job)
+        self._unfit: MillraceError | None = None
+        try:
+            install(self._job.functions)
+        except MillraceError as error:
+            self._unfit = error  # told by `run`, whose answer is looked at
+        else:
+            warm_up(self._job)
 
     def __repr__(self) -> str:
         if self._owner is None:
@@ -67,6 +75,8 @@ class PartitionActor:
     @ray.method(concurrency_group="loop")
     def run(self, start: PartitionStart, partitions: int) -> str:
         """Be an owner until its machine says to stop; answers why. The reference is how the coordinator sees death."""
+        if self._unfit is not None:
+            raise self._unfit
         if start.epoch <= self._epoch:
             return "a later owner has run here"
         partition = start.plan.partition

@@ -121,7 +121,9 @@ class RayProcesses:
 
     def close(self) -> None:
         """End every process."""
-        processes = [o.process for o in self._owners.values()] + [p for p, _ in self._ending.values()] + self._free
+        processes = (
+            [o.process for o in self._owners.values()] + [p for p, _ in self._ending.values()] + self._free
+        )
         self._owners, self._wanted, self._ending, self._free = {}, {}, {}, []
         for process in processes:
             ray.kill(process.handle)
@@ -148,10 +150,10 @@ class RayProcesses:
                 del self._ending[partition]
                 ray.kill(process.handle)
         for partition, wanted in sorted(self._wanted.items()):
-            process = self._choose(partition)
-            if process is not None:
+            chosen = self._choose(partition)
+            if chosen is not None:
                 del self._wanted[partition]
-                self._begin(wanted, process)
+                self._begin(wanted, chosen)
         if not self._wanted and not self._ending and now - self._started_at > STANDBY_AFTER_S:
             self._tidy()
 
