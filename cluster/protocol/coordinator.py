@@ -92,8 +92,9 @@ class Member:
     epoch: int
     started: float
     seen: float
-    running: bool = False
     heard: bool = False
+    """Whether it has said anything: a process that is being made is silent, and given `start_timeout_s`."""
+    running: bool = False
 
 
 @dataclass(slots=True)
@@ -385,8 +386,7 @@ class Coordinator:
         member = self.members.get(event.partition)
         if member is None or member.epoch != event.epoch or self.checkpoints is None:
             return ()
-        member.seen = self.now
-        member.heard = True
+        member.seen, member.heard = self.now, True
         if event.partition in self._scope.lost:
             return ()
         match event:

@@ -73,12 +73,15 @@ class PartitionActor:
         return f"Partition(job={start.job}, partition={start.plan.partition}, epoch={start.epoch})"
 
     @ray.method(concurrency_group="loop")
-    def run(self, start: PartitionStart, partitions: int) -> str:
-        """Be an owner until its machine says to stop; answers why. The reference is how the coordinator sees death."""
+    def run(self, start: PartitionStart, partitions: int) -> tuple[str, bool]:
+        """Be an owner until its machine says to stop; answers why, and whether that would end a successor too.
+
+        The reference to it is how the coordinator sees death.
+        """
         if self._unfit is not None:
             raise self._unfit
         if start.epoch <= self._epoch:
-            return "a later owner has run here"
+            return "a later owner has run here", False
         partition = start.plan.partition
         peers = FlightPeers(start.job, partition, start.peers, self._host)
         driver = PartitionDriver(self._job, start, self._store, peers, self._tell, partitions)
@@ -88,7 +91,7 @@ class PartitionActor:
             self._changed.notify_all()
         threading.Thread(target=self._beat, args=(self._owner,), name="heartbeat", daemon=True).start()
         try:
-            return driver.run()
+            return driver.run(), driver.lasting
         finally:
             self._owner = None
 

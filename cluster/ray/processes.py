@@ -113,8 +113,8 @@ class RayProcesses:
         for reference in ended:
             owner = watched[reference]
             partition = owner.start.plan.partition
-            reason, reusable = _reason(reference)
-            found.append(PartitionLost(partition, owner.start.epoch, reason))
+            reason, lasting, reusable = _reason(reference)
+            found.append(PartitionLost(partition, owner.start.epoch, reason, lasting))
             del self._owners[partition]
             self._release(owner.process, reusable=reusable)
         return found
@@ -145,7 +145,7 @@ class RayProcesses:
             ended, _ = ray.wait([process.running], timeout=0)
             if ended:
                 del self._ending[partition]
-                self._release(process, reusable=_reason(process.running)[1])
+                self._release(process, reusable=_reason(process.running)[2])
             elif now > until:
                 del self._ending[partition]
                 ray.kill(process.handle)
@@ -226,11 +226,12 @@ class RayProcesses:
             owner.process.handle.introduce.remote(epochs, addresses)
 
 
-def _reason(reference: Any) -> tuple[str, bool]:
-    """Why an owner ended, and whether its process is as good as new."""
+def _reason(reference: Any) -> tuple[str, bool, bool]:
+    """Why an owner ended, whether the next one would end in the same way, and whether its process is as good as new."""
     try:
-        return f"ended: {ray.get(reference)}", True
+        reason, lasting = ray.get(reference)
+        return f"ended: {reason}", lasting, True
     except RayActorError:
-        return "its process died", False
+        return "its process died", False, False
     except Exception as error:  # noqa: BLE001  # whatever the partition raised comes out here
-        return f"failed: {str(error).strip().splitlines()[-1]}", False
+        return f"failed: {str(error).strip().splitlines()[-1]}", True, False
