@@ -336,6 +336,29 @@ NEXMARK_JOINS = [
         updating=True,
     ),
     Query(
+        "q6",
+        """
+        SELECT seller, avg(final) OVER (
+          PARTITION BY seller ORDER BY dateTime, id ROWS BETWEEN 10 PRECEDING AND CURRENT ROW) AS price
+        FROM (
+          SELECT A.id, A.seller, B.price AS final, B.dateTime,
+            ROW_NUMBER() OVER (PARTITION BY A.id, A.seller ORDER BY B.price DESC, B.dateTime) AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires)
+        WHERE rownum <= 1
+        """,
+        """
+        SELECT seller, avg(final) OVER (
+          PARTITION BY seller ORDER BY "dateTime", id ROWS BETWEEN 10 PRECEDING AND CURRENT ROW) AS price
+        FROM (
+          SELECT A.id, A.seller, B.price AS final, B."dateTime",
+            ROW_NUMBER() OVER (PARTITION BY A.id, A.seller ORDER BY B.price DESC, B."dateTime") AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B."dateTime" BETWEEN A."dateTime" AND A.expires)
+        WHERE rownum <= 1
+        """,
+        tables=("auction", "bid"),
+        updating=True,
+    ),
+    Query(
         "q9",
         """
         SELECT id, itemName, description, initialBid, reserve, dateTime, expires, seller, category, extra,
