@@ -142,7 +142,7 @@ class QueryBinder:
     def _one_row(self) -> Scope:
         return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),), self.outer)
 
-    def _where(self, scope: Scope, condition: exp.Expr) -> Scope:
+    def where(self, scope: Scope, condition: exp.Expr) -> Scope:
         """Plain conditions first, then those that need a value of a query, then IN and EXISTS."""
         plain, tests = split_where(condition)
         site = Subqueries(scope, self._inner)
@@ -218,7 +218,7 @@ class QueryBinder:
         scope = self._from(node)
         where = node.args.get("where")
         if where is not None:
-            scope = self._where(scope, where.this)
+            scope = self.where(scope, where.this)
             scope = scope.over(to_timed_join(scope.relation))
         clause = node.args.get("group")
         group_window = next(
