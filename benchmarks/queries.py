@@ -20,6 +20,8 @@ class Query:
     tables: tuple[str, ...] = ("bid",)
     compare: str = ""
     updating: bool = False
+    side_input: bool = False
+    """Whether they also read `side_input` (key, value), which is a file for both."""
 
 
 Q15_COUNTS = """
@@ -408,6 +410,21 @@ NEXMARK_JOINS = [
         FROM bid B JOIN auction A ON B.auction = A.id JOIN person P ON A.seller = P.id
         """,
         tables=("auction", "bid", "person"),
+    ),
+]
+
+NEXMARK_SIDE_INPUTS = [
+    Query(
+        "q13",
+        """
+        SELECT B.auction, B.bidder, B.price, B.dateTime, S.value FROM bid AS B
+        JOIN side_input FOR SYSTEM_TIME AS OF PROCTIME() AS S ON MOD(B.auction, 10000) = S.key
+        """,
+        """
+        SELECT B.auction, B.bidder, B.price, B."dateTime", S.value FROM bid AS B
+        JOIN side_input AS S ON B.auction % 10000 = S.key
+        """,
+        side_input=True,
     ),
 ]
 
