@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, assert_never
 
-from millrace.cluster.exchange.layout import layout_of
-from millrace.cluster.job import JobSpec
+from millrace.cluster.exchange.layout import independent
+from millrace.cluster.job import JobSpec, check_partitions
 from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
 from millrace.cluster.protocol.messages import (
@@ -33,6 +33,7 @@ from millrace.cluster.protocol.messages import (
     ReadManifest,
     RecordAppended,
     RecordLost,
+    RescaleRequested,
     SplitsFound,
     StartPartition,
     StopRequested,
@@ -105,6 +106,8 @@ class JobStatus:
     problems: tuple[str, ...]
     holding: tuple[int, ...] = ()
     """Partitions that the checkpoint under way still waits for."""
+    target: int = 0
+    """How many partitions there are to be."""
 
 
 @dataclass(slots=True)
@@ -133,12 +136,11 @@ class CoordinatorDriver:
         self._appends = appends
         self._processes = processes
         self._events: queue.SimpleQueue[CoordinatorEvent] = queue.SimpleQueue()
-        independent = not layout_of(job.plan, job.partitions).edges
         settings = CoordinatorSettings(
             job.job,
             owner,
             tuple(job.sinks()),
-            independent,
+            independent(job.plan),
             liveness_s=job.liveness_s,
             lease_s=job.lease_s,
             resume=resume,
@@ -167,6 +169,11 @@ class CoordinatorDriver:
         """End the job at a last checkpoint."""
         self.post(StopRequested(reason))
 
+    def scale(self, partitions: int) -> None:
+        """Go on with so many partitions, from a checkpoint that stops; raises what `check_partitions` raises."""
+        check_partitions(self.job, partitions)
+        self.post(RescaleRequested(partitions))
+
     def status(self) -> JobStatus:
         """A snapshot that may be a little behind."""
         machine = self._machine
@@ -185,6 +192,7 @@ class CoordinatorDriver:
             tuple(partitions),
             tuple(self._progress.problems[-5:]),
             () if found is None else found.owing,
+            machine.state.target,
         )
 
     def run(self, on_round: Callable[[JobStatus], None] | None = None) -> str:

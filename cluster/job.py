@@ -8,6 +8,7 @@ import importlib
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millrace.cluster.exchange.layout import layout_of
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
@@ -54,12 +55,7 @@ def check_job(spec: JobSpec) -> None:
         raise Invalid(
             f"{spec.job!r} can not name a job", code="MR1386", hint="letters, digits, '-', '_' and '.'"
         )
-    if not 0 < spec.partitions <= spec.vnodes:
-        raise Invalid(
-            f"{spec.partitions} partitions can not share {spec.vnodes} vnodes",
-            code="MR1387",
-            hint="give a number of partitions from 1 to the number of vnodes",
-        )
+    check_partitions(spec, spec.partitions)
     if spec.guarantee not in ("exactly_once", "at_least_once"):
         raise Unsupported(
             f"a job on a cluster can not have guarantee {spec.guarantee!r}",
@@ -86,6 +82,17 @@ def check_job(spec: JobSpec) -> None:
                     code="MR1388",
                     hint="give a folder as the path",
                 )
+
+
+def check_partitions(spec: JobSpec, partitions: int) -> None:
+    """Refuse a number of partitions that the job can not have (MR1387, MR1380 … MR1382)."""
+    if not 0 < partitions <= spec.vnodes:
+        raise Invalid(
+            f"{partitions} partitions can not share {spec.vnodes} vnodes",
+            code="MR1387",
+            hint="give a number of partitions from 1 to the number of vnodes",
+        )
+    layout_of(spec.plan, partitions)
 
 
 def for_sinks(plan: Plan) -> Plan:

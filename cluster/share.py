@@ -123,7 +123,9 @@ class PartitionShare:
         self._snapshots = snapshots
         self._on_passed = on_passed
         self._make_outlet = make_outlet
-        self._owner_of_vnode = _owners(job.vnodes, partitions)
+        self._owner_of_vnode = np.empty(job.vnodes, np.int16)
+        for owner, (first, end) in enumerate(start.ranges):
+            self._owner_of_vnode[first:end] = owner
         self._edge_at = {(e.consumer, e.port): at for at, e in enumerate(self.layout.edges)}
         self._into: dict[int, tuple[Vertex, int]] = {}
         self._senders: dict[int, list[ExchangeSender]] = {}
@@ -247,11 +249,3 @@ class PartitionShare:
         if not waiting:
             del self._uncut[number]
             self._on_passed(BarrierPassed(number))
-
-
-def _owners(vnodes: int, partitions: int) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
-    """Which partition owns each vnode: even ranges, as the assignment has them."""
-    owners = np.empty(vnodes, np.int16)
-    for partition in range(partitions):
-        owners[vnodes * partition // partitions : vnodes * (partition + 1) // partitions] = partition
-    return owners

@@ -73,6 +73,14 @@ def layout_of(plan: Plan, partitions: int) -> Layout:
     return Layout(tuple(edges), _regions(plan, edges))
 
 
+def independent(plan: Plan) -> bool:
+    """Whether partitions of `plan` exchange no rows, however many there are."""
+    try:
+        return not layout_of(plan, 2).edges
+    except Unsupported:  # then there is only one, and nobody to exchange with
+        return True
+
+
 def _required(node: Node, port: int) -> Columns | None:
     """The columns of input `port` whose hash must say where a row goes; None where any partition does."""
     spec = node.spec

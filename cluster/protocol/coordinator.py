@@ -185,7 +185,8 @@ class Coordinator:
                 return self._on_tick()
             case RescaleRequested():
                 assert event.partitions > 0
-                self.wishes.partitions = event.partitions
+                known = event.partitions == self.state.target  # asked for again, or taken back
+                self.wishes.partitions = None if known else event.partitions
                 return ()
             case StopRequested():
                 self.wishes.stop = event
@@ -472,10 +473,12 @@ class Coordinator:
             self.phases.go(_J.DRAINING)
         if self.phase is _J.DRAINING:
             return self._after_drain()
-        if self.phase is not _J.RUNNING or self.checkpoints.round is not None:
+        if self.phase not in (_J.RUNNING, _J.RECOVERING) or self.checkpoints.round is not None:
             return ()
         if self.wishes.partitions is not None:
             return self._append(Rescale(self.epoch, self.wishes.partitions))
+        if self.phase is _J.RECOVERING:  # perhaps for ever, where there is no room for so many
+            return self._replace_lost() if self.wishes.reassign else ()
         if self.wishes.drain:
             stop = self.wishes.stop
             return self._announce(CheckpointKind.STOP, None if stop is None else stop.label)

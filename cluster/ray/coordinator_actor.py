@@ -101,6 +101,11 @@ class JobCoordinator:
         self._driver.stop(reason)
 
     @ray.method(concurrency_group="control")
+    def scale(self, partitions: int) -> None:
+        """Go on with so many partitions."""
+        self._driver.scale(partitions)
+
+    @ray.method(concurrency_group="control")
     def pids(self) -> dict[str, int]:
         """The processes of the job, by role."""
         found = {f"partition-{p}": pid for p, pid in self._processes.pids().items()}

@@ -157,6 +157,22 @@ def stop(
 
 
 @app.command()
+def scale(
+    job: Annotated[str, typer.Argument(help="The job's name.")],
+    partitions: Annotated[
+        int, typer.Option("--partitions", "-p", help="Copies of the dataflow there are to be.")
+    ],
+    address: Address = "auto",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until they run.")] = 120.0,
+) -> None:
+    """Go on with more or fewer partitions: state and splits move, no row is lost or doubled."""
+    from millrace.cluster.jobs import Cluster
+
+    found = Cluster(address).job(job).scale(partitions, timeout)
+    typer.echo(f"job {job} runs in {found.target} partitions from checkpoint {found.checkpoint} on")
+
+
+@app.command()
 def sql(
     file: Annotated[Path | None, typer.Argument(help="A SQL file to run first.")] = None,
     set_: Assignments = None,
