@@ -46,7 +46,9 @@ class Silent(Operator):
         raise Bug("rows came to a partition that does not run this operator")
 
     def restore(self, tables: Mapping[str, pa.RecordBatch]) -> None:
-        assert not any(table.num_rows for table in tables.values()), "state of an operator that runs elsewhere"
+        assert not any(table.num_rows for table in tables.values()), (
+            "state of an operator that runs elsewhere"
+        )
 
 
 class Dataflow:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.errors import Bug
+from millrace.state.growth import capacity_for
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots, Words
 
@@ -43,10 +44,14 @@ class SlotColumn:
         size = len(self.values)
         if high <= size:
             return
-        values = np.empty(max(high, size * 2 if size < 1 << 20 else size * 3 // 2), self.dtype)
-        values[:size] = self.values
-        values[size:] = self.fill
-        self.values = values
+        longer = capacity_for(high, size)
+        try:
+            self.values.resize(longer)
+        except ValueError:  # somebody has a view of it
+            values = np.empty(longer, self.dtype)
+            values[:size] = self.values
+            self.values = values
+        self.values[size:] = self.fill
 
     def fit(self, high: int) -> None:
         """Give memory back after a spike, where slots from `high` on are free and most are."""

@@ -7,6 +7,7 @@ tried alone with `--first SEED --seeds 1`.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import time
@@ -85,7 +86,9 @@ class Run:
     def _take(self, batch: Batch) -> None:
         weights = np.ones(batch.num_rows, np.int64) if batch.weights is None else batch.weights
         rows = list(zip(*(c.to_pylist() for c in batch.data.columns), strict=True))
-        assert self._mode is not Changelog.APPEND or (weights == 1).all(), "an append-only output took a row back"
+        assert self._mode is not Changelog.APPEND or (weights == 1).all(), (
+            "an append-only output took a row back"
+        )
         plain = [_plain(row) for row in rows]
         for row, weight in zip(plain, weights.tolist(), strict=True):
             self.out[row] += weight
@@ -173,7 +176,7 @@ def _compare(case: Case, at: int, run: Run, expected: Counter[Row]) -> None:
 def _plain(row: Row) -> Row:
     """Values as both engines' Python clients give them."""
     return tuple(
-        int(v) if isinstance(v, int) else "NaN" if isinstance(v, float) and v != v else v for v in row
+        int(v) if isinstance(v, int) else "NaN" if isinstance(v, float) and math.isnan(v) else v for v in row
     )
 
 
@@ -204,7 +207,9 @@ def main() -> None:
                 break
         done = seed - arguments.first + 1
         if done % arguments.every == 0:
-            print(f"{done} seeds, {failed} failed, {time.monotonic() - begun:.0f} s, {dict(notes)}", flush=True)
+            print(
+                f"{done} seeds, {failed} failed, {time.monotonic() - begun:.0f} s, {dict(notes)}", flush=True
+            )
     print(f"{failed} of {arguments.seeds} seeds failed; restarts {dict(notes)}")
     sys.exit(1 if failed else 0)
 

@@ -137,7 +137,9 @@ def _ranked(rng: random.Random, seen: Sequence[int], text: str, filtered: str) -
     within = f"PARTITION BY {partition[0]} " if partition else ""
     ranks = f"SELECT *, {function}() OVER ({within}ORDER BY {by}) AS r FROM ({rows}) AS i"
     shown = ", ".join(names) + (", r" if rng.random() < 0.5 else "")
-    kept = rng.choice((f"r <= {limit}", f"r <= {limit}", f"r = {limit}", f"r > 1 AND r <= {limit + 1}", "r > 0"))
+    kept = rng.choice(
+        (f"r <= {limit}", f"r <= {limit}", f"r = {limit}", f"r > 1 AND r <= {limit + 1}", "r > 0")
+    )
     return f"SELECT {shown} FROM ({ranks}) AS o WHERE {kept}"
 
 
@@ -212,7 +214,9 @@ def _subquery(rng: random.Random, seen: Sequence[int], inputs: Sequence[Input]) 
     if style < 0.82:
         inner = f"{a}.{key} {word}IN (SELECT b.{key} FROM {table} AS b)"
         return f"({inner} OR {a}.v = 2 OR {word}EXISTS (SELECT 1 FROM {table} AS b{correlated}))"
-    call = rng.choice(("max(b.v)", "count(*)", "sum(b.v) + 1", "coalesce(min(b.v), 7)", "count(DISTINCT b.v)"))
+    call = rng.choice(
+        ("max(b.v)", "count(*)", "sum(b.v) + 1", "coalesce(min(b.v), 7)", "count(DISTINCT b.v)")
+    )
     value = f"(SELECT {call} FROM {table} AS b WHERE b.{key} = {a}.{key})"
     return f"{a}.v {rng.choice(('<', '=', '>='))} {value}"
 
@@ -222,8 +226,12 @@ def _subquery(rng: random.Random, seen: Sequence[int], inputs: Sequence[Input]) 
 
 def _lookup(rng: random.Random, inputs: Sequence[Input]) -> Query:
     kind = rng.choice(("JOIN", "LEFT JOIN"))
-    condition = rng.choice(("a0.k = a1.k", "a0.k = a1.k AND a0.v < a1.v", "a0.s = a1.s", "a0.id = a1.id", "a0.e = a1.e"))
-    columns = ", ".join(f"a{n}.{c} AS {c}{n}" for n in (0, 1) for c in NAMES if c == "k" or rng.random() < 0.4)
+    condition = rng.choice(
+        ("a0.k = a1.k", "a0.k = a1.k AND a0.v < a1.v", "a0.s = a1.s", "a0.id = a1.id", "a0.e = a1.e")
+    )
+    columns = ", ".join(
+        f"a{n}.{c} AS {c}{n}" for n in (0, 1) for c in NAMES if c == "k" or rng.random() < 0.4
+    )
     text = f"SELECT {columns} FROM {inputs[0].name} AS a0 {kind} {inputs[1].name}{{}} AS a1 ON {condition}"
     return Query(text.format(" FOR SYSTEM_TIME AS OF PROCTIME()"), text.format(""), looks_up=True)
 
@@ -281,10 +289,17 @@ def _window(rng: random.Random, inputs: Sequence[Input]) -> Query:
         name = inputs[number].name
         spans = f"INTERVAL '{slide}' SECOND, INTERVAL '{size}' SECOND"
         call = f"TUMBLE(TABLE {name}, DESCRIPTOR(ts), INTERVAL '{size}' SECOND)"
-        ours.append(f"TABLE({call if size == slide else f'HOP(TABLE {name}, DESCRIPTOR(ts), {spans})'}) AS a{number}")
+        ours.append(
+            f"TABLE({call if size == slide else f'HOP(TABLE {name}, DESCRIPTOR(ts), {spans})'}) AS a{number}"
+        )
         theirs.append(f"({_windows(name, size, slide)}) AS a{number}")
     seen = [0] if kind.split()[0] in ("SEMI", "ANTI") else [0, 1]
-    columns = ", ".join(f"a{n}.{c} AS {c}{n}" for n in seen for c in ("window_start", *NAMES) if c in ("window_start", "id") or rng.random() < 0.3)
+    columns = ", ".join(
+        f"a{n}.{c} AS {c}{n}"
+        for n in seen
+        for c in ("window_start", *NAMES)
+        if c in ("window_start", "id") or rng.random() < 0.3
+    )
     text = f"SELECT {columns} FROM {{}} {kind} {{}} ON {condition}"
     return Query(text.format(*ours), text.format(*theirs), every_step=kind == "JOIN")
 
@@ -336,6 +351,8 @@ def _asof(rng: random.Random, inputs: Sequence[Input]) -> Query:
         f"(SELECT {best}(b.ts) FROM {inputs[1].name} AS b WHERE b.{key} = a0.{key} AND a0.ts {sign} b.ts"
         f"{more.replace('a1.', 'b.')})"
     )
-    theirs = f"SELECT id, k, v, ts, other FROM (SELECT a0.*, {found} AS other FROM {inputs[0].name} AS a0) AS i"
+    theirs = (
+        f"SELECT id, k, v, ts, other FROM (SELECT a0.*, {found} AS other FROM {inputs[0].name} AS a0) AS i"
+    )
     theirs += "" if left else " WHERE other IS NOT NULL"
     return Query(ours, theirs, every_step=False)
