@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -50,7 +50,7 @@ class Vertex:
         self._targets = [entry for entry in self._targets if entry[0] is not target]
         self._receives = [(receiver.receive, port) for receiver, port in self._targets]
 
-    def send(self, batches: list[Batch]) -> None:
+    def send(self, batches: Iterable[Batch]) -> None:
         """Hand batches to all who read this node."""
         for batch in batches:
             rows = batch.num_rows
@@ -90,8 +90,19 @@ class OperatorVertex(Vertex):
         begun = perf_counter_ns()
         out = self._process(port, batch)
         metrics.busy_ns += perf_counter_ns() - begun
-        if out:
+        if type(out) is not list:
+            self.send(self._timed(out))
+        elif out:
             self.send(out)
+
+    def _timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Batches that are made as they are asked for; the time that takes counts here."""
+        begun = perf_counter_ns()
+        for batch in batches:
+            self.metrics.busy_ns += perf_counter_ns() - begun
+            yield batch
+            begun = perf_counter_ns()
+        self.metrics.busy_ns += perf_counter_ns() - begun
 
     def advance(self, port: int, watermark: int) -> None:
         """Raise one input's watermark, and the operator's when the minimum rises."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.errors import Bug
-from millrace.state.growth import capacity_for
+from millrace.state.growth import capacity_for, extended
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots, Words
 
@@ -44,14 +45,11 @@ class SlotColumn:
         size = len(self.values)
         if high <= size:
             return
-        longer = capacity_for(high, size)
-        try:
-            self.values.resize(longer)
-        except ValueError:  # somebody has a view of it
-            values = np.empty(longer, self.dtype)
-            values[:size] = self.values
-            self.values = values
-        self.values[size:] = self.fill
+        if sys.getrefcount(self.values) > 2:  # somebody has a view of it, which must not lose its memory
+            self.values = self.values.copy()
+        self.values = extended(self.values, capacity_for(high, size))
+        if self.fill:
+            self.values[size:] = self.fill
 
     def fit(self, high: int) -> None:
         """Give memory back after a spike, where slots from `high` on are free and most are."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from millrace.errors import Bug
 from millrace.state.encoding import is_encoded, readable, readable_type
-from millrace.state.growth import capacity_for, extend
+from millrace.state.growth import capacity_for, extended
 from millrace.state.hashing import CHUNK_ROWS
 from millrace.state.rehash import FROM_ENTRIES, Rehash
 from millrace.state.row_store import RowStore
@@ -97,9 +97,9 @@ class KeyIndex:
         created: Slots = np.empty(count, np.int32)
         if self._rehash is not None:
             self._carry(columns, count, buffers)
-            if self._rehash.step(count):
-                self._rehash = None
         slots = self._slots(columns, count, buffers, created)
+        if self._rehash is not None and self._rehash.step(count):
+            self._rehash = None
         if len(self) >= self._rehash_from and self._rehash is None:
             self._rehash = Rehash(2 * len(self._table))
         made = created[: self._counts[5]]
@@ -256,9 +256,9 @@ class KeyIndex:
         """Room for more slots, and a table of twice the size where half of it is taken."""
         if len(self) >= len(self._hashes):
             slots = capacity_for(0, len(self._hashes)) // 64 * 64
-            extend(self._records, slots * self._layout.stride)
-            extend(self._hashes, slots)
-            extend(self._live, slots // 64)
+            self._records = extended(self._records, slots * self._layout.stride)
+            self._hashes = extended(self._hashes, slots)
+            self._live = extended(self._live, slots // 64)
         if len(self) < len(self._table) // 2:
             return
         if len(self._table) < FROM_ENTRIES:
@@ -273,7 +273,7 @@ class KeyIndex:
     def _when_to_rehash(self) -> int:
         """With how many live slots the next table is to be made ready."""
         limit = len(self._table) // 2
-        return limit - limit // 16 if len(self._table) >= FROM_ENTRIES else 2**62
+        return limit - limit // 32 if len(self._table) >= FROM_ENTRIES else 2**62
 
     def _finish_rehash(self) -> None:
         """Carry the rest over; a table that is only being made ready stays."""

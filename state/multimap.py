@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.errors import Bug
-from millrace.state.growth import capacity_for, extend
+from millrace.state.growth import capacity_for, extended
 from millrace.state.words import Int32s, Int64s, Slots
 
 _MIN = 64
@@ -119,16 +119,16 @@ class Multimap:
         known = len(self._tails)
         if slots > known:
             size = capacity_for(slots, known)
-            extend(self._tails, size)
+            self._tails = extended(self._tails, size)
             self._tails[known:] = -1
-            extend(self._sizes, size)
+            self._sizes = extended(self._sizes, size)
         need = self.high + entries
         if need > len(self._owners):
             size = capacity_for(need, len(self._owners))
-            extend(self._following, size)
-            extend(self._owners, size)
+            self._following = extended(self._following, size)
+            self._owners = extended(self._owners, size)
             if len(self._previous):
-                extend(self._previous, size)
+                self._previous = extended(self._previous, size)
 
     def fit(self, high: int) -> None:
         """Give memory back after a spike, where slots from `high` on are free and most are."""

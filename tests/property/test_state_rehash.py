@@ -1,5 +1,6 @@
 """A key index is right at every moment while its table is carried over into a larger one."""
 
+import itertools
 import random
 
 import numpy as np
@@ -51,6 +52,6 @@ def test_a_large_index_is_carried_over_by_and_by() -> None:
     for first in range(0, 300_000, 1000):
         index.upsert([pa.array(np.arange(first, first + 1000) * 7)])
         sizes.append(index.nbytes)
-    assert max(b / a for a, b in zip(sizes[80:], sizes[81:], strict=False)) < 1.6
+    assert max(b / a for a, b in itertools.pairwise(sizes[80:])) < 1.6
     assert np.array_equal(index.lookup([pa.array(np.arange(300_000) * 7)]), np.arange(300_000))
     assert index.lookup([pa.array([3, 10])]).tolist() == [-1, -1]
