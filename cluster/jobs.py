@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from millrace.cluster.job import JobSpec, check_job
+from millrace.cluster.job import JobSpec, check_job, settled
 from millrace.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Cluster:
 
         Returns once its coordinator is being made. Raises Invalid for what the cluster does not run.
         """
+        spec = settled(spec)
         check_job(spec)
         if store.startswith("memory:"):
             raise Invalid(
@@ -97,7 +98,7 @@ class Cluster:
         self._ask(self._coordinator(job).stop.remote(reason))
 
     def scale(self, job: str, partitions: int) -> None:
-        """Ask a job to go on with so many partitions; returns at once. Raises what can not be (MR1380 …)."""
+        """Ask a job to go on with so many partitions; returns at once. Raises Invalid for a number that can not be."""
         self._entry(job)
         self._ask(self._coordinator(job).scale.remote(partitions))
 

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -50,11 +50,15 @@ class Case:
     restore_at: frozenset[int]
 
 
-def make_case(seed: int, restores: bool = True) -> Case:
-    """The case of a seed."""
+def make_case(
+    seed: int,
+    restores: bool = True,
+    query: Callable[[random.Random, Sequence[Input]], str] | None = None,
+) -> Case:
+    """The case of a seed; `query` writes another query than one with joins over the inputs, which have no watermark."""
     rng = random.Random(seed)
     count = rng.choice((2, 2, 2, 3, 3, 4))
-    timed = rng.random() < 0.25
+    timed = query is None and rng.random() < 0.25
     inputs = []
     for number in range(min(count, 3) if timed else count):
         mode = rng.choice(
@@ -65,10 +69,10 @@ def make_case(seed: int, restores: bool = True) -> Case:
         inputs.append(
             Input(name, Changelog.APPEND, False, True) if timed and number < 2 else Input(name, mode, keyed)
         )
-    query = random_query(rng, inputs)
+    made = random_query(rng, inputs) if query is None else Query.same(query(rng, inputs))
     steps = Rows(rng, inputs).steps(rng.randint(4, 9))
     chosen = {at for at in range(len(steps)) if restores and rng.random() < 0.2}
-    return Case(seed, tuple(inputs), query, steps, frozenset(chosen))
+    return Case(seed, tuple(inputs), made, steps, frozenset(chosen))
 
 
 class Run:

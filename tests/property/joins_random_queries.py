@@ -27,6 +27,11 @@ class Query:
     looks_up: bool = False
     """Rows of the first input meet the second one as it is when they come."""
 
+    @classmethod
+    def same(cls, sql: str) -> Query:
+        """What both engines spell alike."""
+        return cls(sql, sql)
+
     @property
     def of_all(self) -> bool:
         """Whether it is one row of all that there is."""
@@ -39,8 +44,7 @@ def random_query(rng: random.Random, inputs: Sequence[Input]) -> Query:
         return _timed_query(rng, inputs)
     if rng.random() < 0.08 and inputs[0].mode is Changelog.APPEND:
         return _lookup(rng, inputs)
-    sql = _regular(rng, inputs)
-    return Query(sql, sql)
+    return Query.same(_regular(rng, inputs))
 
 
 # Regular joins
