@@ -35,6 +35,7 @@ from tests.property.joins_random_rows import (
 from millrace.operators.batch import Batch
 from millrace.operators.sink import Changelog
 from millrace.planner.logical import Scan
+from millrace.planner.physical.partitioned import for_partitions
 from millrace.planner.plan import Plan
 from millrace.planner.session import Planner
 
@@ -80,7 +81,8 @@ class Run:
 
     def __init__(self, case: Case, rng: random.Random) -> None:
         self.case = case
-        self.plan = _plan(case)
+        self._spread = rng.random() < 0.6
+        self.plan = for_partitions(_plan(case)) if self._spread else _plan(case)
         self.out: Counter[Row] = Counter()
         self._rng = rng
         self._mode = self.plan.nodes[self.plan.outputs[-1].node].changelog
@@ -115,7 +117,7 @@ class Run:
         """Take a snapshot, and perhaps go on from it in other partitions."""
         self.parts.snapshot(changes=self._rng.random() < 0.8)
         if self._rng.random() < 0.7:
-            self.parts = self.parts.resharded(self._rng.choice((1, 2, 3)))
+            self.parts = self.parts.resharded(self._rng.choice((1, 2, 3)) if self._spread else 1)
 
 
 def _plan(case: Case) -> Plan:

@@ -9,13 +9,12 @@ import pyarrow as pa
 
 from millrace.cluster.capture import PartitionCapture, Restored
 from millrace.cluster.dataflow import Dataflow, Share
-from millrace.cluster.exchange.layout import Layout, layout_of
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.vertex import OperatorVertex, Tap, Vertex
-from millrace.errors import Unsupported
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch
 from millrace.operators.operator import VNODE
 from millrace.operators.source import SourceInput
+from millrace.planner.physical.exchange import layout_of
 from millrace.planner.plan import Plan
 from millrace.state.hashing import hash_columns, vnodes_of
 
@@ -65,9 +64,12 @@ class Partitions:
         self._plan = plan
         self._take = take
         self._watermark = START_OF_TIME
-        self._layout, self.count = _layout(plan, count)
+        self.count = count
+        self._layout = layout_of(plan, count)
         self._exchanges = {
-            (edge.consumer, edge.port): _Exchange(edge.keys, self.count) for edge in self._layout.edges
+            (edge.consumer, edge.port): _Exchange(edge.keys, count)
+            for edge in self._layout.edges
+            if edge.keys is not None
         }
         self._dealt = 0
         self._flows = [self._flow(partition, state) for partition in range(self.count)]
@@ -75,7 +77,7 @@ class Partitions:
 
     def _flow(self, partition: int, state: list[PartitionCapture] | None) -> Dataflow:
         one = _owners(self.count)[vnodes_of(hash_columns([], 1), VNODES)[0]]
-        silent = frozenset() if one == partition else self._layout.gathering()
+        silent = frozenset() if one == partition else self._layout.gathering
 
         def cross(upstream: Vertex, vertex: Vertex, port: int) -> bool:
             exchange = self._exchanges.get((vertex.position, port))
@@ -157,13 +159,6 @@ class Partitions:
         if self._watermark != START_OF_TIME:
             made.advance(self._watermark)
         return made
-
-
-def _layout(plan: Plan, count: int) -> tuple[Layout, int]:
-    try:
-        return layout_of(plan, count), count
-    except Unsupported:
-        return layout_of(plan, 1), 1
 
 
 def _owners(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
