@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from millrace.cluster.surroundings import VertexContext, VertexMetrics
 from millrace.cluster.timekeeping import InputWatermarks
 from millrace.operators.batch import START_OF_TIME, Batch
 from millrace.operators.materialize import Materialized
-from millrace.operators.operator import Operator
+from millrace.operators.operator import Operator, OperatorMetrics
 from millrace.operators.sink import Sink
 from millrace.planner.plan import Node
 
@@ -94,6 +94,9 @@ class OperatorVertex(Vertex):
         super().__init__(position, node, context, metrics)
         self.operator = operator
         self._process = operator.process
+        own = getattr(operator, "metrics", None)
+        self.counters: Mapping[str, int] = own.extra if isinstance(own, OperatorMetrics) else {}
+        """What the operator counts beside rows: `matches`, `expired`, `retractions`."""
         self._inputs = InputWatermarks(range(max(1, len(node.inputs))))
 
     def receive(self, port: int, batch: Batch) -> None:

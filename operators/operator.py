@@ -76,6 +76,16 @@ class Operator(ABC):
     inputs: int = 1
     """How many input ports there are, numbered from 0."""
 
+    @property
+    def state_rows(self) -> int | None:
+        """How many rows are remembered, where the operator can tell at once."""
+        return None
+
+    @property
+    def state_bytes(self) -> int | None:
+        """How many bytes these take, with all that finds them."""
+        return None
+
     @abstractmethod
     def process(self, port: int, batch: Batch) -> Iterable[Batch]:
         """Take one batch of input `port` in; it must not be written to.

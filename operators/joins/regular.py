@@ -113,7 +113,10 @@ class RegularJoinOperator(Operator):
         return self._counted(out.batches())
 
     def _counted(self, batches: list[Batch]) -> list[Batch]:
-        self.metrics.rows_out += sum(b.num_rows for b in batches)
+        for batch in batches:
+            self.metrics.rows_out += batch.num_rows
+            if batch.weights is not None:
+                self.metrics.extra["retractions"] += int(np.count_nonzero(batch.weights < 0))
         return batches
 
     # NULL keys

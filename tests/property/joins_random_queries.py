@@ -268,15 +268,15 @@ def _interval(rng: random.Random, inputs: Sequence[Input]) -> Query:
         text += f" {more} {inputs[2].name} AS a2 ON {_condition(rng, seen, 2)}"
         seen += [] if more in ("SEMI JOIN", "ANTI JOIN") else [2]
     elif 0 in seen and kind in ("JOIN", "LEFT JOIN", "SEMI JOIN") and rng.random() < 0.25:
-        return _tumbled(rng, text)
+        return _tumbled(text, rng.choice(("a0", "a1")) if kind == "JOIN" else "a0")
     sql = _shown(rng, seen, text, [])
     return Query(sql, sql, every)
 
 
-def _tumbled(rng: random.Random, text: str) -> Query:
-    """A window over a join: the rows of each, once it is over."""
+def _tumbled(text: str, side: str) -> Query:
+    """A window over a join by the time of one side: the rows of each, once it is over."""
     calls = "count(*) AS n, sum(v) AS total, max(q) AS high"
-    rows = f"SELECT a0.k AS k, a0.v AS v, a0.q AS q, a0.ts AS ts FROM {text}"
+    rows = f"SELECT a0.k AS k, a0.v AS v, a0.q AS q, {side}.ts AS ts FROM {text}"
     sql = f"SELECT k, window_start, {calls} FROM ({rows}) AS i GROUP BY k, TUMBLE(ts, INTERVAL '5' SECOND)"
     batch = f"SELECT k, time_bucket(INTERVAL '5' SECOND, ts) AS w, {calls} FROM ({rows}) AS i GROUP BY k, w"
     return Query(sql, batch, every_step=False)
