@@ -47,7 +47,7 @@ def key_option(options: Sequence[Option]) -> tuple[str, ...] | None:
 
 
 def _check_options(options: Sequence[Option]) -> None:
-    """Refuses options of a query that nothing would heed: MR1344 unknown, MR1954 known and not executed."""
+    """Refuses options of a query that nothing would heed: MR1348 unknown, MR1954 known and not executed."""
     for option in options:
         name = option.name.lower()
         if name in KEY_OPTIONS or (name, option.value.lower()) in HEEDED_VALUES:
@@ -61,7 +61,7 @@ def _check_options(options: Sequence[Option]) -> None:
             )
         raise Invalid(
             f"a query has no option '{option.name}'",
-            code="MR1344",
+            code="MR1348",
             hint=suggest(name, [*KEY_OPTIONS, "changes", *LATER_OPTIONS])
             or "leave it out, or SET it for the job",
             position=option.position,

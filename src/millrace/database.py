@@ -138,7 +138,7 @@ class Database:
             statements = self.planner.parse(sql)
             if len(statements) != 1 or not isinstance(statements[0], SelectStatement):
                 raise Invalid(
-                    "query takes one SELECT", code="MR1501", hint="use execute for other statements"
+                    "query takes one SELECT", code="MR1506", hint="use execute for other statements"
                 )
             return self._select(statements[0], sql)
 
