@@ -74,11 +74,14 @@ class Dataflow:
         self.retired: set[int] = set()
         self.former: set[int] = set()
         """Nodes whose name was dropped and may be another's now: they take no rows by name."""
+        self.sink_of: Callable[[int, Node, SinkSpec], SinkSpec] = lambda position, node, spec: spec
+        """What a sink's spec becomes where the dataflow runs under a name that is known outside."""
         self._operators: list[OperatorVertex] = []
         self._vnodes = vnodes
         self.batch_rows = batch_rows
         self.stop_at_bad_rows = stop_at_bad_rows
         self._share = share or Share()
+        self._alone = share is None
 
     def extend(self, plan: Plan, taps: Sequence[tuple[int, Receiver]] = ()) -> None:
         """Build and connect the nodes of `plan` that do not run yet. Its first nodes are those that do.
@@ -193,7 +196,15 @@ class Dataflow:
             self.sources.append(source)
             return source
         if isinstance(node.spec, SinkSpec):
-            sink = SinkVertex(position, node, context, metrics, node.spec.build(context, self.partition))
+            sink = SinkVertex(
+                position,
+                node,
+                context,
+                metrics,
+                self.sink_of(position, node, node.spec).build(context, self.partition),
+            )
+            if self._alone:  # the owner of a share fences its sinks when it is their turn
+                sink.sink.fence()
             self.sinks.append(sink)
             return sink
         built = Silent(len(node.inputs)) if position in self._share.silent else node.spec.build(context)

@@ -79,6 +79,8 @@ class EmbeddedRuntime:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._failure: MillraceError | None = None
+        self._told = False
+        """Whether somebody got the failure raised or called back."""
         self._on_failure: list[Callable[[MillraceError], None]] = []
         self._wanted: set[int] = set()
         self._taps: list[int] = []
@@ -95,6 +97,8 @@ class EmbeddedRuntime:
             self.dataflow.extend(plan)
             self._wanted.update(output.node for output in plan.outputs[len(self.plan.outputs) :])
             self.plan = plan
+            if self.durability is not None:
+                self.durability.name_nodes()
             self._wake.notify_all()
 
     def drop(self, name: str) -> None:
@@ -111,6 +115,8 @@ class EmbeddedRuntime:
                 self._publish(time.monotonic())
             self._wanted -= nodes
             self._sweep()
+            if self.durability is not None:
+                self.durability.name_nodes()
 
     def start(self) -> None:
         """Drive the dataflow on a thread of its own, if none does."""
@@ -267,6 +273,7 @@ class EmbeddedRuntime:
             error = bug
         with self.lock:
             self._failure = error
+            self._told = bool(self._on_failure)
             for on_failure in self._on_failure:
                 on_failure(error)
             self._wake.notify_all()
@@ -298,7 +305,9 @@ class EmbeddedRuntime:
         return all(s.ended for s in self.dataflow.sources if _is_bounded(s))
 
     def _publish(self, now: float) -> None:
-        self._checkpoint += 1
+        # What a database published before under the same names stays published: the numbers go on from there.
+        markers = (vertex.sink.marker() or 0 for vertex in self.dataflow.sinks)
+        self._checkpoint = max((self._checkpoint, *markers)) + 1
         self.dataflow.publish(self._checkpoint)
         self._published_at = now
         self._unpublished = False
@@ -318,8 +327,14 @@ class EmbeddedRuntime:
                     self._wake.notify_all()
                     self._wake.wait(0.05 if ended else IDLE_WAIT_S)
 
+    def raise_untold(self) -> None:
+        """Raise what broke, if nobody was told of it yet."""
+        if not self._told:
+            self._raise_failure()
+
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            self._told = True
             raise self._failure
 
 

@@ -92,6 +92,8 @@ class Member:
     epoch: int
     started: float
     seen: float
+    heard: bool = False
+    """Whether it has said anything: a process that is being made is silent, and given `start_timeout_s`."""
     running: bool = False
 
 
@@ -384,7 +386,7 @@ class Coordinator:
         member = self.members.get(event.partition)
         if member is None or member.epoch != event.epoch or self.checkpoints is None:
             return ()
-        member.seen = self.now
+        member.seen, member.heard = self.now, True
         if event.partition in self._scope.lost:
             return ()
         match event:
@@ -453,7 +455,7 @@ class Coordinator:
     def _on_tick(self) -> Commands:
         settings = self.settings
         for partition, member in self.members.items():
-            silent = self.now - member.seen > settings.liveness_s
+            silent = member.heard and self.now - member.seen > settings.liveness_s
             late = not member.running and self.now - member.started > settings.start_timeout_s
             if silent or late:
                 self._scope.lost.add(partition)

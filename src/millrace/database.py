@@ -286,7 +286,10 @@ class Database:
             return dead_letters_of(self._runtime)
 
     def close(self) -> None:
-        """Publish what sinks hold, stop everything, end all subscriptions. Closing twice does nothing."""
+        """Publish what sinks hold, stop everything, end all subscriptions. Closing twice does nothing.
+
+        Raises what broke while the database ran, if no call has raised it yet.
+        """
         if self._closed:
             return
         self._closed = True
@@ -297,6 +300,7 @@ class Database:
                 self._persistence.close()
         for subscription in self._subscriptions:
             subscription.finish()
+        self._runtime.raise_untold()
 
     def __enter__(self) -> Self:
         return self
@@ -304,7 +308,11 @@ class Database:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except MillraceError:
+            if kind is None:
+                raise
 
     def __repr__(self) -> str:
         names = ", ".join(entry.name for entry in self.planner.catalog)

@@ -111,6 +111,7 @@ class Persistence:
                 settings.job,
                 runtime,
                 vnodes=settings.vnodes,
+                guarantee=settings.guarantee,
                 restore_from=restore_from,
                 inputs=self._inputs,
                 on_decided=self._trim,

@@ -58,6 +58,7 @@ QUERIES = {
     "InlineSource": ("SELECT * FROM 'postgres://db/t'", REFUSED),
     "MatchRecognize": ("SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts MEASURES A.v AS x PATTERN (A) DEFINE A AS v > 1)", REFUSED),
     "TableCall": ("SELECT * FROM TABLE(generate_series(1, 3))", DONE),
+    "Probe": ("SELECT 1 FROM s TEMPORAL PROBE JOIN s AS r ON (k) LIST (1s)", DONE),
     "Within": ("SELECT a.k FROM s a JOIN s b ON a.k = b.k WITHIN INTERVAL '5' MINUTE", DONE),
     "SystemTime": ("SELECT a.k FROM s a JOIN s FOR SYSTEM_TIME AS OF a.ts AS b ON a.k = b.k", None),
     "AsofMatch": ("SELECT a.k FROM s a ASOF JOIN s b MATCH_CONDITION (a.ts >= b.ts) ON a.k = b.k", None),
