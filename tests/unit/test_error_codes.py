@@ -15,6 +15,7 @@ SHARED = {
     "MR1030": "a text is no duration",
     "MR1031": "a duration must be positive",
     "MR1032": "an interval of months where a length is needed",
+    "MR1044": "a join is written wrongly",
     "MR1048": "a text is no address of a source",
     "MR1050": "rows of VALUES differ in length",
     "MR1060": "the format is given twice",
@@ -67,6 +68,7 @@ SHARED = {
     "MR5011": "an object is cut short",
     "MR5012": "an object does not match its checksum",
     "MR5013": "an object holds something else",
+    "MR5042": "an outbox does not decode",
     "MR9010": "a row was taken back that is not there",
 }
 """Codes that several modules raise, and what all of them mean by it."""
