@@ -144,9 +144,9 @@ def spec_of(relation: Relation) -> Lowered:
 
 
 def _group(node: Aggregate) -> OperatorSpec:
-    if node.allowed_lateness or node.late_table:
+    if node.allowed_lateness or node.late_table or node.late_to_next:
         raise Unsupported(
-            "ALLOW LATENESS and LATE DATA TO belong to the query that makes the window",
+            "what becomes of late rows belongs to the query that makes the window",
             code="MR1908",
             hint="move the clause to the inner query",
         )
@@ -189,6 +189,7 @@ def _windowed(node: WindowedAggregate) -> OperatorSpec:
         node.allowed_lateness,
         retracting,
         node.time_unit,
+        node.late_to_next,
     )
 
 
