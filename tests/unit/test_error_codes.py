@@ -47,6 +47,7 @@ SHARED = {
     "MR1452": "the value of a datagen rule does not do",
     "MR1453": "a datagen rule does not fit the type of its column",
     "MR1475": "there is no such topic",
+    "MR1493": "an option names a column that is not there",
     "MR1510": "a reader is too slow",
     "MR1541": "a setting can not have this value",
     "MR1560": "there is no place for checkpoints",
