@@ -11,6 +11,7 @@ from millrace.operators.expansion.spec import Expand
 from millrace.operators.expressions.tree import Column
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.over.updating_spec import UpdatingOver
 from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
@@ -20,7 +21,7 @@ from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
 from millrace.planner.expressions import column
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -81,6 +82,15 @@ def spec_of(relation: Relation) -> Lowered:
             return (relation.input,), _assign(relation)
         case Over():
             return (relation.input,), _over(relation)
+        case OverChanges():
+            return (relation.input,), UpdatingOver(
+                relation.input.schema,
+                relation.partition,
+                tuple((key.column, key.descending, key.nulls_first) for key in relation.order),
+                relation.frame,
+                relation.calls,
+                relation.names,
+            )
         case RowBuffer():
             time = None if relation.expire_after is None else relation.input.event_time
             return (relation.input,), RowBufferAggregate(
