@@ -37,6 +37,7 @@ SHARED = {
     "MR1212": "a user's function can not be registered so",
     "MR1215": "a function knows no such unit, field or zone",
     "MR1324": "what speaks of late rows needs a window of event time",
+    "MR1347": "rows can not be ordered by such values",
     "MR1386": "a text can not name a job",
     "MR1404": "an option is given twice",
     "MR1407": "a sink can not take rows in this changelog mode",
