@@ -46,7 +46,7 @@ CASES = [
     ("CREATE SOURCE bid (x INT) WITH ('connector' = 'push')", "MR1202", 15, "IF NOT EXISTS"),
     ("SELECT * FROM bid WHERE dateTime > 'yesterday'", "MR1136", None, None),
     ("SELECT DATE '2024-13-01' FROM bid", "MR1136", None, None),
-    ("CREATE SINK x FROM bid INTO BLACKHOLE () WITH (keey = 'price')", "MR1344", None, "key"),
+    ("CREATE SINK x FROM bid INTO BLACKHOLE () WITH (keey = 'price')", "MR1348", None, "key"),
     ("CREATE STREAM x WITH ('state.ttl' = '1h') AS SELECT price FROM bid", "MR1954", None, None),
     ("DROP SOURCE bid", "MR1206", 13, "CASCADE"),
     ("DROP STREAM v", "MR1205", 13, "DROP VIEW v"),
