@@ -13,6 +13,7 @@ from typing import Protocol, assert_never
 
 import pyarrow as pa
 
+from millrace.cluster.checkpoint_timings import CheckpointTimings
 from millrace.cluster.exchange.channels import Inbox, Outlet
 from millrace.cluster.job import JobSpec
 from millrace.cluster.protocol.lifecycle import PartitionLifecycle
@@ -132,6 +133,7 @@ class PartitionDriver:
         self._persister = ThreadPoolExecutor(1, thread_name_prefix="persist")
         self._publisher = ThreadPoolExecutor(SINK_THREADS, thread_name_prefix="publish")
         self._snapshots = Snapshots(store, job, start)
+        self.timings = CheckpointTimings()
         self._heirs: dict[tuple[str, int], Sink] = {}
         self._polling = False
         self._round_at = time.monotonic()
@@ -170,6 +172,11 @@ class PartitionDriver:
     def alive(self) -> bool:
         """Whether the loop still turns."""
         return time.monotonic() - self._round_at < STUCK_S
+
+    @property
+    def unpublished(self) -> int:
+        """Outboxes that were sealed and are not shown outside yet. From any thread."""
+        return self._machine.unpublished
 
     def status(self) -> PartitionStatus:
         """A snapshot that may be a little behind."""
@@ -237,6 +244,7 @@ class PartitionDriver:
             case InjectBarrier():
                 assert self.share is not None
                 self._polling = not command.last
+                self.timings.begin(command.number)
                 self.share.inject(command.number)
             case PersistCapture():
                 self._persister.submit(self._persist, command)
@@ -272,6 +280,7 @@ class PartitionDriver:
         )
 
     def _passed(self, event: BarrierPassed) -> None:
+        self.timings.cut(event.number)
         self.post(event)
 
     def _persist(self, command: PersistCapture) -> None:
@@ -280,6 +289,7 @@ class PartitionDriver:
         except (MillraceError, OSError) as error:
             self.post(_failed(error, f"checkpoint {command.number} was not stored: "))
         else:
+            self.timings.store(command.number, contribution)
             self.post(CapturePersisted(command.number, contribution))
 
     def _at_sink(self, stream: SinkStream, command: FenceSink | ReadMarker | PublishOutbox) -> None:

@@ -136,6 +136,12 @@ class SourceVertex(Vertex):
         }
         return SourceCapture(splits, frozenset(self._ended_splits), self._tracker.current)
 
+    @property
+    def lag(self) -> int | None:
+        """How many records there are that were not read, as far as readers know; None where none does."""
+        known = [lag for reader in tuple(self._readers.values()) if (lag := reader.lag) is not None]
+        return sum(known) if known else None
+
     def restore(self, captured: SourceCapture) -> None:
         """Go on as captured; before the first poll. What was promised downstream is promised again."""
         assert not self._readers

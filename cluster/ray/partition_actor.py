@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from millrace.cluster.exchange.peers import FlightPeers
+from millrace.cluster.figures import PartitionFigures
 from millrace.cluster.functions import install
 from millrace.cluster.job import read_job
 from millrace.cluster.partition import PartitionDriver
@@ -24,7 +25,7 @@ from millrace.cluster.protocol.messages import (
     PartitionStart,
     Tell,
 )
-from millrace.cluster.ray.gauges import Gauges
+from millrace.cluster.ray.gauges import SHOW_EVERY_S, Gauges
 from millrace.cluster.warming import warm_up
 from millrace.errors import MillraceError
 from millrace.state.store import open_store
@@ -143,10 +144,14 @@ class PartitionActor:
 
     def _beat(self, owner: _Owner) -> None:
         me = owner.start.plan.partition, owner.start.epoch
-        gauges = Gauges(owner.start.job, owner.start.plan.partition)
+        gauges = Gauges(job=owner.start.job, partition=str(owner.start.plan.partition))
+        figures = PartitionFigures(owner.driver)
+        shown = time.monotonic()
         while owner.driver.ended is None and self._owner is owner:
             if owner.driver.alive:
                 status = owner.driver.status()
                 self._coordinator.report.remote(Heartbeat(*me, time.monotonic()), status)
-                gauges.show(status)
+                if time.monotonic() - shown >= SHOW_EVERY_S:
+                    shown = time.monotonic()
+                    gauges.show(figures.read())
             time.sleep(HEARTBEAT_S)
