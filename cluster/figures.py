@@ -1,13 +1,11 @@
-"""What a partition and a job tell of themselves as metrics: names, meanings, values. Exports nothing."""
+"""Metrics by name: what each means, and those of nodes. Exports nothing."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from millrace.cluster.coordination import JobStatus
-from millrace.cluster.partition import PartitionDriver
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.vertex import OperatorVertex, Vertex
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
@@ -27,8 +25,14 @@ PARTITION = {
     "watermark_lag_seconds": (GAUGE, "How far the lowest watermark is behind the clock"),
     "exchange_bytes": (COUNTER, "Bytes of rows sent to other partitions"),
     "checkpoints_stored": (COUNTER, "Checkpoints whose capture the partition stored"),
-    "checkpoint_alignment_seconds": (GAUGE, "Of the last checkpoint: from its barrier at the sources to every cut"),
-    "checkpoint_store_seconds": (GAUGE, "Of the last checkpoint: from the last cut to its capture in the store"),
+    "checkpoint_alignment_seconds": (
+        GAUGE,
+        "Of the last checkpoint: from its barrier at the sources to every cut",
+    ),
+    "checkpoint_store_seconds": (
+        GAUGE,
+        "Of the last checkpoint: from the last cut to its capture in the store",
+    ),
     "checkpoint_bytes": (GAUGE, "Of the last checkpoint: bytes written for it"),
     "checkpoint_state_bytes": (GAUGE, "Of the last checkpoint: bytes of stored state that it refers to"),
     "unpublished_outboxes": (GAUGE, "Sealed outboxes of sinks that are not shown outside yet"),
@@ -116,98 +120,19 @@ def tap_readings(vertices: list[Vertex]) -> Iterator[Reading]:
             yield from vertex.operator.readings()
 
 
+def together(readings: Iterable[Reading]) -> list[Reading]:
+    """One reading for each name and labels: counts are added up, of gauges the last one stands."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], Reading] = {}
+    for one in readings:
+        before = found.get((one.name, one.labels))
+        if before is not None and one.kind != GAUGE:
+            one = replace(one, value=before.value + one.value)
+        found[one.name, one.labels] = one
+    return list(found.values())
+
+
 def watermark_readings(watermark: int, now: float) -> Iterator[Reading]:
     """The watermark (µs) and how far it is behind `now` (s); nothing where there is none."""
     if watermark not in (START_OF_TIME, END_OF_TIME):
         yield reading("watermark_seconds", watermark / 1e6)
         yield reading("watermark_lag_seconds", max(0.0, now - watermark / 1e6))
-
-
-class PartitionFigures:
-    """The figures of one owner of a partition, from beside its thread."""
-
-    def __init__(self, driver: PartitionDriver, clock: Callable[[], float] = time.monotonic) -> None:
-        self._driver = driver
-        self._clock = clock
-        self._last = (clock(), 0.0)
-
-    def read(self) -> list[Reading]:
-        """Everything, as it is now."""
-        driver = self._driver
-        status = driver.status()
-        then, busy = self._last
-        now = self._clock()
-        self._last = (now, status.busy_s)
-        found = [
-            reading("rows_in", status.rows_in),
-            reading("rows_out", status.rows_out),
-            reading("late_rows", status.late_rows),
-            reading("dead_rows", status.dead_rows),
-            reading("busy_seconds", status.busy_s),
-            *watermark_readings(status.watermark, time.time()),
-            reading("exchange_bytes", 0 if driver.share is None else driver.share.exchanged_bytes),
-            reading("unpublished_outboxes", driver.unpublished),
-        ]
-        if now > then:
-            found.append(reading("busy_ratio", min(1.0, (status.busy_s - busy) / (now - then))))
-        checkpoint = driver.timings.last
-        if checkpoint is not None:
-            found += [
-                reading("checkpoints_stored", driver.timings.stored),
-                reading("checkpoint_alignment_seconds", checkpoint.alignment_s),
-                reading("checkpoint_store_seconds", checkpoint.store_s),
-                reading("checkpoint_bytes", checkpoint.written_bytes),
-                reading("checkpoint_state_bytes", checkpoint.state_bytes),
-            ]
-        if driver.share is not None:
-            vertices = list(driver.share.dataflow.vertices)
-            found += node_readings(vertices)
-            found += tap_readings(vertices)
-        return found
-
-
-class JobFigures:
-    """The figures of a job, out of the statuses that its coordinator shows round by round."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._epochs: dict[int, int] = {}
-        self._restarts = 0
-        self._checkpoint = ""
-        self._decided_at = clock()
-        self._begun_at: float | None = None
-        self._took: float | None = None
-
-    def observe(self, status: JobStatus) -> None:
-        """Note what changed since the last round."""
-        now = self._clock()
-        for partition in status.partitions:
-            before = self._epochs.get(partition.partition)
-            self._restarts += before is not None and before != partition.epoch
-            self._epochs[partition.partition] = partition.epoch
-        if status.checkpoint != self._checkpoint:
-            if self._begun_at is not None:
-                self._took = now - self._begun_at
-            self._checkpoint, self._decided_at, self._begun_at = status.checkpoint, now, None
-        if status.holding:
-            self._begun_at = now if self._begun_at is None else self._begun_at
-        elif self._begun_at is not None and status.checkpoint == "none":
-            self._begun_at = None
-
-    def read(self, status: JobStatus) -> list[Reading]:
-        """Everything, as it is now."""
-        found = [
-            reading("checkpoints_decided", status.decided),
-            reading("checkpoint_age_seconds", self._clock() - self._decided_at),
-            reading("coordinator_epoch", status.epoch),
-            reading("partition_restarts", self._restarts),
-            reading("partitions", len(status.partitions)),
-            reading("partitions_wanted", status.target),
-            reading("checkpoint_waits_for", len(status.holding)),
-        ]
-        number = status.checkpoint.rpartition(".")[2]
-        if number.isdigit():
-            found.append(reading("checkpoint_number", int(number)))
-        if self._took is not None:
-            found.append(reading("checkpoint_seconds", self._took))
-        return found

@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayError
 
 from millrace.cluster.coordination import CoordinatorDriver, JobStatus
-from millrace.cluster.figures import JobFigures
 from millrace.cluster.job import read_job
+from millrace.cluster.job_figures import JobFigures
 from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.messages import PartitionReport
 from millrace.cluster.ray.gauges import SHOW_EVERY_S, Gauges

@@ -12,9 +12,9 @@ from typing import Any
 import ray
 
 from millrace.cluster.exchange.peers import FlightPeers
-from millrace.cluster.figures import PartitionFigures
 from millrace.cluster.functions import install
 from millrace.cluster.job import read_job
+from millrace.cluster.job_figures import PartitionFigures
 from millrace.cluster.partition import PartitionDriver
 from millrace.cluster.protocol.messages import (
     GrantLease,
