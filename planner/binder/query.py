@@ -27,6 +27,7 @@ from millrace.planner.binder.grouping import (
 from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.joins_on_time import sent_at_once
 from millrace.planner.binder.over import apply_over
+from millrace.planner.binder.row_patterns import bind_match_recognize
 from millrace.planner.binder.scalars import ScalarBinder, cast
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
@@ -198,8 +199,8 @@ class QueryBinder:
                 name = name or (inner.members[0].alias if len(inner.members) == 1 else None)
             case nodes.InlineSource():
                 relation = self.names.inline(node)
-            case exp.MatchRecognize():
-                raise unsupported(node, "MR1944", "MATCH_RECOGNIZE is not executed yet")
+            case nodes.MatchRecognize():
+                relation = bind_match_recognize(node, self.member(node.this))
             case exp.Unnest() | nodes.TableCall():
                 raise unsupported(node, "MR1945", "functions in FROM other than windows are not executed yet")
             case exp.Values():

@@ -12,6 +12,7 @@ from millrace.operators.joins.interval import IntervalJoin, WindowJoin
 from millrace.operators.joins.lookup_spec import LookupJoin
 from millrace.operators.joins.regular_spec import JoinKind, RegularJoin
 from millrace.operators.joins.temporal import LatestJoin
+from millrace.operators.match_recognize.specs import MatchRecognize
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
@@ -54,7 +55,7 @@ def _decide(node: Node, before: frozenset[int] | None) -> tuple[Exchange, frozen
     """The exchange into a node, and by which of its columns its output is spread (None: by none)."""
     spec = node.spec
     match spec:
-        case GroupAggregate() | WindowAggregate() | SessionAggregate():
+        case GroupAggregate() | WindowAggregate() | SessionAggregate() | MatchRecognize():
             stays = before is not None and before <= set(spec.keys) and (bool(before) or not spec.keys)
             source = before if stays and before is not None else frozenset(spec.keys)
             after = frozenset(spec.keys.index(k) for k in source)

@@ -19,6 +19,7 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.row_patterns import MatchRows
 from millrace.planner.rules.traversal import top_down
 from millrace.planner.timed_joins import TimedJoin
 
@@ -62,6 +63,9 @@ def _push(node: Relation) -> Relation:
             return _into_sides(node, below)
         case Join():
             return _into_join(node, below)
+        case MatchRows():
+            places = dict(enumerate(below.spec.keys))
+            return _split(node, below, set(places), places)
         case Over() | RowBuffer():
             return _split(node, below, set(below.partition), {c: c for c in below.partition})
     return node
@@ -126,7 +130,7 @@ def _into_join(node: Filter, join: Join) -> Relation:
 
 def _split(
     node: Filter,
-    below: Project | AssignWindow | Aggregate | WindowedAggregate | Over | RowBuffer,
+    below: Project | AssignWindow | Aggregate | WindowedAggregate | Over | RowBuffer | MatchRows,
     allowed: set[int],
     places: dict[int, int],
 ) -> Relation:
