@@ -59,7 +59,7 @@ class MatchRows(Unary):
             input=below.schema,
             keys=tuple(places[key] for key in spec.keys),
             time=places[spec.time],
-            order=tuple((places[column], *rest) for column, *rest in spec.order),
+            order=tuple((places[column], descending, first) for column, descending, first in spec.order),
             values=tuple(remap(value, places) for value in spec.values),
             time_unit=below.time_unit,
         )

@@ -71,7 +71,9 @@ def written(pattern: Pattern) -> str:
             return "{- " + written(part) + " -}"
         case ("rep", part, least, most, reluctant):
             marks = {(0, None): "*", (1, None): "+", (0, 1): "?"}
-            mark = marks.get((least, most)) or (f"{{{least}}}" if least == most else f"{{{least},{most or ''}}}")
+            mark = marks.get((least, most)) or (
+                f"{{{least}}}" if least == most else f"{{{least},{most or ''}}}"
+            )
             inner = written(part) if part[0] == "var" else f"({written(part)})"
             return inner + mark + ("?" if reluctant else "")
     raise AssertionError(pattern)
@@ -233,7 +235,9 @@ class Maker:
         kind = rng.choice(["compare"] * 4 + ["and", "or", "null", "not"]) if depth else "compare"
         if kind in ("and", "or"):
             left, right = (self.condition(own, depth - 1, plain=plain) for _ in range(2))
-            return Term(f"({left.sql} {kind.upper()} {right.sql})", _joined(kind, left.compute, right.compute))
+            return Term(
+                f"({left.sql} {kind.upper()} {right.sql})", _joined(kind, left.compute, right.compute)
+            )
         if kind == "not":
             inner = self.condition(own, depth - 1, plain=plain)
             return Term(f"(NOT {inner.sql})", _negated(inner.compute))

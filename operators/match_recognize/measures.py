@@ -47,9 +47,9 @@ class Measures:
         self._values = {v: moved(spec.values[v], places) for leaf in leaves for v in _values(leaf)}
         self.targets: list[Target] = []
         for leaf in leaves:
-            target = _target(leaf)
-            if target is not None and target not in self.targets:
-                self.targets.append(target)
+            reached = _target(leaf)
+            if reached is not None and reached not in self.targets:
+                self.targets.append(reached)
         self._wanted = [self._values_at(target) for target in self.targets]
         self._reads = [self._program(wanted) for wanted in self._wanted]
         fields = [pa.field(f"l{i}", leaf.type) for i, leaf in enumerate(leaves)]
@@ -111,9 +111,9 @@ class Measures:
         for leaf in self._spec.measure_leaves:
             match leaf:
                 case Navigation():
-                    target = _target(leaf)
-                    assert target is not None
-                    out.append(Outcome(read[(target, leaf.value)]))
+                    reached = _target(leaf)
+                    assert reached is not None
+                    out.append(Outcome(read[(reached, leaf.value)]))
                 case PatternAggregate():
                     out.append(tallied[leaf])
                 case MatchFact(kind=FactKind.NUMBER):

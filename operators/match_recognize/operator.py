@@ -126,8 +126,8 @@ class MatchOperator(Operator):
             self._dirty.create(found.created)
         slots = found.slots
         if spec.order:
-            codes = codes_of(data.columns, spec.order)
-            order = np.lexsort((*reversed(codes), ticks, slots))
+            codes: list[npt.NDArray[np.integer]] = list(codes_of(data.columns, spec.order))
+            order = np.lexsort([*reversed(codes), ticks, slots])
         else:
             order = np.argsort(slots, kind="stable")
         at = pa.array(order)
@@ -229,6 +229,8 @@ class MatchOperator(Operator):
             empty = cells.empty(slots)
             if len(empty):
                 cells.forget(empty)
+                if self._within is not None:
+                    self._noted[empty] = START_OF_TIME
                 if self._keyed:
                     self._dirty.remove(empty)
                 self._index.remove(empty)
@@ -272,11 +274,11 @@ class MatchOperator(Operator):
         slots = cells.slots_of(at)
         columns = {f"k{i}": key for i, key in enumerate(self._index.keys(slots))}
         columns |= dict(zip(self._measures.payload.names, self._store.gather(rows).columns, strict=True))
-        columns |= {f"w{i}": pa.array(cells.words[at, i]) for i in range(cells.width)}
-        columns["_tick"] = pa.array(cells.cell_tick[at])
-        columns["_truth"] = pa.array(cells.cell_truth[at])
-        columns["_valid"] = pa.array(cells.cell_valid[at])
-        columns["_reported"] = pa.array(cells.reported[at])
+        columns |= {f"w{i}": pa.array(cells.rows.words[at, i]) for i in range(cells.width)}
+        columns["_tick"] = pa.array(cells.rows.tick[at])
+        columns["_truth"] = pa.array(cells.rows.truth[at])
+        columns["_valid"] = pa.array(cells.rows.valid[at])
+        columns["_reported"] = pa.array(cells.rows.reported[at])
         columns["_row"] = pa.array(rows)
         columns[VNODE] = pa.array(self._vnodes(slots))
         deleted = None
@@ -332,7 +334,7 @@ class MatchOperator(Operator):
             np.array(table.column(name).to_numpy()) for name in ("_tick", "_truth", "_valid", "_row")
         )
         cells.append(owners, rows, tick, truth, valid, words)
-        cells.reported[cells.rows_at(rows)] = table.column("_reported").to_numpy()
+        cells.rows.reported[cells.rows_at(rows)] = table.column("_reported").to_numpy()
         if len(slots):
             start = np.zeros(self._index.high, np.int64)
             start[slots] = np.where(starts < 0, END_OF_TIME, starts)

@@ -24,41 +24,19 @@ from millrace.operators.match_recognize.specs import Leaf, MatchFact, Navigation
 INT, FLOAT, WIDE = 0, 1, 2
 DEPTH_MAX = 32
 
-# Operations; the second field of an instruction is its operand.
-(
-    PUSH,
-    PUSH_NULL,
-    NAV_I,
-    NAV_F,
-    NAV_W,
-    ACC,
-    ACC_AVG,
-    NEG_I,
-    NEG_F,
-    ADD_I,
-    ADD_F,
-    SUB_I,
-    SUB_F,
-    MUL_I,
-    MUL_F,
-) = range(15)
-(DIV_I, DIV_F, MOD_I, EQ_I, EQ_F, EQ_W, LT_I, LT_F, LT_W, LE_I, LE_F, LE_W, AND, OR, NOT) = range(15, 30)
-(
-    IS_NULL,
-    IS_TRUE,
-    IS_FALSE,
-    SAME_I,
-    SAME_F,
-    SAME_W,
-    SELECT,
-    COALESCE,
-    TO_FLOAT,
-    SCALE,
-    CHECK,
-    ABS_I,
-    ABS_F,
-) = range(30, 43)
-(SWAP, MOD_F) = range(43, 45)  # fmt: skip
+# Operations; the second field of an instruction is its operand. Kernels tell the groups apart by the order here.
+PUSH, PUSH_NULL, NAV_I, NAV_F, NAV_W, ACC, ACC_AVG = range(7)
+"""These push a value."""
+NEG_I, NEG_F, ABS_I, ABS_F, TO_FLOAT, SCALE, CHECK = range(7, 14)
+"""These change the value on top, if it is one."""
+NOT, IS_NULL, IS_TRUE, IS_FALSE = range(14, 18)
+"""These ask something of it."""
+ADD_I, ADD_F, SUB_I, SUB_F, MUL_I, MUL_F, DIV_I, DIV_F, MOD_I, MOD_F = range(18, 28)
+EQ_I, EQ_F, EQ_W, LT_I, LT_F, LT_W, LE_I, LE_F, LE_W = range(28, 37)
+"""These make one value of two, and NULL where one of them is."""
+AND, OR, COALESCE, SAME_I, SAME_F, SAME_W = range(37, 43)
+"""These make one of two, NULLs included."""
+SELECT, SWAP = range(43, 45)
 
 # Accumulators: kinds, by what they keep.
 COUNT, SUM_I, SUM_F, MIN_I, MAX_I, MIN_F, MAX_F = range(7)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
 from sqlglot import exp
 
 from millrace.errors import Invalid
@@ -109,13 +108,17 @@ class _Names:
         for item in node.args.get("subsets") or []:
             name = item.alias
             if names.find(name) is not None:
-                raise invalid(item, "MR1141", f"{name} is a variable or subset already", "choose another name")
+                raise invalid(
+                    item, "MR1141", f"{name} is a variable or subset already", "choose another name"
+                )
             members = tuple(names.one(m.name, m) for m in item.this.expressions)
             names.subsets[name.casefold()] = tuple(sorted(set(members)))
         for item in node.args.get("define") or []:
             at = names.one(item.alias, item)
             if at in names.defined:
-                raise invalid(item, "MR1141", f"{item.alias} is defined twice", "join the conditions with AND")
+                raise invalid(
+                    item, "MR1141", f"{item.alias} is defined twice", "join the conditions with AND"
+                )
             names.defined[at] = item.this
         return names
 
@@ -168,7 +171,9 @@ class _Leaves:
             first = leaves[0]
             assert isinstance(first, Navigation)
             place = self.value(inner)
-            leaf = Navigation(first.variables, first.first, first.offset, first.shift, place, e.type, first.final)
+            leaf = Navigation(
+                first.variables, first.first, first.offset, first.shift, place, e.type, first.final
+            )
             return self.add(leaf, "a value")
         return with_children(e, [self.folded(item) for item in children(e)])
 
@@ -200,7 +205,10 @@ class _Rows(ScalarBinder):
             return value
         if isinstance(node, nodes.Call) and str(node.this) in {*_ENDS, *_STEPS, *_FACTS, _ROWTIME}:
             raise invalid(
-                node, "MR1142", f"{str(node.this).upper()} can not stand there", "FIRST and LAST stand in PREV and NEXT only"
+                node,
+                "MR1142",
+                f"{str(node.this).upper()} can not stand there",
+                "FIRST and LAST stand in PREV and NEXT only",
             )
         return super().bind(node)
 
@@ -247,7 +255,10 @@ class _Matches(ScalarBinder):
         for part, words in (("filter", "FILTER"), ("order", "ORDER BY"), ("within_group", "WITHIN GROUP")):
             if node.args.get(part):
                 raise unsupported(
-                    node, "MR1938", f"{words} in an aggregate of matched rows is not executed", "define a variable for them"
+                    node,
+                    "MR1938",
+                    f"{words} in an aggregate of matched rows is not executed",
+                    "define a variable for them",
                 )
         variables: Variables = ()
         arguments: list[Expression] = []
@@ -267,7 +278,10 @@ class _Matches(ScalarBinder):
             signature = resolve_aggregate(name, [a.type for a in arguments], distinct)
         if signature.constants:
             raise unsupported(
-                node, "MR1938", f"{name} of matched rows is not executed", "use count, sum, min, max, avg and their like"
+                node,
+                "MR1938",
+                f"{name} of matched rows is not executed",
+                "use count, sum, min, max, avg and their like",
             )
         arguments = [cast(a, t) for a, t in zip(arguments, signature.parameters, strict=True)]
         if signature.name == "count" and self._tested is not None:
@@ -278,7 +292,9 @@ class _Matches(ScalarBinder):
 
     def over(self, node: exp.Expr) -> Expression:
         """OVER has no place among matched rows."""
-        raise invalid(node, "MR1122", f"a call with OVER can not stand in {self._place}", "put it in a subquery")
+        raise invalid(
+            node, "MR1122", f"a call with OVER can not stand in {self._place}", "put it in a subquery"
+        )
 
     def window_bound(self, node: nodes.WindowBound) -> Expression:
         """Nor have window bounds."""
@@ -292,7 +308,13 @@ class _Matches(ScalarBinder):
         return found
 
     def _reached(
-        self, variables: Variables, value: Expression, name: str, first: bool = False, offset: int = 0, shift: int = 0
+        self,
+        variables: Variables,
+        value: Expression,
+        name: str,
+        first: bool = False,
+        offset: int = 0,
+        shift: int = 0,
     ) -> Column:
         """The leaf of a value in a row. The row that is tested is the last one of its variable."""
         if self._tested in variables and not (first or offset):
@@ -314,14 +336,19 @@ class _Matches(ScalarBinder):
 
     def _mixed(self, node: object) -> Invalid:
         return invalid(
-            node, "MR1143", "the argument speaks of rows of different variables", "name the same variable before each column"
+            node,
+            "MR1143",
+            "the argument speaks of rows of different variables",
+            "name the same variable before each column",
         )
 
     def _navigated(self, node: nodes.Call) -> Expression:
         name = str(node.this)
         given = node.expressions
         if not 1 <= len(given) <= 2 or node.args.get("distinct") or node.args.get("filter"):
-            raise invalid(node, "MR1142", f"{name.upper()} takes a value and a number of rows", f"write {name}(x, 1)")
+            raise invalid(
+                node, "MR1142", f"{name.upper()} takes a value and a number of rows", f"write {name}(x, 1)"
+            )
         if name in _ENDS:
             variables, value = self._row_value(given[0])
             return self._reached(variables, value, name, _ENDS[name], self._count(given, 0))
@@ -340,15 +367,23 @@ class _Matches(ScalarBinder):
         if len(given) < 2:
             return default
         value = ScalarBinder(self.scope, self._place).bind(given[1])
-        if not isinstance(value, Literal) or not isinstance(value.value, int) or not 0 <= value.value <= 1_000_000:
+        if (
+            not isinstance(value, Literal)
+            or not isinstance(value.value, int)
+            or not 0 <= value.value <= 1_000_000
+        ):
             raise invalid(given[1], "MR1142", "the number of rows must be a constant from 0 to 1000000")
         return value.value
 
     def _fact(self, node: nodes.Call, name: str) -> Expression:
         if node.expressions:
-            raise unsupported(node, "MR1938", f"{name.upper()} with an argument is not executed", f"write {name.upper()}()")
+            raise unsupported(
+                node, "MR1938", f"{name.upper()} with an argument is not executed", f"write {name.upper()}()"
+            )
         if self._tested is not None:
-            raise invalid(node, "MR1142", f"{name.upper()}() stands in MEASURES only", "name the variable's columns")
+            raise invalid(
+                node, "MR1142", f"{name.upper()}() stands in MEASURES only", "name the variable's columns"
+            )
         if name == _ROWTIME:
             schema = self.scope.relation.schema
             value = Column(self._time, schema.field(self._time).type, schema.field(self._time).name)
@@ -360,14 +395,18 @@ class _Matches(ScalarBinder):
     def _framed(self, node: nodes.MeasureFrame) -> Expression:
         call = node.this
         if self._tested is not None:
-            raise invalid(node, "MR1142", "FINAL and RUNNING stand in MEASURES only", "in DEFINE all is RUNNING")
+            raise invalid(
+                node, "MR1142", "FINAL and RUNNING stand in MEASURES only", "in DEFINE all is RUNNING"
+            )
         before, self._final = self._final, bool(node.args["final"])
         try:
             bound = self.bind(call)
         finally:
             self._final = before
         if not isinstance(bound, Column):
-            raise invalid(node, "MR1142", "FINAL and RUNNING stand before FIRST, LAST, CLASSIFIER and aggregates")
+            raise invalid(
+                node, "MR1142", "FINAL and RUNNING stand before FIRST, LAST, CLASSIFIER and aggregates"
+            )
         return bound
 
 
@@ -383,7 +422,9 @@ def _partition(node: nodes.MatchRecognize, scope: Scope) -> tuple[int, ...]:
     for item in node.args.get("partition_by") or []:
         bound = binder.bind(item)
         if not isinstance(bound, Column):
-            raise invalid(item, "MR1131", "a pattern is partitioned by columns", "compute the value in a subquery")
+            raise invalid(
+                item, "MR1131", "a pattern is partitioned by columns", "compute the value in a subquery"
+            )
         if bound.index not in places:
             places.append(bound.index)
     return tuple(places)
@@ -401,10 +442,14 @@ def _order(node: nodes.MatchRecognize, scope: Scope) -> tuple[int, tuple[tuple[i
     for at, (value, descending, first) in enumerate(items):
         item = clause.expressions[at]
         if not isinstance(value, Column):
-            raise invalid(item, "MR1354", "rows are matched in the order of columns", "compute the value in a subquery")
+            raise invalid(
+                item, "MR1354", "rows are matched in the order of columns", "compute the value in a subquery"
+            )
         if at == 0 and (value.index != time or descending):
             known = "" if time is None else f", which is {scope.relation.schema.field(time).name}"
-            raise invalid(item, "MR1354", f"rows are matched in the order of event time{known}, upwards", hint)
+            raise invalid(
+                item, "MR1354", f"rows are matched in the order of event time{known}, upwards", hint
+            )
         if not sortable(value.type):
             raise invalid(item, "MR1346", f"rows can not be ordered by {value.name}, which is {value.type}")
         if at:
@@ -455,7 +500,10 @@ def _check_titles(node: nodes.MatchRecognize, titles: Sequence[str], shown: Sequ
     for item in node.args.get("measures") or []:
         if folded.count(item.alias.casefold()) > 1:
             raise invalid(
-                item, "MR1144", f"two columns of MATCH_RECOGNIZE are named {item.alias}", "give the measure another name"
+                item,
+                "MR1144",
+                f"two columns of MATCH_RECOGNIZE are named {item.alias}",
+                "give the measure another name",
             )
 
 

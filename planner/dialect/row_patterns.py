@@ -155,7 +155,10 @@ class _Patterns:
             return inner
         if most is not None and (most < max(least, 1)):
             cursor.fail(
-                f"a repetition of {least} to {most} times can not be", "MR1054", hint="write {least,most}", at=token
+                f"a repetition of {least} to {most} times can not be",
+                "MR1054",
+                hint="write {least,most}",
+                at=token,
             )
         if max(least, most or 0) > REPEATS_MAX:
             cursor.fail(f"a pattern repeats {REPEATS_MAX} times at most", "MR1054", at=token)
@@ -175,7 +178,9 @@ class _Patterns:
         token = cursor.here
         if cursor.take("("):
             if cursor.at(")"):
-                cursor.fail("the empty pattern () is not supported", "MR1936", hint="write ? behind a part", at=token)
+                cursor.fail(
+                    "the empty pattern () is not supported", "MR1936", hint="write ? behind a part", at=token
+                )
             return self.whole()
         if cursor.take("{", "-"):
             inner = self._choice()

@@ -247,7 +247,9 @@ def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
 
 def _matched(node: MatchRows, have: Kept) -> Pruned:
     below, places = _prune(node.input, node.reads, have)
-    if node.spec.all_rows and not below.schema.equals(node.input.schema):  # rows are shown whole: no more, no less
+    if node.spec.all_rows and not below.schema.equals(
+        node.input.schema
+    ):  # rows are shown whole: no more, no less
         schema = node.input.schema
         shown = tuple(column(below.schema, places[i]) for i in range(len(schema)))
         below, places = Project(below, shown, tuple(schema.names)), _places(range(len(schema)))

@@ -3,6 +3,7 @@ give the matches of a plain backtracking matcher. For many seeds: MATCH_SEEDS=50
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.row_pattern_model import Maker, Query, Row, TooLong, expected
 
 from millrace.errors import Invalid
 from millrace.operators.batch import END_OF_TIME, Batch
@@ -19,7 +21,6 @@ from millrace.operators.operator import VNODE, Operator, StateDelta
 from millrace.planner.session import Planner
 from millrace.state.hashing import hash_columns, vnodes_of
 from millrace.state.snapshot import fold
-from tests.row_pattern_model import Maker, Query, Row, TooLong, expected
 
 SEEDS = int(os.environ.get("MATCH_SEEDS", "60"))
 VNODES = 16
@@ -77,7 +78,7 @@ class Partitions:
     def __init__(self, spec: MatchRecognize, count: int, tables: dict[str, pa.RecordBatch]) -> None:
         self.spec = spec
         bounds = np.linspace(0, VNODES, count + 1).astype(int)
-        self.ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+        self.ranges = list(itertools.pairwise(bounds))
         self.parts: list[Operator] = []
         self.kept: list[dict[str, StateDelta]] = [{} for _ in self.ranges]
         self.watermark = -(2**63)
@@ -175,7 +176,8 @@ def test_seeds(part: int, restarts: float) -> None:
         rows = rows_of(rng, rng.choice([0, 10, 40, 60]))
         try:
             wanted = Counter(
-                tuple(round(v, 9) if isinstance(v, float) else v for v in row) for row in expected(query, rows)
+                tuple(round(v, 9) if isinstance(v, float) else v for v in row)
+                for row in expected(query, rows)
             )
         except (TooLong, AssertionError, IndexError):
             continue  # matches nothing, or skips to a row that is not there: refused, as test_refused shows
