@@ -170,7 +170,7 @@ def shifted(at: int, shift: int, links: Int32s) -> int:
 def fold_sets(cell: int, before: int, variable: int, low: int, high: int, sets: Int64s, rows: Rows) -> None:
     """First and last rows of sets `low` to `high`, up to a cell entered as `variable` behind `before` (-1: none)."""
     for held in range(low, high):
-        first = int(-1) if before < 0 else int(rows.firsts[before, held])
+        first = -1 if before < 0 else int(rows.firsts[before, held])
         if sets[held] >> variable & 1:
             rows.lasts[cell, held] = cell
             rows.firsts[cell, held] = cell if first < 0 else first
@@ -186,7 +186,7 @@ def fold_accumulators(cell: int, before: int, variable: int, rules: Rules, rows:
     for a in range(len(rules.accumulators)):
         kind, held, column = rules.accumulators[a, 0], rules.accumulators[a, 1], rules.accumulators[a, 2]
         has = np.uint64(1) << np.uint64(2 * a)
-        value = int(0) if before < 0 else rows.sums[before, a]
+        value = 0 if before < 0 else rows.sums[before, a]
         counted = held < 0 or rules.sets[held] >> variable & 1
         if counted and (column < 0 or rows.valid[cell] >> np.uint64(column) & np.uint64(1)):
             if kind == COUNT:

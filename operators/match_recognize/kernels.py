@@ -174,7 +174,7 @@ def tell(
     found.slots[match] = slot
     found.numbers[match] = search.keys[slot, NUMBER]
     counts[MATCHES] += 1
-    before, cell = int(-1), int(start)
+    before, cell = (-1), int(start)
     for _ in range(length):
         variable = rules.variables[links[cell, STATE]]
         fold_sets(cell, before, variable, settings[SETS_TESTED], len(rules.sets), rules.sets, rows)
@@ -249,7 +249,7 @@ def fail(slot: int, search: Search, rows: Rows, found: Found) -> None:
     if current < 0:
         release(slot, int(links[start, NEXT]), search, rows, found)
         return
-    before = int(-1) if current == start else int(links[current, PREV])
+    before = -1 if current == start else int(links[current, PREV])
     if search.settings[MEMO]:
         if not links[current, TAINT]:
             rows.failed[current] |= np.uint64(1) << np.uint64(links[current, STATE])
@@ -269,7 +269,7 @@ def enter(
     if cell < 0:
         if not final and not (within >= 0 and settings[HORIZON] - rows.tick[start] >= within):
             return WAIT
-        if current >= 0:
+        if current >= 0 and not final:
             rows.links[current, TAINT] = 1
         return FALSE
     if within >= 0 and rows.tick[cell] - rows.tick[start] >= within:
@@ -303,7 +303,7 @@ def search_on(first: int, slots: Int32s, search: Search, rules: Rules, rows: Row
         while keys[slot, START] >= 0:
             current = keys[slot, CURRENT]
             if current < 0:
-                state, way, cell = int(0), keys[slot, FIRST_WAY], keys[slot, START]
+                state, way, cell = 0, keys[slot, FIRST_WAY], keys[slot, START]
             else:
                 state, way, cell = (
                     int(links[current, STATE]), int(links[current, WAY]), int(links[current, NEXT]),

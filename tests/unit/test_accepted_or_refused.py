@@ -71,7 +71,10 @@ CLAUSES = [
     ("SELECT k FROM s TABLESAMPLE (3)", REFUSED),
     ("SELECT FINAL max(v) AS m FROM s", REFUSED),
     ("SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts PATTERN (A) DEFINE A AS max(k) > 'a')", REFUSED),
-    ("SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts MEASURES max(v) FILTER (WHERE v > 1) AS m PATTERN (A) DEFINE A AS v > 1)", REFUSED),
+    (
+        "SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts MEASURES max(v) FILTER (WHERE v > 1) AS m PATTERN (A) DEFINE A AS v > 1)",
+        REFUSED,
+    ),
     ("WITH RECURSIVE r AS (SELECT 1) SELECT * FROM r", REFUSED),
     ("CREATE STREAM x WITH ('late.data.strategy' = 'include_in_next') AS SELECT k FROM s", REFUSED),
     ("CREATE STREAM x WITH ('late.data.strategy' = 'update_previous') AS SELECT k FROM s", REFUSED),

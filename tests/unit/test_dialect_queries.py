@@ -7,7 +7,7 @@ import re
 import pytest
 from sqlglot import exp
 
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.planner.dialect import nodes
 from millrace.planner.dialect.nodes import (
     AllowLateness,
