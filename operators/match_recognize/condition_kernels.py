@@ -121,7 +121,7 @@ class Machine(NamedTuple):
     flags: Int64s
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def find(cell: int, start: int, held: int, first: int, offset: int, rules: Rules, rows: Rows) -> int:
     """The cell that FIRST or LAST means up to `cell`; -1: there is none."""
     links = rows.links
@@ -150,7 +150,7 @@ def find(cell: int, start: int, held: int, first: int, offset: int, rules: Rules
     return at
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def shifted(at: int, shift: int, links: Int32s) -> int:
     """The cell so many rows on; -1 before the first row, -2 behind the last."""
     while shift < 0 and at >= 0:
@@ -166,7 +166,7 @@ def shifted(at: int, shift: int, links: Int32s) -> int:
     return at
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def fold_sets(cell: int, before: int, variable: int, low: int, high: int, sets: Int64s, rows: Rows) -> None:
     """First and last rows of sets `low` to `high`, up to a cell entered as `variable` behind `before` (-1: none)."""
     for held in range(low, high):
@@ -179,7 +179,7 @@ def fold_sets(cell: int, before: int, variable: int, low: int, high: int, sets: 
             rows.firsts[cell, held] = first
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def fold_accumulators(cell: int, before: int, variable: int, rules: Rules, rows: Rows) -> None:
     """Accumulators up to a cell. `marks` has bit 2a where a has a value, bit 2a + 1 where it overflowed."""
     mark = np.uint64(0) if before < 0 else rows.marks[before]
@@ -218,7 +218,7 @@ def fold_accumulators(cell: int, before: int, variable: int, rules: Rules, rows:
     rows.marks[cell] = mark
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def copy(source: int, target: int, machine: Machine) -> None:
     """Put a value in another place."""
     machine.ints[target] = machine.ints[source]
@@ -227,7 +227,7 @@ def copy(source: int, target: int, machine: Machine) -> None:
     machine.flags[target] = machine.flags[source]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def push(
     op: int, x: int, top: int, cell: int, start: int, final: int, rules: Rules, rows: Rows, machine: Machine
 ) -> bool:
@@ -267,7 +267,7 @@ def push(
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def ask(op: int, top: int, machine: Machine) -> None:
     """NOT, and the tests of a value for NULL, true and false."""
     ints, flags = machine.ints, machine.flags
@@ -281,7 +281,7 @@ def ask(op: int, top: int, machine: Machine) -> None:
     flags[top] = WRONG if flags[top] == WRONG else OK
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def choose(op: int, top: int, machine: Machine) -> None:
     """Operations on the two values on top that make something of NULL."""
     ints, flags = machine.ints, machine.flags
@@ -304,7 +304,7 @@ def choose(op: int, top: int, machine: Machine) -> None:
         ints[top] = 1 if low and ints[top] == ints[top + 1] else 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def one(op: int, x: int, top: int, constants: Int64s, machine: Machine) -> None:
     """An operation on the value on top, which is one."""
     ints, reals, flags = machine.ints, machine.reals, machine.flags
@@ -325,7 +325,7 @@ def one(op: int, x: int, top: int, constants: Int64s, machine: Machine) -> None:
         flags[top] = WRONG
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def multiply(factor: int, top: int, machine: Machine) -> None:
     """The value on top times a factor, if that is an integer of 64 bits."""
     value = machine.ints[top]
@@ -335,7 +335,7 @@ def multiply(factor: int, top: int, machine: Machine) -> None:
     machine.ints[top] = product
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def two(op: int, top: int, machine: Machine) -> None:
     """An operation on the two values on top, neither NULL; the first one's place takes the result."""
     ints, reals = machine.ints, machine.reals
@@ -366,7 +366,7 @@ def two(op: int, top: int, machine: Machine) -> None:
         ints[top] = 1 if a < b or (a == b and low <= other) else 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def add(op: int, top: int, machine: Machine) -> None:
     """Sums, differences and products."""
     ints, reals, flags = machine.ints, machine.reals, machine.flags
@@ -391,7 +391,7 @@ def add(op: int, top: int, machine: Machine) -> None:
         reals[top] = reals[top] * reals[top + 1]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def divide(op: int, top: int, machine: Machine) -> None:
     """Quotients, of integers towards zero, and remainders."""
     ints, reals, flags = machine.ints, machine.reals, machine.flags

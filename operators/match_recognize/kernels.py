@@ -134,7 +134,7 @@ def restart(slots: Int32s, kept: Int64s, keys: Int64s, links: Int32s) -> None:
         keys[slot, KEPT] = kept[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def release(slot: int, target: int, search: Search, rows: Rows, found: Found) -> None:
     """The search's start moves on to `target` (-1: behind the last row); cells too far behind it are freed."""
     keys, links, counts = search.keys, rows.links, search.counts
@@ -241,7 +241,7 @@ def accept(slot: int, search: Search, rules: Rules, rows: Rows, found: Found) ->
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def fail(slot: int, search: Search, rows: Rows, found: Found) -> None:
     """All ways from the deepest cell are tried: back to the one before, or on to the next start."""
     keys, links = search.keys, rows.links
@@ -258,7 +258,7 @@ def fail(slot: int, search: Search, rows: Rows, found: Found) -> None:
     keys[slot, CURRENT] = before
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def enter(
     slot: int, cell: int, target: int, search: Search, rules: Rules, rows: Rows, machine: Machine
 ) -> int:

@@ -22,7 +22,7 @@ from millrace.planner.session import Planner
 from millrace.state.hashing import hash_columns, vnodes_of
 from millrace.state.snapshot import fold
 
-SEEDS = int(os.environ.get("MATCH_SEEDS", "60"))
+SEEDS = int(os.environ.get("MATCH_SEEDS", "40"))
 VNODES = 16
 BOUND = 3
 SOURCE = """CREATE SOURCE s (k STRING, v BIGINT, i BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts) WITH ('connector' = 'push');"""
