@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.cep import CEP
 from benchmarks.engines import ENGINES
-from benchmarks.queries import NEXMARK, NEXMARK_JOINS, ONE_BRC, SCENARIOS, Query
+from benchmarks.queries import NEXMARK, NEXMARK_JOINS, NEXMARK_SIDE_INPUTS, ONE_BRC, SCENARIOS, Query
 
-QUERIES: dict[str, Query] = {query.name: query for query in [*NEXMARK, *NEXMARK_JOINS, *CEP, *SCENARIOS, ONE_BRC]}
+QUERIES: dict[str, Query] = {
+    query.name: query for query in [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS, *CEP, *SCENARIOS, ONE_BRC]
+}
 
 
 def main() -> None:

@@ -6,11 +6,12 @@ import contextlib
 import queue
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, assert_never
 
-from millrace.cluster.exchange.layout import layout_of
-from millrace.cluster.job import JobSpec
+from millrace.cluster.beginnings import Discovery
+from millrace.cluster.job import JobSpec, check_partitions
 from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
 from millrace.cluster.protocol.messages import (
@@ -33,6 +34,7 @@ from millrace.cluster.protocol.messages import (
     ReadManifest,
     RecordAppended,
     RecordLost,
+    RescaleRequested,
     SplitsFound,
     StartPartition,
     StopRequested,
@@ -41,9 +43,8 @@ from millrace.cluster.protocol.messages import (
     Tick,
     WriteManifest,
 )
-from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Corrupt, Fenced, Unavailable
-from millrace.operators.source import Source, SourceInput
+from millrace.planner.physical.exchange import independent
 from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
@@ -53,10 +54,14 @@ from millrace.state.store import Store
 
 Answer = TypeVar("Answer")
 
-TICK_S = 0.05
+TICK_S = 0.02
+END_OF_WAIT = float("inf")
+DISCOVERY_S = 2.0
+"""How often sources are asked for new splits; they may look less often themselves."""
 RETRY_S = 0.2
 FAILURES_MAX = 5
-"""Losses of partitions in a row, with no checkpoint decided between, after which the job is given up."""
+"""Losses of partitions by what will not mend itself, with no checkpoint decided between, after which the job is given
+up. Processes that are killed, and services that do not answer, are waited out."""
 ALL_READ = "all input has been read"
 
 
@@ -105,6 +110,8 @@ class JobStatus:
     problems: tuple[str, ...]
     holding: tuple[int, ...] = ()
     """Partitions that the checkpoint under way still waits for."""
+    target: int = 0
+    """How many partitions there are to be."""
 
 
 @dataclass(slots=True)
@@ -113,6 +120,8 @@ class _Progress:
     decided: int = 0
     last: CheckpointNumber | None = None
     problems: list[str] = field(default_factory=list)
+    fatal: str | None = None
+    """What a thread beside the driver's met that no further try will mend."""
 
 
 class CoordinatorDriver:
@@ -133,19 +142,20 @@ class CoordinatorDriver:
         self._appends = appends
         self._processes = processes
         self._events: queue.SimpleQueue[CoordinatorEvent] = queue.SimpleQueue()
-        independent = not layout_of(job.plan, job.partitions).edges
         settings = CoordinatorSettings(
             job.job,
             owner,
             tuple(job.sinks()),
-            independent,
+            independent(job.plan),
             liveness_s=job.liveness_s,
             lease_s=job.lease_s,
             resume=resume,
         )
         self._machine = Coordinator(settings)
         self._pruner = Pruner(store, job.job)
-        self._sources: list[tuple[str, Source]] | None = None
+        self._discovery = Discovery(job, store)
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="splits")
+        self._looked_at = time.monotonic()
         self._statuses: dict[int, PartitionStatus] = {}
         self._progress = _Progress()
         self._checkpoint_at = time.monotonic()
@@ -167,6 +177,11 @@ class CoordinatorDriver:
         """End the job at a last checkpoint."""
         self.post(StopRequested(reason))
 
+    def scale(self, partitions: int) -> None:
+        """Go on with so many partitions, from a checkpoint that stops; raises what `check_partitions` raises."""
+        check_partitions(self.job, partitions)
+        self.post(RescaleRequested(partitions))
+
     def status(self) -> JobStatus:
         """A snapshot that may be a little behind."""
         machine = self._machine
@@ -185,6 +200,7 @@ class CoordinatorDriver:
             tuple(partitions),
             tuple(self._progress.problems[-5:]),
             () if found is None else found.owing,
+            machine.state.target,
         )
 
     def run(self, on_round: Callable[[JobStatus], None] | None = None) -> str:
@@ -193,6 +209,8 @@ class CoordinatorDriver:
         while self.ended is None:
             with contextlib.suppress(queue.Empty):
                 self._feed(self._events.get(timeout=TICK_S))
+                while self.ended is None:  # all of them: who is silent is known only when all was heard
+                    self._feed(self._events.get_nowait())
             for lost in self._processes.lost():
                 self._note_loss(lost)
                 self._feed(lost)
@@ -211,6 +229,11 @@ class CoordinatorDriver:
         done = [
             s for p, s in self._statuses.items() if p in members and members[p].epoch == s.epoch and s.ended
         ]
+        if self._progress.fatal is not None and self.ended is None:
+            self.broken = True
+            self.ended = self._progress.fatal
+        if self._discovery.changing and now - self._looked_at >= DISCOVERY_S:
+            self._look()
         if members and len(done) == len(members) and not self._stopping:
             self._stopping = True
             self._feed(StopRequested(ALL_READ))
@@ -224,7 +247,7 @@ class CoordinatorDriver:
 
     def _note_loss(self, lost: PartitionLost) -> None:
         self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
-        self._progress.failures += 1
+        self._progress.failures += lost.lasting
         if self._progress.failures > FAILURES_MAX and self.ended is None:
             self.broken = True
             self.ended = f"given up after {FAILURES_MAX} losses without a checkpoint: {lost.reason}"
@@ -255,7 +278,7 @@ class CoordinatorDriver:
                 self._retried(lambda: write_object(self._store, key, encode_manifest(command.manifest)))
                 return ManifestWritten(command.manifest.number)
             case DiscoverSplits():
-                return SplitsFound(self._splits())
+                self._look()
             case StartPartition():
                 assert self._machine.state.assignment is not None
                 self._processes.start(command.start, len(self._machine.state.assignment.partitions))
@@ -300,15 +323,14 @@ class CoordinatorDriver:
         except (Unavailable, Corrupt) as error:
             self._progress.problems.append(f"old checkpoints were not removed: {error}")
 
-    def _splits(self) -> tuple[tuple[str, str], ...]:
-        if self._sources is None:
-            self._sources = [
-                (node.hash, node.spec.source.build(_context(self.job, node.name or "source")))
-                for node in self.job.plan.nodes
-                if isinstance(node.spec, SourceInput)
-            ]
-        return tuple((node, split) for node, source in self._sources for split in source.discover())
+    def _look(self) -> None:
+        """Have the splits listed on another thread: whoever has to be asked may take long to answer."""
+        self._looked_at = END_OF_WAIT
+        self._looker.submit(self._list_splits)
 
-
-def _context(job: JobSpec, name: str) -> VertexContext:
-    return VertexContext(name, job.vnodes, wall_clock_us, VertexMetrics(), job.stop_at_bad_rows)
+    def _list_splits(self) -> None:
+        try:
+            self.post(SplitsFound(self._retried(self._discovery.look)))
+        except Exception as error:  # noqa: BLE001  # it must be told, not end with this thread
+            self._progress.fatal = f"the splits of the sources are not known: {error}"
+        self._looked_at = time.monotonic()

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -19,6 +20,9 @@ from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.materialize import Materialized
 from millrace.operators.source import BadRecord, SourceInput
 from millrace.planner.plan import Plan
+
+if TYPE_CHECKING:
+    from millrace.cluster.durability import Durability
 
 IDLE_WAIT_S = 0.005
 PUBLISH_INTERVAL_S = 1.0
@@ -42,6 +46,8 @@ class Answered:
     """What is still to be told of nodes that ran for one query and are gone."""
 
     rows_in: int = 0
+    rows_out: int = 0
+    """Rows that queries were answered with."""
     late_rows: int = 0
     dead_rows: int = 0
     examples: deque[tuple[str, BadRecord]] = field(default_factory=lambda: deque(maxlen=EXAMPLES_KEPT))
@@ -59,17 +65,22 @@ class Answered:
 class EmbeddedRuntime:
     """Owns one dataflow and the lock under which every call to it happens.
 
-    Sinks are published once a second, when all input has ended, and on `close`.
+    Sinks are published once a second, when all input has ended, and on `close`; with `durability`, at its checkpoints.
     """
 
     def __init__(self, dataflow: Dataflow) -> None:
         self.dataflow = dataflow
         self.plan = Plan()
         self.lock = threading.RLock()
+        self.durability: Durability | None = None
+        self.paused = False
+        """Whether sources are not polled for now: nodes are being built that a checkpoint is restored into."""
         self._wake = threading.Condition(self.lock)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._failure: MillraceError | None = None
+        self._told = False
+        """Whether somebody got the failure raised or called back."""
         self._on_failure: list[Callable[[MillraceError], None]] = []
         self._wanted: set[int] = set()
         self._taps: list[int] = []
@@ -86,6 +97,8 @@ class EmbeddedRuntime:
             self.dataflow.extend(plan)
             self._wanted.update(output.node for output in plan.outputs[len(self.plan.outputs) :])
             self.plan = plan
+            if self.durability is not None:
+                self.durability.name_nodes()
             self._wake.notify_all()
 
     def drop(self, name: str) -> None:
@@ -94,10 +107,16 @@ class EmbeddedRuntime:
             self._raise_failure()
             wanted = name.casefold()
             nodes = {o.node for o in self.plan.outputs if o.name.casefold() == wanted} & self._wanted
-            if any(isinstance(self.dataflow.vertices[node], SinkVertex) for node in nodes):
+            leaving = [v for node in nodes if isinstance(v := self.dataflow.vertices[node], SinkVertex)]
+            if self.durability is not None:
+                for vertex in leaving:
+                    self.durability.leave(vertex)
+            elif leaving:
                 self._publish(time.monotonic())
             self._wanted -= nodes
             self._sweep()
+            if self.durability is not None:
+                self.durability.name_nodes()
 
     def start(self) -> None:
         """Drive the dataflow on a thread of its own, if none does."""
@@ -110,19 +129,29 @@ class EmbeddedRuntime:
         """One round in the calling thread; answers the rows that moved."""
         with self.lock:
             self._raise_failure()
+            if self.paused:
+                return 0
             moved = self.dataflow.poll()
+            if self.durability is not None:
+                return moved
             self._unpublished = self._unpublished or moved > 0
             now = time.monotonic()
             if self._unpublished and (self.dataflow.ended or now - self._published_at >= PUBLISH_INTERVAL_S):
                 self._publish(now)
             return moved
 
-    def push(self, sources: list[SourceVertex], batches: list[pa.RecordBatch], bad: list[BadRecord]) -> None:
-        """Send rows through at once, in the calling thread."""
+    def push(
+        self,
+        sources: list[SourceVertex],
+        batches: list[pa.RecordBatch],
+        bad: list[BadRecord],
+        taken: int = 0,
+    ) -> None:
+        """Send rows through at once, in the calling thread; those of the first `taken` batches are taken back."""
         with self.lock:
             self._raise_failure()
             for source in sources:
-                source.push(batches, bad)
+                source.push(batches, bad, taken)
             self._unpublished = True
 
     def subscribe(
@@ -161,10 +190,13 @@ class EmbeddedRuntime:
 
         return stop
 
-    def answer(self, plan: Plan, position: int) -> list[Batch]:
+    def answer(
+        self, plan: Plan, position: int, observe: Callable[[Sequence[Vertex]], None] | None = None
+    ) -> list[Batch]:
         """Run what `plan` adds over what there is now, to its end, and forget it; answers what `position` sent.
 
-        Materialised tables are read as they stand; further sources are read to their end.
+        Materialised tables are read as they stand; further sources are read to their end. `observe` is shown the
+        nodes that ran before they are forgotten.
         """
         with self.lock:
             self._raise_failure()
@@ -174,6 +206,8 @@ class EmbeddedRuntime:
             self.dataflow.extend(plan, [(position, tap)])
             try:
                 self._complete(self.dataflow.vertices[known:])
+                if observe is not None:
+                    observe(self.dataflow.vertices[known:])
             finally:
                 self.dataflow.vertices[position].detach(tap)
                 self.answered.add(self.dataflow.vertices[known:])
@@ -200,7 +234,7 @@ class EmbeddedRuntime:
             sources = self.dataflow.sources
             return Progress(
                 rows_in=self.answered.rows_in + sum(s.metrics.rows_in for s in sources),
-                rows_out=sum(s.metrics.rows_in for s in self.dataflow.sinks),
+                rows_out=self.answered.rows_out + sum(s.metrics.rows_in for s in self.dataflow.sinks),
                 late_rows=self.answered.late_rows + sum(v.metrics.late_rows for v in vertices),
                 dead_rows=self.answered.dead_rows + sum(v.metrics.dead_rows for v in vertices),
                 watermark=min((s.watermark for s in sources if not s.ended), default=END_OF_TIME),
@@ -217,10 +251,36 @@ class EmbeddedRuntime:
             self._wake.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        try:
+            if self.durability is not None:
+                self.durability.close()
+        finally:
+            with self.lock:
+                if self._failure is None and self._unpublished and self.durability is None:
+                    self._publish(time.monotonic())
+                self.dataflow.close()
+
+    @property
+    def failed(self) -> bool:
+        """Whether something broke, so that nothing goes on."""
+        return self._failure is not None
+
+    def fail(self, error: Exception) -> None:
+        """Stop: everybody who waits or calls gets this error."""
+        if not isinstance(error, MillraceError):
+            bug = Bug(f"the dataflow broke: {type(error).__name__}: {error}", code="MR9001")
+            bug.__cause__ = error
+            error = bug
         with self.lock:
-            if self._failure is None and self._unpublished:
-                self._publish(time.monotonic())
-            self.dataflow.close()
+            self._failure = error
+            self._told = bool(self._on_failure)
+            for on_failure in self._on_failure:
+                on_failure(error)
+            self._wake.notify_all()
+
+    def lasting(self) -> frozenset[int]:
+        """Positions of the nodes that tables and sinks need: what a restart brings back. Readers' own are not."""
+        return self.plan.reachable(self._wanted) - self.dataflow.retired
 
     def _sweep(self) -> None:
         """Retire every node that nothing wanted needs."""
@@ -232,7 +292,7 @@ class EmbeddedRuntime:
         """Give nodes that were just added all the input they will get."""
         sources = [v for v in added if isinstance(v, SourceVertex)]
         while not all(source.ended for source in sources):
-            if sum(source.poll() for source in sources if not source.ended) == 0:
+            if sum(source.poll() for source in self.dataflow.to_poll(sources)) == 0:
                 time.sleep(0.001)
         first = added[0].position if added else 0
         for vertex in added:
@@ -245,7 +305,9 @@ class EmbeddedRuntime:
         return all(s.ended for s in self.dataflow.sources if _is_bounded(s))
 
     def _publish(self, now: float) -> None:
-        self._checkpoint += 1
+        # What a database published before under the same names stays published: the numbers go on from there.
+        markers = (vertex.sink.marker() or 0 for vertex in self.dataflow.sinks)
+        self._checkpoint = max((self._checkpoint, *markers)) + 1
         self.dataflow.publish(self._checkpoint)
         self._published_at = now
         self._unpublished = False
@@ -258,26 +320,21 @@ class EmbeddedRuntime:
                 try:
                     moved = self.run_round()
                     ended = self.dataflow.ended
-                except MillraceError as error:
-                    self._fail(error)
-                    return
                 except Exception as error:  # noqa: BLE001 - whatever broke must reach who waits, not this thread's end
-                    bug = Bug(f"the dataflow broke: {type(error).__name__}: {error}", code="MR9001")
-                    bug.__cause__ = error
-                    self._fail(bug)
+                    self.fail(error)
                     return
                 if not moved:
                     self._wake.notify_all()
                     self._wake.wait(0.05 if ended else IDLE_WAIT_S)
 
-    def _fail(self, error: MillraceError) -> None:
-        self._failure = error
-        for on_failure in self._on_failure:
-            on_failure(error)
-        self._wake.notify_all()
+    def raise_untold(self) -> None:
+        """Raise what broke, if nobody was told of it yet."""
+        if not self._told:
+            self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            self._told = True
             raise self._failure
 
 

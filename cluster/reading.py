@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter_ns
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -75,13 +76,14 @@ class SourceVertex(Vertex):
         self._advance()
         return moved
 
-    def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
-        """Take rows of the source's whole schema that somebody hands over."""
+    def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord], taken: int = 0) -> None:
+        """Take rows of the source's whole schema that somebody hands over; the first `taken` batches take rows back."""
         now = self._ready()
         source = self.spec.source
         assert isinstance(source, PushSpec)
-        for batch in batches:
-            self._take(PUSHED, Batch(source.project(batch)), [], now)
+        for number, batch in enumerate(batches):
+            weights = np.full(batch.num_rows, -1, np.int64) if number < taken else None
+            self._take(PUSHED, Batch(source.project(batch), weights), [], now)
         if bad:
             self._take(PUSHED, None, bad, now)
         self._advance()
@@ -118,7 +120,13 @@ class SourceVertex(Vertex):
     def end(self) -> None:
         """No further row will be pushed."""
         self._readers.clear()
+        self._ended_splits.add(PUSHED)
         self._finish()
+
+    def discover(self) -> None:
+        """Open the splits there are, if none was looked for yet, so that a capture says something of each."""
+        if not self._next_discovery:
+            self._discover(self.context.now())
 
     def capture(self) -> SourceCapture:
         """Where every split goes on."""
@@ -137,6 +145,8 @@ class SourceVertex(Vertex):
             self._readers[split] = self._source.open(split, at.position)
             self._open_watermark(split, at.watermark)
         self.send_watermark(self._tracker.current)
+        if isinstance(self.spec.source, PushSpec) and PUSHED in self._ended_splits:
+            self._finish()
 
     def close(self) -> None:
         """Close all readers and the source."""
@@ -147,15 +157,14 @@ class SourceVertex(Vertex):
 
     def _discover(self, now: int) -> None:
         self._next_discovery = now + DISCOVERY_INTERVAL_US
-        for split in self._source.discover():
-            if self._assigned is not None and split not in self._assigned:
-                continue
+        # Who has his splits assigned is given others only with a new life.
+        for split in self._source.discover() if self._assigned is None else sorted(self._assigned):
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, None)
                 self._open_watermark(split)
-        if self.spec.source.bounded or self._assigned == frozenset():
+        if self.spec.source.bounded or self._assigned is not None:
             self._next_discovery = END_OF_TIME
-            if not self._readers:
+            if not self._readers and (self.spec.source.bounded or not self._assigned):
                 self._finish()
 
     def _open_watermark(self, split: str, watermark: int = START_OF_TIME) -> None:
@@ -193,12 +202,14 @@ class SourceVertex(Vertex):
                 self.context.dead_letter(batch.filter(observed.timeless), "MR1520", "the event time is NULL")
                 batch = batch.filter(pc.invert(observed.timeless))
             self._tracker.deliver(split, mark.current)
+            self.send_idle(False)
         if batch.num_rows:
             self.send([batch])
 
     def _advance(self) -> None:
         if not self.ended and self.spec.event_time is not None:
             self.send_watermark(self._tracker.current)
+            self.send_idle(self._tracker.idle)
 
     def _end_split(self, split: str) -> None:
         self._readers.pop(split).close()

@@ -32,7 +32,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from millrace.errors import MillraceError, Position
-from millrace.planner.binder.statements import Binder, Command, PlannedOutput, PlannedStatement
+from millrace.planner.binder.planned import Command, PlannedOutput, PlannedStatement
+from millrace.planner.binder.statements import Binder
 from millrace.planner.catalog import Catalog
 from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.explain import explain_json, explain_text

@@ -248,6 +248,11 @@ class SelectStatement(Statement):
     options: tuple[Option, ...] = ()
     connectors: tuple[NamedConnector, ...] = ()
 
+    @property
+    def writes(self) -> bool:
+        """Whether the rows go to a sink that the query declares."""
+        return any(named.role is Role.SINK for named in self.connectors)
+
 
 class ObjectKind(Enum):
     """What DROP, ALTER and SHOW CREATE speak of. `ANY` where the statement gave no kind."""
@@ -404,12 +409,13 @@ class Parameter:
 class CreateFunction(Statement):
     """`CREATE [AGGREGATE] FUNCTION f (a INT, …) RETURNS INT LANGUAGE PYTHON AS 'module:name' | $$ source $$`.
 
-    `target` is `module:name`; `body` is Python source between dollar quotes. Exactly one is set.
+    `returns` are columns for `RETURNS TABLE (a INT, …)`. `target` is `module:name`; `body` is Python source between
+    dollar quotes. Exactly one is set.
     """
 
     name: Name
     parameters: tuple[Parameter, ...]
-    returns: SqlType
+    returns: SqlType | tuple[Parameter, ...]
     language: str
     target: str | None = None
     body: str | None = None

@@ -57,10 +57,15 @@ class CheckpointCoordinator:
     def admit(self, members: Mapping[int, int], kind: CheckpointKind, label: str | None, now: float) -> Round:
         """Begin the next checkpoint with these owners (partition → epoch)."""
         assert self.round is None and members
+        number = self.upcoming
         self._count += 1
-        number = CheckpointNumber(self._epoch, self._count)
         self.round = Round(number, kind, label, dict(members), now)
         return self.round
+
+    @property
+    def upcoming(self) -> CheckpointNumber:
+        """The number of the checkpoint that is admitted next."""
+        return CheckpointNumber(self._epoch, self._count + 1)
 
     def abort(self) -> Round:
         """Give the round up: its number is never decided."""

@@ -92,6 +92,8 @@ class Member:
     epoch: int
     started: float
     seen: float
+    heard: bool = False
+    """Whether it has said anything: a process that is being made is silent, and given `start_timeout_s`."""
     running: bool = False
 
 
@@ -185,7 +187,8 @@ class Coordinator:
                 return self._on_tick()
             case RescaleRequested():
                 assert event.partitions > 0
-                self.wishes.partitions = event.partitions
+                known = event.partitions == self.state.target  # asked for again, or taken back
+                self.wishes.partitions = None if known else event.partitions
                 return ()
             case StopRequested():
                 self.wishes.stop = event
@@ -383,7 +386,7 @@ class Coordinator:
         member = self.members.get(event.partition)
         if member is None or member.epoch != event.epoch or self.checkpoints is None:
             return ()
-        member.seen = self.now
+        member.seen, member.heard = self.now, True
         if event.partition in self._scope.lost:
             return ()
         match event:
@@ -452,7 +455,7 @@ class Coordinator:
     def _on_tick(self) -> Commands:
         settings = self.settings
         for partition, member in self.members.items():
-            silent = self.now - member.seen > settings.liveness_s
+            silent = member.heard and self.now - member.seen > settings.liveness_s
             late = not member.running and self.now - member.started > settings.start_timeout_s
             if silent or late:
                 self._scope.lost.add(partition)
@@ -472,10 +475,12 @@ class Coordinator:
             self.phases.go(_J.DRAINING)
         if self.phase is _J.DRAINING:
             return self._after_drain()
-        if self.phase is not _J.RUNNING or self.checkpoints.round is not None:
+        if self.phase not in (_J.RUNNING, _J.RECOVERING) or self.checkpoints.round is not None:
             return ()
         if self.wishes.partitions is not None:
             return self._append(Rescale(self.epoch, self.wishes.partitions))
+        if self.phase is _J.RECOVERING:  # perhaps for ever, where there is no room for so many
+            return self._replace_lost() if self.wishes.reassign else ()
         if self.wishes.drain:
             stop = self.wishes.stop
             return self._announce(CheckpointKind.STOP, None if stop is None else stop.label)

@@ -75,7 +75,7 @@ class JobCoordinator:
         self._me = ray.get_runtime_context().current_actor
         owner = f"{job}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._appends = RayAppends(job, store_url, options, owner)
-        self._processes = RayProcesses(store_url, options, self._me, num_cpus)
+        self._processes = RayProcesses(store_url, options, job, self._me, num_cpus)
         self._driver = CoordinatorDriver(
             read_job(store, job), owner, store, self._appends, self._processes, resume=resume
         )
@@ -99,6 +99,11 @@ class JobCoordinator:
     def stop(self, reason: str) -> None:
         """End the job at a last checkpoint."""
         self._driver.stop(reason)
+
+    @ray.method(concurrency_group="control")
+    def scale(self, partitions: int) -> None:
+        """Go on with so many partitions."""
+        self._driver.scale(partitions)
 
     @ray.method(concurrency_group="control")
     def pids(self) -> dict[str, int]:

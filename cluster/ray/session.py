@@ -28,7 +28,7 @@ def connect(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Unavailable(
             f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}",
-            code="MR3010",
+            code="MR3016",
             hint="start one with `ray start --head`, or give its address",
         ) from error
 
@@ -41,6 +41,11 @@ def coordinator_name(job: str) -> str:
 def partition_name(job: str, partition: int) -> str:
     """The name of a partition's present owner."""
     return f"millrace:{job}:partition-{partition}"
+
+
+def standby_name(job: str, number: int) -> str:
+    """The name of a process that is there to take the place of a lost one."""
+    return f"millrace:{job}:standby-{number}"
 
 
 def living(name: str) -> Any | None:

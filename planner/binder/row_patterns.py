@@ -296,6 +296,10 @@ class _Matches(ScalarBinder):
             node, "MR1122", f"a call with OVER can not stand in {self._place}", "put it in a subquery"
         )
 
+    def grouping(self, node: nodes.Call) -> Expression:
+        """Nor has GROUPING."""
+        raise invalid(node, "MR1142", f"GROUPING can not stand in {self._place}", "use a subquery")
+
     def window_bound(self, node: nodes.WindowBound) -> Expression:
         """Nor have window bounds."""
         raise invalid(node, "MR1125", f"window bounds can not stand in {self._place}", "use a subquery")

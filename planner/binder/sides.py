@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from millrace.errors import Position
 from millrace.operators.expressions.tree import Column, Expression
+from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind
 from millrace.planner.expressions import column
 from millrace.planner.logical import (
@@ -19,31 +21,45 @@ from millrace.planner.logical import (
     Scan,
     WindowedAggregate,
 )
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
 
 def with_late_table(relation: Relation, table: str) -> Relation:
-    """The relation whose windows send late rows to `table`, where they do not say where. Only for its own windows."""
+    """The relation whose windows send late rows to `table`, where they do not say where."""
+    return own_windows(
+        relation, lambda node: node if node.late_table is not None else replace(node, late_table=table)
+    )
+
+
+def own_windows(relation: Relation, change: Callable[[Aggregate | WindowedAggregate], Relation]) -> Relation:
+    """The relation with the windowed aggregates changed that belong to it, and not to what it reads by name."""
     if isinstance(relation, Read) or not relation.inputs:
         return relation
-    relation = relation.with_inputs(*(with_late_table(item, table) for item in relation.inputs))
+    relation = relation.with_inputs(*(own_windows(item, change) for item in relation.inputs))
     windowed = isinstance(relation, Aggregate) and isinstance(relation.input, AssignWindow)
-    if (
-        isinstance(relation, WindowedAggregate | Aggregate)
-        and (windowed or isinstance(relation, WindowedAggregate))
-        and relation.late_table is None
-    ):
-        return replace(relation, late_table=table)
+    if isinstance(relation, WindowedAggregate) or (windowed and isinstance(relation, Aggregate)):
+        return change(relation)
     return relation
 
 
 def late_tables(relation: Relation) -> list[tuple[str, Relation]]:
     """For each window of the relation that names a table for late rows: the name, and those rows."""
-    if isinstance(relation, Read | LateInput):
+    if isinstance(relation, Read | LateInput | LateSides):
         return []
     found = [table for item in relation.inputs for table in late_tables(item)]
     if isinstance(relation, WindowedAggregate) and relation.late_table is not None:
         found.append((relation.late_table, _shown(LateInput(relation))))
+    if isinstance(relation, TimedJoin) and relation.late_table is not None:
+        found.append((relation.late_table, _both_shown(LateSides(relation))))
     return found
+
+
+def _both_shown(late: LateSides) -> Relation:
+    """Late rows of a join without the columns that planning added, each under a name of its own."""
+    schema = late.schema
+    places = [at for at, name in enumerate(schema.names) if not name.startswith("_")]
+    names = distinct_names([schema.names[at] for at in places])
+    return Project(late, tuple(column(schema, at) for at in places), names)
 
 
 def _shown(late: LateInput) -> Relation:

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from millrace.errors import Invalid, MillraceError, Position, Unsupported
-from millrace.operators.connectors.push import PushSpec
+from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.operators.connectors.registry import canonical_name, find
-from millrace.operators.sink import Changelog, SinkSpec
-from millrace.planner.binder.errors import invalid
+from millrace.planner.binder.alterations import altered
+from millrace.planner.binder.bound import BoundQuery, renamed
 from millrace.planner.binder.grouping import distinct_names
-from millrace.planner.binder.inline import open_uri
-from millrace.planner.binder.query import BoundQuery, QueryBinder, check_order, renamed
-from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables, with_late_table
-from millrace.planner.binder.sinks import align, bind_sink, bind_table
-from millrace.planner.binder.sources import bind_source, inline_source, options_of, placed
+from millrace.planner.binder.outputs import OutputBinder, check_columns
+from millrace.planner.binder.planned import Command, PlannedOutput, PlannedStatement
+from millrace.planner.binder.query import QueryBinder
+from millrace.planner.binder.query_options import key_option, with_options
+from millrace.planner.binder.reader import Reader
+from millrace.planner.binder.scope import Scope
+from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
+from millrace.planner.binder.sources import bind_source, options_of, placed
+from millrace.planner.binder.table_changes import changed_rows
 from millrace.planner.binder.values import bind_values
-from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External, suggest
+from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read, Relation, Scan, as_snapshot
+from millrace.planner.logical import Read
 from millrace.planner.normalized import normalized
 from millrace.planner.plan import OutputKind
-from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
+    Alter,
     Connector,
     CreateFunction,
     CreateLookup,
@@ -40,67 +43,17 @@ from millrace.planner.statements import (
     InsertValues,
     NamedConnector,
     ObjectKind,
-    Option,
     QueryKind,
-    Role,
     SelectStatement,
     SourceKind,
     Statement,
+    Subscribe,
     Update,
 )
 from millrace.planner.user_functions import declare_function, function_of, with_functions
 
 if TYPE_CHECKING:
     from millrace.planner.statements import Query
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedOutput:
-    """One thing to be run: `relation` is its rows, `sink` and `mode` belong to sinks.
-
-    `order`, `limit` and `offset` of a select are for whoever shows its rows: the plan does not apply them.
-    """
-
-    name: str
-    kind: OutputKind
-    relation: Relation
-    position: Position
-    sink: SinkSpec | None = None
-    mode: Changelog | None = None
-    order: tuple[SortKey, ...] = ()
-    limit: int | None = None
-    offset: int = 0
-
-    def streamed(self) -> PlannedOutput:
-        """The same for a reader without end: the limit is kept up to date. Raises Invalid MR1344 (ORDER BY alone)."""
-        check_order(self.order, self.limit, self.offset, self.position)
-        if self.limit is None and not self.offset:
-            return self
-        top = TopN(self.relation, (), self.order, self.limit, self.offset, position=self.position)
-        return replace(self, relation=optimize(top), order=(), limit=None, offset=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A statement that the front door carries out itself; `rows` are those of INSERT … VALUES, bound to the table."""
-
-    statement: Statement
-    target: Entry | None = None
-    rows: pa.RecordBatch | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedStatement:
-    """What a statement comes to."""
-
-    statement: Statement
-    changes: tuple[Change, ...] = ()
-    outputs: tuple[PlannedOutput, ...] = ()
-    command: Command | None = None
-
-    def streamed(self) -> PlannedStatement:
-        """See `PlannedOutput.streamed`."""
-        return replace(self, outputs=tuple(output.streamed() for output in self.outputs))
 
 
 _DROPPED = {
@@ -123,64 +76,6 @@ _KINDS = {
 }
 
 
-KEY_OPTIONS = ("key", "primary.key")
-LATE = "late.data.strategy"
-HEEDED_VALUES = frozenset({(LATE, "drop"), (LATE, "dead_letter")})
-LATER_OPTIONS = {
-    LATE: "'drop' and 'dead_letter' are; ALLOW LATENESS brings windows up to date when late rows come",
-    "state.ttl": "use a window, which forgets by itself",
-    "parallelism": "leave it out: everything runs in one partition",
-}
-
-
-@dataclass(slots=True)
-class Reader:
-    """The names that one statement's query reads: the catalog, and sources declared by the query itself."""
-
-    catalog: Catalog
-    snapshot: bool = False
-    own: dict[str, Relation] = field(default_factory=dict)
-    read: list[str] = field(default_factory=list)
-
-    def relation(self, name: str, position: Position | None) -> Relation:
-        """See `Names.relation`."""
-        own = self.own.get(name.casefold())
-        if own is not None:
-            return own
-        entry = self.catalog.get(name, position=position)
-        if entry.relation is None:
-            raise Invalid(
-                f"{entry.name} is a {entry.kind.value} and can not be read",
-                code="MR1207",
-                hint="read what feeds it",
-                position=position,
-            )
-        if entry.name not in self.read:
-            self.read.append(entry.name)
-        return as_snapshot(entry.relation) if self.snapshot else entry.relation
-
-    def inline(self, node: nodes.InlineSource) -> Relation:
-        """See `Names.inline`."""
-        return open_uri(node)
-
-    def declare(self, connectors: Sequence[NamedConnector]) -> NamedConnector | None:
-        """Take in a query's own connectors; the sink among them is given back."""
-        sink = None
-        for named in connectors:
-            if named.role is Role.SINK:
-                if sink is not None:
-                    raise Invalid("the query has two sinks", code="MR1343", position=named.connector.position)
-                sink = named
-                continue
-            connector = named.connector
-            try:
-                scan = inline_source(named.name, connector.name, options_of(connector), connector.format)
-            except MillraceError as error:
-                raise placed(error, connector) from None
-            self.own[named.name.casefold()] = scan
-        return sink
-
-
 @dataclass(slots=True)
 class Binder:
     """Binds one statement at a time against a catalog, which changes only when the statement is sound.
@@ -190,6 +85,10 @@ class Binder:
 
     catalog: Catalog
     snapshot: bool = False
+
+    @property
+    def _outputs(self) -> OutputBinder:
+        return OutputBinder(self.catalog)
 
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
@@ -231,12 +130,11 @@ class Binder:
                     "lookup tables are not executed yet", code="MR1949", position=statement.position
                 )
             case Update() | Delete():
-                raise Unsupported(
-                    "UPDATE and DELETE are not executed yet",
-                    code="MR1950",
-                    hint="INSERT a row with the same primary key to replace one",
-                    position=statement.position,
-                )
+                return self._change_rows(statement)
+            case Alter():
+                return self._alter(statement)
+            case Subscribe():
+                return self._subscribe(statement)
         return PlannedStatement(statement, command=Command(statement))
 
     def _create_source(self, statement: CreateSource) -> PlannedStatement:
@@ -299,9 +197,9 @@ class Binder:
         if not self._creatable(statement, name, kind):
             return PlannedStatement(statement)
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
-        bound = _with_options(bound, name, statement.options)
+        bound = with_options(bound, name, statement.options)
         relation = renamed(bound.relation, statement.column_names, statement.query)
-        _check_columns(relation, statement.query)
+        check_columns(relation, statement.query)
         if kind is not EntryKind.VIEW:
             relation = optimize(relation)
         if kind is EntryKind.VIEW:
@@ -317,10 +215,10 @@ class Binder:
             )
         ]
         if sink is not None:
-            outputs.append(self._to(sink.name, sink.connector, read, bound.key, statement.position))
+            outputs.append(self._outputs.to(sink.name, sink.connector, read, bound.key, statement.position))
         if statement.into is not None:
             into = statement.into
-            outputs.append(self._into(str(into), read, (), bound.key, into.position, reader.read))
+            outputs.append(self._outputs.into(str(into), read, (), bound.key, into.position, reader.read))
         change = self.catalog.put(Entry(name, kind, read, tuple(reader.read), text=statement.text))
         return PlannedStatement(statement, (change,), tuple(outputs))
 
@@ -330,15 +228,15 @@ class Binder:
             return PlannedStatement(statement)
         connector = statement.connector
         options = options_of(connector)
-        key = _key_option(statement.options)
+        key = key_option(statement.options)
         external = External(connector.name, tuple(options.items()), connector.format, None, key or ())
         if statement.query is None:
             _known(connector)
             change = self.catalog.put(Entry(name, EntryKind.SINK, None, (), external, text=statement.text))
             return PlannedStatement(statement, (change,))
         reader, _, bound = self._query(statement.query, (), ordered=False)
-        bound = _with_options(bound, name, statement.options)
-        output = self._to(name, connector, bound.relation, bound.key, statement.position)
+        bound = with_options(bound, name, statement.options)
+        output = self._outputs.to(name, connector, bound.relation, bound.key, statement.position)
         external = External(
             connector.name, tuple(options.items()), connector.format, bound.relation.schema, key or ()
         )
@@ -348,11 +246,13 @@ class Binder:
     def _insert(self, statement: InsertQuery) -> PlannedStatement:
         reader, sink, bound = self._query(statement.query, statement.connectors, ordered=False)
         name, position = str(statement.target), statement.target.position
-        bound = _with_options(bound, name, statement.options)
+        bound = with_options(bound, name, statement.options)
         if sink is not None and sink.name.casefold() == name.casefold():
-            output = self._to(name, sink.connector, bound.relation, bound.key, position)
+            output = self._outputs.to(name, sink.connector, bound.relation, bound.key, position)
         else:
-            output = self._into(name, bound.relation, statement.columns, bound.key, position, reader.read)
+            output = self._outputs.into(
+                name, bound.relation, statement.columns, bound.key, position, reader.read
+            )
         return PlannedStatement(statement, (), (output,))
 
     def _insert_values(self, statement: InsertValues) -> PlannedStatement:
@@ -369,10 +269,10 @@ class Binder:
 
     def _select(self, statement: SelectStatement) -> PlannedStatement:
         _, sink, bound = self._query(statement.query, statement.connectors, ordered=True)
-        bound = _with_options(bound, "" if sink is None else sink.name, statement.options)
+        bound = with_options(bound, "" if sink is None else sink.name, statement.options)
         if sink is not None:
             relation = bound.standing(statement.position)
-            output = self._to(sink.name, sink.connector, relation, bound.key, statement.position)
+            output = self._outputs.to(sink.name, sink.connector, relation, bound.key, statement.position)
         else:
             output = PlannedOutput(
                 "select",
@@ -386,7 +286,52 @@ class Binder:
                 order=bound.order,
                 limit=bound.limit,
                 offset=bound.offset,
+                hidden=bound.hidden,
             )
+        return PlannedStatement(statement, (), (output,))
+
+    def _alter(self, statement: Alter) -> PlannedStatement:
+        """Queries that come read the source as it is declared then; those that run go on as they are."""
+        name, position = str(statement.name), statement.name.position
+        if statement.if_exists and self.catalog.find(name) is None:
+            return PlannedStatement(statement)
+        entry = self.catalog.get(name, position=position)
+        self.catalog.check_kind(entry, _DROPPED.get(statement.kind), position)
+        try:
+            declared = altered(entry, statement)
+            trial = Catalog()
+            Binder(trial)._create_source(replace(declared, or_replace=False, if_not_exists=False))
+        except MillraceError as error:
+            error.position = statement.position
+            raise
+        after = trial.get(entry.name)
+        change = self.catalog.alter(
+            entry.name, relation=after.relation, external=after.external, text=declared.text
+        )
+        return PlannedStatement(statement, (change,))
+
+    def _change_rows(self, statement: Update | Delete) -> PlannedStatement:
+        where = QueryBinder(Reader(self.catalog, snapshot=True)).where
+        entry, relation, key = changed_rows(statement, self.catalog, where)
+        output = PlannedOutput("changed", OutputKind.SELECT, optimize(relation), statement.position)
+        return PlannedStatement(statement, (), (output,), Command(statement, entry, key=key))
+
+    def _subscribe(self, statement: Subscribe) -> PlannedStatement:
+        if statement.epoch is not None:
+            raise Unsupported(
+                "a subscription begins with what holds now",
+                code="MR1957",
+                hint="leave AS OF EPOCH out; a table gives the rows it has before its changes",
+                position=statement.position,
+            )
+        reader = Reader(self.catalog)
+        relation = reader.relation(str(statement.name), statement.name.position)
+        if statement.where is not None:
+            scope = Scope.of(relation, str(statement.name))
+            relation = QueryBinder(reader).where(scope, statement.where).relation
+        output = PlannedOutput(
+            "select", OutputKind.SELECT, normalized(optimize(relation)), statement.position
+        )
         return PlannedStatement(statement, (), (output,))
 
     def _create_function(self, statement: CreateFunction) -> PlannedStatement:
@@ -437,87 +382,6 @@ class Binder:
         bound = binder.bind_outer(query)
         return reader, sink, BoundQuery(bound.standing(nodes.position_of(query)), key=bound.key)
 
-    def _to(
-        self,
-        name: str,
-        connector: Connector,
-        relation: Relation,
-        key: tuple[str, ...] | None,
-        position: Position,
-    ) -> PlannedOutput:
-        _check_columns(relation, None, position)
-        relation = optimize(relation)
-        try:
-            bound = bind_sink(
-                connector.name, options_of(connector), connector.format, relation, key, position
-            )
-        except MillraceError as error:
-            raise placed(error, connector) from None
-        return PlannedOutput(name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
-
-    def _into(
-        self,
-        name: str,
-        relation: Relation,
-        columns: Sequence[str],
-        key: tuple[str, ...] | None,
-        position: Position,
-        reads: Sequence[str],
-    ) -> PlannedOutput:
-        entry = self.catalog.get(name, position=position, what="sink or table")
-        external = entry.external
-        if external is None:
-            bound = bind_table(
-                entry.name, self._own_table(entry, reads, position), relation, columns, position
-            )
-            return PlannedOutput(
-                entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode
-            )
-        if external.schema is not None:
-            relation = align(relation, external.schema, columns, entry.name, position)
-        relation = optimize(relation)
-        bound = bind_sink(
-            external.connector,
-            dict(external.options),
-            external.format,
-            relation,
-            key or external.key or None,
-            position,
-        )
-        return PlannedOutput(entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode)
-
-    def _own_table(self, entry: Entry, reads: Sequence[str], position: Position) -> Scan:
-        """The scan behind a table that INSERT writes; it depends on what the query reads from now on."""
-        below = entry.relation.input if isinstance(entry.relation, Read) else None
-        if not isinstance(below, Scan) or not isinstance(below.input.source, PushSpec):
-            raise Invalid(
-                f"{entry.name} is a {entry.kind.value} and takes no rows from INSERT",
-                code="MR1208",
-                hint="insert into a sink, or a table that was created with its columns",
-                position=position,
-            )
-        read = {name.casefold() for name in reads}
-        if entry.name.casefold() in read | {e.name.casefold() for e in self._needed(reads)}:
-            raise Invalid(
-                f"the query reads {entry.name}, so its rows would go round for ever",
-                code="MR1346",
-                hint="insert into another table",
-                position=position,
-            )
-        self.catalog.alter(entry.name, depends=tuple(dict.fromkeys((*entry.depends, *reads))))
-        return below
-
-    def _needed(self, names: Sequence[str]) -> list[Entry]:
-        """All entries that these are built on."""
-        found: dict[str, Entry] = {}
-        waiting = list(names)
-        while waiting:
-            entry = self.catalog.find(waiting.pop())
-            if entry is not None and entry.name not in found:
-                found[entry.name] = entry
-                waiting += entry.depends
-        return list(found.values())
-
 
 def _with_functions(catalog: Catalog, planned: PlannedStatement) -> Iterator[Change]:
     outputs = {output.name: output.relation for output in planned.outputs}
@@ -526,17 +390,6 @@ def _with_functions(catalog: Catalog, planned: PlannedStatement) -> Iterator[Cha
         kept = change.kind in (ChangeKind.CREATED, ChangeKind.REPLACED)
         relation = entry.relation or outputs.get(entry.name)
         yield with_functions(catalog, change, relation) if kept else change
-
-
-def _check_columns(relation: Relation, node: object, position: Position | None = None) -> None:
-    """Names of a stored result must differ. Raises Invalid MR1118."""
-    seen: set[str] = set()
-    for name in relation.schema.names:
-        if name.casefold() in seen:
-            error = invalid(node, "MR1118", f"two columns of the result are named {name}", "name one with AS")
-            error.position = error.position or position
-            raise error
-        seen.add(name.casefold())
 
 
 def _can_read(connector: Connector) -> bool:
@@ -550,48 +403,3 @@ def _known(connector: Connector) -> bool:
         return find(connector.name).source is not None
     except MillraceError as error:
         raise placed(error, connector) from None
-
-
-def _check_options(options: Sequence[Option]) -> None:
-    """Refuses options of a query that nothing would heed: MR1344 unknown, MR1954 known and not executed."""
-    for option in options:
-        name = option.name.lower()
-        if name in KEY_OPTIONS or (name, option.value.lower()) in HEEDED_VALUES:
-            continue
-        if name in LATER_OPTIONS:
-            raise Unsupported(
-                f"option '{option.name}' = '{option.value}' is not executed yet",
-                code="MR1954",
-                hint=LATER_OPTIONS[name],
-                position=option.position,
-            )
-        raise Invalid(
-            f"a query has no option '{option.name}'",
-            code="MR1344",
-            hint=suggest(name, [*KEY_OPTIONS, "changes", *LATER_OPTIONS])
-            or "leave it out, or SET it for the job",
-            position=option.position,
-        )
-
-
-def _with_options(bound: BoundQuery, name: str, options: Sequence[Option]) -> BoundQuery:
-    """The query with the key, and with the table for late rows, that its options ask for. Raises Invalid MR1324."""
-    bound = replace(bound, key=_key_option(options) or bound.key)
-    for option in options:
-        if (option.name.lower(), option.value.lower()) == (LATE, "dead_letter"):
-            relation = optimize(with_late_table(bound.relation, f"{name}_late") if name else bound.relation)
-            if not late_tables(relation):
-                raise Invalid(
-                    f"option '{option.name}' needs a name and a window of event time",
-                    code="MR1324",
-                    hint="late rows go to the table <name of the stream, table or sink>_late",
-                    position=option.position,
-                )
-            bound = replace(bound, relation=relation)
-    return bound
-
-
-def _key_option(options: Sequence[Option]) -> tuple[str, ...] | None:
-    _check_options(options)
-    found = [o for o in options if o.name.lower() in KEY_OPTIONS]
-    return tuple(part.strip() for part in found[0].value.split(",")) if found else None

@@ -7,9 +7,12 @@ import pyarrow as pa
 from millrace.errors import Bug, Invalid, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
+from millrace.operators.expansion.spec import Expand
 from millrace.operators.expressions.tree import Column
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.over.updating_spec import UpdatingOver
+from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
@@ -18,7 +21,7 @@ from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
 from millrace.planner.expressions import column
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -29,7 +32,7 @@ from millrace.planner.logical import (
     MovingFilter,
     Project,
     Relation,
-    Rows,
+    Repeated,
     Session,
     Union,
     WindowedAggregate,
@@ -39,21 +42,26 @@ from millrace.planner.physical.joins import join_of, project_join
 from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
 from millrace.planner.row_patterns import MatchRows
+from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
-from millrace.planner.timed_joins import TimedJoin
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
+FOREVER = 2**60
+"""µs by which a row may be late that is never too late: beyond any clock, and a sum with one is still 64 bits."""
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""
 
 
 def spec_of(relation: Relation) -> Lowered:
-    """The operator for the top of `relation`. Raises Unsupported MR1930–MR1949 where there is none."""
+    """The operator for the top of `relation`. Raises Unsupported where there is none."""
     match relation:
         case Project(input=Filter() as below):
             return (below.input,), Calc(
                 below.input.schema, below.predicate, relation.expressions, relation.names
             )
-        case Project(input=TimedJoin() as below) if all(isinstance(e, Column) for e in relation.expressions):
+        case Project(input=TimedJoin(late_table=None) as below) if all(
+            isinstance(e, Column) for e in relation.expressions
+        ):
             return below.inputs, timed_join_spec(below, relation)
         case Project(input=Join() | TableLookup() as below):
             return project_join(relation, below)
@@ -63,7 +71,7 @@ def spec_of(relation: Relation) -> Lowered:
             schema = relation.input.schema
             every = tuple(column(schema, i) for i in range(len(schema)))
             return (relation.input,), Calc(schema, relation.predicate, every, tuple(schema.names))
-        case LateInput():
+        case LateInput() | LateSides():
             return (relation.input,), LateRows(relation.schema)
         case BadRecords():
             return (relation.input,), DeadLetters()
@@ -75,6 +83,15 @@ def spec_of(relation: Relation) -> Lowered:
             return (relation.input,), _assign(relation)
         case Over():
             return (relation.input,), _over(relation)
+        case OverChanges():
+            return (relation.input,), UpdatingOver(
+                relation.input.schema,
+                relation.partition,
+                tuple((key.column, key.descending, key.nulls_first) for key in relation.order),
+                relation.frame,
+                relation.calls,
+                relation.names,
+            )
         case RowBuffer():
             time = None if relation.expire_after is None else relation.input.event_time
             return (relation.input,), RowBufferAggregate(
@@ -100,6 +117,17 @@ def spec_of(relation: Relation) -> Lowered:
                 relation.time_unit,
                 relation.input.key or (),
             )
+        case Expansion():
+            return (relation.input,), Expand(
+                relation.input.schema,
+                relation.function,
+                relation.arguments,
+                relation.made,
+                relation.kept,
+                relation.outer,
+                relation.ordinality,
+                relation.condition,
+            )
         case Union():
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
         case TimedJoin():
@@ -123,16 +151,16 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case TopN():
             return (relation.input,), _top(relation)
-        case Rows():
-            raise Unsupported("constant rows are not executed", code="MR1927")
-    raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
+        case Repeated():
+            return (relation.input,), Repeat(relation.input.schema, relation.rising)
+    raise Bug(f"no operator for {type(relation).__name__}", code="MR9005")
 
 
 def _group(node: Aggregate) -> OperatorSpec:
-    if node.allowed_lateness or node.late_table:
+    if node.allowed_lateness or node.late_table or node.late_to_next:
         raise Unsupported(
-            "ALLOW LATENESS and LATE DATA TO belong to the query that makes the window",
-            code="MR1932",
+            "what becomes of late rows belongs to the query that makes the window",
+            code="MR1908",
             hint="move the clause to the inner query",
         )
     retracting = _retracting(node.input)
@@ -174,6 +202,7 @@ def _windowed(node: WindowedAggregate) -> OperatorSpec:
         node.allowed_lateness,
         retracting,
         node.time_unit,
+        node.late_to_next,
     )
 
 
@@ -185,7 +214,10 @@ def _assign(node: AssignWindow) -> OperatorSpec:
             hint="GROUP BY the partition columns, window_start and window_end",
             position=node.position,
         )
-    return WindowAssign(node.input.schema, node.time, node.window, time_unit=node.time_unit)
+    lateness = FOREVER if node.keeps_late else 0
+    return WindowAssign(
+        node.input.schema, node.time, node.window, time_unit=node.time_unit, allowed_lateness=lateness
+    )
 
 
 def _over(node: Over) -> OperatorSpec:
@@ -201,7 +233,7 @@ def _top(node: TopN) -> OperatorSpec:
         if not sortable(kind):
             raise Invalid(
                 f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
-                code="MR1346",
+                code="MR1347",
                 hint="order by a number, a text or a time",
                 position=node.position,
             )

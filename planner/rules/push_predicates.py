@@ -7,7 +7,7 @@ from dataclasses import replace
 from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Expression
 from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap, substitute
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.join_conditions import may_filter, narrowed
 from millrace.planner.logical import (
     Aggregate,
@@ -16,11 +16,13 @@ from millrace.planner.logical import (
     Join,
     Project,
     Relation,
+    Repeated,
     Union,
     WindowedAggregate,
 )
 from millrace.planner.row_patterns import MatchRows
 from millrace.planner.rules.traversal import top_down
+from millrace.planner.table_functions import Expansion
 from millrace.planner.timed_joins import TimedJoin
 
 
@@ -66,7 +68,13 @@ def _push(node: Relation) -> Relation:
         case MatchRows():
             places = dict(enumerate(below.spec.keys))
             return _split(node, below, set(places), places)
-        case Over() | RowBuffer():
+        case Repeated():
+            places = {c: c for c in range(len(below.schema))}
+            return _split(node, below, set(places), places)
+        case Expansion():
+            of_input = {i: c for i, c in enumerate(below.kept) if c < len(below.input.schema)}
+            return _split(node, below, set(of_input), of_input)
+        case Over() | OverChanges() | RowBuffer():
             return _split(node, below, set(below.partition), {c: c for c in below.partition})
     return node
 
@@ -130,7 +138,16 @@ def _into_join(node: Filter, join: Join) -> Relation:
 
 def _split(
     node: Filter,
-    below: Project | AssignWindow | Aggregate | WindowedAggregate | Over | RowBuffer | MatchRows,
+    below: Project
+    | AssignWindow
+    | Aggregate
+    | WindowedAggregate
+    | Repeated
+    | Over
+    | OverChanges
+    | RowBuffer
+    | Expansion
+    | MatchRows,
     allowed: set[int],
     places: dict[int, int],
 ) -> Relation:

@@ -44,12 +44,28 @@ Assignments = Annotated[
 def run(
     file: File,
     set_: Assignments = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="Keep checkpoints there (file:///…, s3://…) and go on from the last one."
+        ),
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option("--job", help="The job's name in the store; the file's without.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
 ) -> None:
-    """Run a SQL file to the end of its input, or until Ctrl-C."""
-    from millrace.running import run_file
+    """Run a SQL file to the end of its input, or until Ctrl-C.
 
-    raise typer.Exit(run_file(_read(file), *_assignments(set_), quiet=quiet))
+    With --store the same command goes on where it was killed, and every row reaches a sink that commits exactly once.
+    """
+    from millrace.running import run_file
+    from millrace.submitting import job_name
+
+    settings, variables = _assignments(set_)
+    if store is not None:
+        settings = {"job": job or job_name(file), **settings, "checkpoint.store": store}
+    raise typer.Exit(run_file(_read(file), settings, variables, quiet=quiet))
 
 
 @app.command()
@@ -154,6 +170,22 @@ def stop(
         typer.echo(f"job {job} was told to stop and has not ended yet", err=True)
         raise typer.Exit(EXIT_ERROR)
     typer.echo(f"job {job} has ended: {reason}")
+
+
+@app.command()
+def scale(
+    job: Annotated[str, typer.Argument(help="The job's name.")],
+    partitions: Annotated[
+        int, typer.Option("--partitions", "-p", help="Copies of the dataflow there are to be.")
+    ],
+    address: Address = "auto",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until they run.")] = 120.0,
+) -> None:
+    """Go on with more or fewer partitions: state and splits move, no row is lost or doubled."""
+    from millrace.cluster.jobs import Cluster
+
+    found = Cluster(address).job(job).scale(partitions, timeout)
+    typer.echo(f"job {job} runs in {found.target} partitions from checkpoint {found.checkpoint} on")
 
 
 @app.command()

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 from millrace.database import Database
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
-from millrace.settings import Settings
+from millrace.planner.session import Planner
+from millrace.planner.statements import SetVariable
+from millrace.settings import FROM_THE_START, Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 SHOW_EVERY_S = 0.2
 
+_REMEMBERED = ("state_rows", "state_bytes", "matches", "expired", "retractions")
+
 
 def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, quiet: bool) -> int:
     """Run statements and wait for the end of their input; answers the exit code.
@@ -30,11 +34,12 @@ def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, 
     """
     interrupted = threading.Event()
     former = signal.signal(signal.SIGINT, lambda number, frame: _interrupt(interrupted, number, frame))
-    database = Database(Settings().with_values(settings))
+    database = Database(Settings().with_values({**_opening(text, variables), **settings}))
     try:
-        answer = database.execute(text, variables)
-        if len(answer.columns) and answer.columns != ["status"]:
-            sys.stdout.write(f"{answer!r}\n")
+        if not database.holds(text, variables):
+            answer = database.execute(text, variables)
+            if len(answer.columns) and answer.columns != ["status"]:
+                sys.stdout.write(f"{answer!r}\n")
         with _Display(enabled=not quiet) as display:
             while not database.finished and not interrupted.wait(SHOW_EVERY_S):
                 database.wait(0)
@@ -47,6 +52,12 @@ def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, 
     if not quiet:
         _summarise(progress, database)
     return INTERRUPTED if interrupted.is_set() else 0
+
+
+def _opening(text: str, variables: dict[str, str]) -> dict[str, str]:
+    """What `SET` says in the file about how the database is opened."""
+    found = [s for s in Planner(variables=variables).parse(text) if isinstance(s, SetVariable)]
+    return {s.name: s.value for s in found if s.name in FROM_THE_START and s.value is not None}
 
 
 def _interrupt(interrupted: threading.Event, number: int, frame: FrameType | None) -> None:
@@ -67,13 +78,24 @@ def _summarise(progress: Progress, database: Database) -> None:
         parts.append(f"{progress.late_rows:,} late")
     if progress.dead_rows:
         parts.append(f"{progress.dead_rows:,} did not decode or compute")
-    sys.stderr.write(" · ".join(parts) + "\n")
+    sys.stderr.write(" · ".join(parts) + "\n" + _remembered(database))
     for row in database.dead_letters().rows()[:3]:
         payload = row["payload"]
         text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
         sys.stderr.write(
             f"  {row['node']} {row['split']} {row['position']}: {row['reason']} [{row['code']}] {text[:100]}\n"
         )
+
+
+def _remembered(database: Database) -> str:
+    """A line on what joins and rankings keep and have done, where there are such."""
+    metrics = database.metrics().arrow
+    sums = {name: sum(n or 0 for n in metrics.column(name).to_pylist()) for name in _REMEMBERED}
+    if not any(sums.values()):
+        return ""
+    parts = [f"{sums['state_rows']:,} rows of state in {sums['state_bytes'] / 1e6:,.1f} MB"]
+    parts += [f"{sums[name]:,} {name}" for name in _REMEMBERED[2:] if sums[name]]
+    return "  " + " · ".join(parts) + "\n"
 
 
 class _Display:

@@ -1,20 +1,15 @@
 """Jobs on a local Ray cluster: real actors, real processes, killed with SIGKILL, checked row by row."""
 
 import contextlib
-import glob
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.ray_jobs import ROWS, check_numbers, rows_of, sql_of, submitted, until
 
 from millrace.cluster.job import JobSpec, for_sinks
 from millrace.cluster.jobs import Cluster
@@ -22,109 +17,11 @@ from millrace.errors import Invalid, Unavailable
 from millrace.planner.session import Planner
 from millrace.submitting import list_jobs, show_status, stop_job
 
-SRC = str(Path(__file__).parents[2] / "src")
-ROWS = 120_000
-FILES = 6
-
 pytestmark = [
     pytest.mark.timeout(170),
     # Ray leaves sockets and files to the end of the process.
     pytest.mark.filterwarnings("default"),
 ]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    import ray
-
-    folder = tempfile.mkdtemp(prefix="mr", dir="/tmp")  # Ray's sockets need a short path
-    os.environ.update(
-        RAY_TMPDIR=folder,
-        RAY_AUTH_MODE="disabled",
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_worker_niceness="0",
-        PYTHONPATH=SRC,
-    )
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=100_000_000,
-        include_dashboard=False,
-        namespace="millrace",
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    yield Cluster("local")
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("numbers")
-    for file in range(FILES):
-        with open(folder / f"{file}.json", "w") as out:
-            out.writelines(
-                f'{{"id":{i},"k":{i * 7919 % 1000},"v":{i % 97}}}\n' for i in range(file, ROWS, FILES)
-            )
-    return folder
-
-
-def submitted(
-    cluster: Cluster, job: str, sql: str, store: Path, partitions: int, batch_rows: int = 512
-) -> None:
-    plan, _ = Planner().compile(sql)
-    spec = JobSpec(
-        job, for_sinks(plan), partitions=partitions, batch_rows=batch_rows, checkpoint_interval_s=0.3
-    )
-    cluster.submit(spec, f"file://{store}", num_cpus=0.5)
-
-
-def rows_of(folder: Path) -> list[dict[str, object]]:
-    found = []
-    for name in glob.glob(f"{folder}/*.json"):
-        with open(name) as lines:
-            found += [json.loads(line) for line in lines]
-    return found
-
-
-def until(cluster: Cluster, job: str, decided: int, timeout: float = 90) -> None:
-    """Wait until the present coordinator has decided so many checkpoints."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        with contextlib.suppress(Unavailable):
-            status = cluster.status(job)
-            if status.phase == "ended":
-                pytest.fail("the job ended before the test could kill anything")
-            if status.decided >= decided and status.phase == "running":
-                return
-        time.sleep(0.05)
-    pytest.fail(f"{job} did not come to {decided} checkpoints")
-
-
-def sql_of(numbers: Path, out: Path) -> str:
-    return f"""
-        CREATE SOURCE s (id BIGINT, k BIGINT, v BIGINT) WITH (connector='file', path='{numbers}', format='json');
-        CREATE SINK agg FROM (SELECT k, count(*) AS n, sum(v) AS total FROM s GROUP BY k EMIT FINAL)
-            INTO FILE (path='{out}/agg', format='json');
-        CREATE SINK raw FROM (SELECT id, v FROM s WHERE v <> 5) INTO FILE (path='{out}/raw', format='json');
-    """
-
-
-def check_numbers(out: Path) -> None:
-    ids = Counter(row["id"] for row in rows_of(out / "raw"))
-    wanted = {i for i in range(ROWS) if i % 97 != 5}
-    assert not wanted - ids.keys(), "rows are lost"
-    assert not ids.keys() - wanted
-    assert max(ids.values()) == 1, f"{sum(c > 1 for c in ids.values())} rows came twice"
-    groups: dict[object, list[int]] = {}
-    for i in range(ROWS):
-        group = groups.setdefault(i * 7919 % 1000, [0, 0])
-        group[0] += 1
-        group[1] += i % 97
-    found = {row["k"]: [row["n"], row["total"]] for row in rows_of(out / "agg")}
-    assert len(rows_of(out / "agg")) == len(groups)
-    assert found == groups
 
 
 def test_exact_through_kill_of_partitions_and_coordinator(

@@ -220,7 +220,7 @@ class Cluster:
 
     def _rescale(self, partitions: int) -> None:
         alive = [c for c in self.coordinators if c.alive]
-        if alive and alive[-1].machine.phase is JobPhase.RUNNING:
+        if alive and alive[-1].machine.phase in (JobPhase.RUNNING, JobPhase.RECOVERING):
             alive[-1].post(0.0, lambda: alive[-1].handle(m.RescaleRequested(partitions)))
         elif self.world.now < self.scenario.faults_until + 60:
             self.world.at(0.3, lambda: self._rescale(partitions))
