@@ -356,7 +356,7 @@ def test_patterns_are_read_and_written_alike(pattern: str) -> None:
         ("PATTERN (a{9999}) DEFINE a AS TRUE", "MR1054"),
         ("PATTERN (a || b) DEFINE a AS TRUE", "MR1010"),
         ("PATTERN (a ** b) DEFINE a AS TRUE", "MR1010"),
-        ("PATTERN (a b DEFINE a AS TRUE", "MR1010"),
+        ("PATTERN (a b DEFINE a AS TRUE", "MR1011"),
         ("PATTERN (a)", "MR1010"),
         ("MEASURES a.x PATTERN (a) DEFINE a AS TRUE", "MR1010"),
     ],
