@@ -192,16 +192,17 @@ class MatchOperator(Operator):
     def _told(self, found: Matches) -> list[Batch]:
         """The output rows of matches."""
         chosen = np.arange(len(found.match))
-        rows: pa.RecordBatch | None = None
-        wrong = None
-        while len(chosen) and rows is None:
+        while len(chosen):
             try:
                 rows, wrong = self._measures.rows(found, chosen, self._store, self._index.keys)
+                return self._sent(rows, wrong)
             except RowError as error:
                 self._dead(self._store.gather(found.rows[chosen[error.rows]]), error.code, error.reason)
                 chosen = chosen[~error.rows]
-        if rows is None:
-            return []
+        return []
+
+    def _sent(self, rows: pa.RecordBatch, wrong: npt.NDArray[np.bool_] | None) -> list[Batch]:
+        """Output rows, but for those with a wrong aggregate."""
         if wrong is not None:
             self._dead(
                 rows.filter(pa.array(wrong)),

@@ -23,6 +23,9 @@ from millrace.operators.match_recognize.specs import Leaf, MatchFact, Navigation
 
 INT, FLOAT, WIDE = 0, 1, 2
 DEPTH_MAX = 32
+WORDS_MAX = 62
+ACCUMULATORS_MAX = 31
+"""As many as the marks of a row, which are 64 bits, tell apart."""
 
 # Operations; the second field of an instruction is its operand. Kernels tell the groups apart by the order here.
 PUSH, PUSH_NULL, NAV_I, NAV_F, NAV_W, ACC, ACC_AVG = range(7)
@@ -141,6 +144,12 @@ def compile_conditions(
                 compiler.value(part)
                 compiler.emit(AND, 0, -1)
     programs.begins.append(len(programs.codes))
+    if programs.width > WORDS_MAX or len(programs.accumulators) > ACCUMULATORS_MAX:
+        raise Unsupported(
+            f"DEFINE compares more than {WORDS_MAX} values of rows, or has more than {ACCUMULATORS_MAX} aggregates",
+            code="MR1934",
+            hint="compute values of a row in a subquery",
+        )
     return programs
 
 
@@ -263,7 +272,7 @@ class _Compiler:
         return len(known) - 1
 
     def _call(self, e: Call) -> int:
-        name, arguments = e.function, e.arguments
+        name, arguments = e.function, list(e.arguments)
         if name in ("and", "or") and len(arguments) >= 2:
             self._same(arguments[0], INT)
             for argument in arguments[1:]:

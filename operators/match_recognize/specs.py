@@ -205,7 +205,7 @@ class MatchRecognize(OperatorSpec):
             MatchOperator,  # deferred: kernels import numba
         )
 
-        return MatchOperator(self, context)
+        return MatchOperator(self, context)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         order = [self.input.field(self.time).name]
