@@ -129,7 +129,8 @@ def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "group", choices=[*GROUPS, "keyindex", "latency", "joins", "soak", "kafka", "recovery", "all"]
+        "group",
+        choices=[*GROUPS, "keyindex", "latency", "joins", "soak", "soak_joins", "kafka", "recovery", "all"],
     )
     parser.add_argument("--queries", help="comma-separated names; all of the group without")
     parser.add_argument("--events", type=int, help="input events")
