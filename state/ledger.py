@@ -102,7 +102,7 @@ class Rescale:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The job has ended at its last checkpoint, or is to: nobody starts partitions until it is resumed."""
+    """The job has ended at its last checkpoint: nobody leads it until it is resumed."""
 
     epoch: int
     reason: str
@@ -118,7 +118,19 @@ class Savepoint:
     kept: bool = True
 
 
-Record = JobCreated | Takeover | Assigned | CheckpointDecided | Rescale | Stop | Savepoint
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The job goes on under a raised epoch, with plan `plan`; whoever led it is deposed.
+
+    With `number`, from that kept checkpoint: those decided after it are void, and what they published shows again.
+    """
+
+    epoch: int
+    plan: str
+    number: CheckpointNumber | None = None
+
+
+Record = JobCreated | Takeover | Assigned | CheckpointDecided | Rescale | Stop | Savepoint | Resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +185,8 @@ def fold(state: JobState, record: Record) -> JobState:
         case Takeover():
             if record.epoch <= state.epoch:
                 _broken(record, f"epoch {state.epoch} was reached before")
+            if state.stopped is not None:
+                _broken(record, "the job is stopped and was not resumed")
             return _taken_over(state, record)
         case Assigned():
             _check_epoch(state, record, record.epoch)
@@ -195,15 +209,15 @@ def fold(state: JobState, record: Record) -> JobState:
         case Savepoint():
             _check_epoch(state, record, record.epoch)
             return _saved(state, record)
+        case Resumed():
+            return _resumed(state, record)
         case _:
             assert_never(record)
 
 
 def _taken_over(state: JobState, record: Takeover) -> JobState:
     if record.partitions is None:
-        return replace(
-            state, epoch=record.epoch, coordinator=record.epoch, owner=record.owner, owners={}, stopped=None
-        )
+        return replace(state, epoch=record.epoch, coordinator=record.epoch, owner=record.owner, owners={})
     if record.owner != state.owner:
         _broken(record, f"{state.owner} leads the job")
     owners = {**state.owners, **dict.fromkeys(record.partitions, record.epoch)}
@@ -218,6 +232,27 @@ def _saved(state: JobState, record: Savepoint) -> JobState:
             _broken(record, "no such checkpoint is kept")
         savepoints[record.label] = decided
     return replace(state, savepoints=savepoints)
+
+
+def _resumed(state: JobState, record: Resumed) -> JobState:
+    if record.epoch <= state.epoch:
+        _broken(record, f"epoch {state.epoch} was reached before")
+    checkpoints = state.checkpoints
+    if record.number is not None:
+        chosen = state.checkpoint(record.number)
+        if chosen is None:
+            _broken(record, "no such checkpoint is kept")
+        checkpoints = (*(d for d in checkpoints if d.number < chosen.number), chosen)
+    return replace(
+        state,
+        plan=record.plan,
+        epoch=record.epoch,
+        coordinator=record.epoch,
+        owner="",
+        owners={},
+        checkpoints=checkpoints,
+        stopped=None,
+    )
 
 
 def _check_epoch(state: JobState, record: Record, epoch: int) -> None:
@@ -417,6 +452,7 @@ _DECODERS: dict[str, Callable[[Any], Record]] = {
     "Rescale": lambda f: Rescale(*f),
     "Stop": lambda f: Stop(*f),
     "Savepoint": lambda f: Savepoint(f[0], CheckpointNumber.of(f[1]), f[2], f[3]),
+    "Resumed": lambda f: Resumed(f[0], f[1], None if f[2] is None else CheckpointNumber.of(f[2])),
 }
 
 

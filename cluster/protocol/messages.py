@@ -355,18 +355,31 @@ PartitionReport = Running | Aligned | Durable | CheckpointFailed | Published | H
 
 @dataclass(frozen=True, slots=True)
 class PartitionLost:
-    """The process of a partition is dead or was silent for too long."""
+    """The process of a partition is dead or was silent for too long; `damaged`: what it was to restore is."""
 
     partition: int
     epoch: int
     reason: str
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDue:
-    """The interval has passed, or somebody asked for a checkpoint (with `label`: a savepoint)."""
+    """The interval has passed."""
 
-    label: str | None = None
+
+@dataclass(frozen=True, slots=True)
+class SavepointRequested:
+    """There is to be a checkpoint that pruning leaves alone; it is tried until it is decided."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavepointDropped:
+    """Pruning need not leave it alone any more."""
+
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,6 +536,8 @@ CoordinatorEvent = (
     | PartitionReport
     | PartitionLost
     | CheckpointDue
+    | SavepointRequested
+    | SavepointDropped
     | Tick
     | RescaleRequested
     | StopRequested

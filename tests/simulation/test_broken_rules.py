@@ -105,8 +105,10 @@ def rows_behind_a_barrier_pass_it(patch: Patch) -> None:
 def numbers_are_reused(patch: Patch) -> None:
     init = CheckpointCoordinator.__init__
 
-    def forgetful(self: CheckpointCoordinator, job: str, vnodes: int, epoch: int, keep: int) -> None:
-        init(self, job, vnodes, 1, keep)
+    def forgetful(
+        self: CheckpointCoordinator, job: str, vnodes: int, epoch: int, keep: int, plan: str
+    ) -> None:
+        init(self, job, vnodes, 1, keep, plan)
 
     patch.setattr(CheckpointCoordinator, "__init__", forgetful)
 
