@@ -12,9 +12,10 @@ from millrace.cluster.exchange.layout import layout_of
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
-from millrace.operators.spec import decode, encode, serialisable
+from millrace.operators.spec import decode, encode, serialisable, structural_hash
 from millrace.planner.plan import OutputKind, Plan
 from millrace.state.checkpoints.sealed import seal, unseal
+from millrace.state.checkpoints.snapshots import write_object
 from millrace.state.store import Store
 
 _VERSION = 1
@@ -38,6 +39,8 @@ class JobSpec:
     checkpoint_interval_s: float = 1.0
     liveness_s: float = 5.0
     lease_s: float = 10.0
+    cpus: float = 1.0
+    """Set aside for each partition."""
 
     def sinks(self) -> dict[str, int]:
         """Position of each sink by the name that checkpoints know it by."""
@@ -108,9 +111,9 @@ def for_sinks(plan: Plan) -> Plan:
     return Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs))
 
 
-def spec_key(job: str) -> str:
-    """Where the store keeps a job's spec."""
-    return f"{job}/job"
+def spec_key(spec: JobSpec) -> str:
+    """Where the store keeps a spec: equal ones in one place, so that the plan a ledger names never changes."""
+    return f"{spec.job}/plans/{structural_hash(spec)}"
 
 
 def encode_job(spec: JobSpec) -> bytes:
@@ -148,9 +151,14 @@ def _modules(value: object) -> set[str]:
     return found
 
 
-def read_job(store: Store, job: str) -> JobSpec:
-    """The spec of a job in the store."""
-    data = store.get(spec_key(job))
-    if data is None:
-        raise Invalid(f"there is no job {job} in this store", code="MR1590", hint="see `millrace jobs`")
-    return decode_job(data, spec_key(job))
+def write_job(store: Store, spec: JobSpec) -> str:
+    """Keep a spec in the store; its key, which ledger, manifests and owners know it by."""
+    key = spec_key(spec)
+    write_object(store, key, encode_job(spec))
+    return key
+
+
+def read_job(store: Store, key: str) -> JobSpec:
+    """The spec kept at `key`; raises `Corrupt` naming it where it is missing or damaged."""
+    data = store.get(key)
+    return decode_job(data if data is not None else b"", key if data is not None else f"{key} (missing)")

@@ -290,7 +290,7 @@ class Coordinator:
                 return (DiscoverSplits(),)
             case ManifestDamaged() if self.phase is _J.READING:
                 self._damage = (
-                    f"the manifest of checkpoint {event.number} is damaged: {event.reason}; {self._instead()}"
+                    f"checkpoint {event.number} can not be restored: {event.reason}; {self._instead()}"
                 )
                 return (ReadLedger(),)
             case SplitsFound() if self.phase is _J.ASSIGNING:
@@ -337,6 +337,7 @@ class Coordinator:
             self.settings.sinks,
             self.checkpoints.pending(),
             independent=self.settings.independent,
+            program=self.settings.plan,
         )
         for partition in replaced:
             self.members[partition] = Member(self.state.owners[partition], self.now, self.now)

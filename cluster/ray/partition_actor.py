@@ -12,7 +12,7 @@ import ray
 
 from millrace.cluster.exchange.peers import FlightPeers
 from millrace.cluster.job import read_job
-from millrace.cluster.partition import PartitionDriver
+from millrace.cluster.partition import PartitionDriver, SplitStatus
 from millrace.cluster.protocol.messages import (
     GrantLease,
     Heartbeat,
@@ -43,7 +43,7 @@ class PartitionActor:
     ) -> None:
         self._start = start
         store = open_store(store_url, options)
-        job = read_job(store, start.job)
+        job = read_job(store, start.program)
         host = ray.util.get_node_ip_address()
         self._peers = FlightPeers(start.job, start.plan.partition, start.peers, host)
         self._coordinator = coordinator
@@ -83,6 +83,11 @@ class PartitionActor:
             self._driver.post(LeaseRenewed(message.sent_at + message.duration_s))
         else:
             self._driver.post(message)
+
+    @ray.method(concurrency_group="control")
+    def splits(self) -> tuple[SplitStatus, ...]:
+        """Where each of its splits stands."""
+        return self._driver.splits()
 
     @ray.method(concurrency_group="control")
     def pid(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from millrace.cluster.partition import SplitStatus
 from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Tell
 from millrace.cluster.ray.partition_actor import PartitionActor
 from millrace.cluster.ray.session import partition_name
@@ -84,10 +85,18 @@ class RayProcesses:
 
     def pids(self) -> dict[int, int]:
         """The process of each partition; those that do not answer are left out."""
+        return self._answers("pid")
+
+    def splits(self) -> dict[int, tuple[SplitStatus, ...]]:
+        """The splits of each partition that answers."""
+        return self._answers("splits")
+
+    def _answers(self, method: str) -> dict[int, Any]:
+        asked = {p: getattr(owner.handle, method).remote() for p, owner in list(self._owners.items())}
         found = {}
-        for partition, owner in list(self._owners.items()):
+        for partition, reference in asked.items():
             try:
-                found[partition] = ray.get(owner.handle.pid.remote(), timeout=5)
+                found[partition] = ray.get(reference, timeout=5)
             except RayError:
                 continue
         return found
