@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, assert_never
 
-from millrace.cluster.exchange.layout import independent
 from millrace.cluster.job import JobSpec, check_partitions, spec_key
 from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.checkpointing import Round
@@ -51,6 +50,7 @@ from millrace.cluster.resuming import KeptCheckpoint, find_checkpoint, kept_chec
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Corrupt, Fenced, Invalid, Unavailable
 from millrace.operators.source import Source, SourceInput
+from millrace.planner.physical.exchange import independent
 from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner
@@ -384,7 +384,7 @@ class CoordinatorDriver:
 
     def _prune(self, command: PruneObjects) -> None:
         try:
-            self._pruner.prune(command.state, command.published)
+            self._pruner.prune(command.state)
         except (Unavailable, Corrupt) as error:
             self._progress.problems.append(f"old checkpoints were not removed: {error}")
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import pyarrow as pa
+
 from millrace.cluster.capture import PartitionCapture, Restored
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
@@ -42,6 +44,9 @@ class Silent(Operator):
 
     def process(self, port: int, batch: Batch) -> list[Batch]:
         raise Bug("rows came to a partition that does not run this operator")
+
+    def restore(self, tables: Mapping[str, pa.RecordBatch]) -> None:
+        """What is said of all vnodes concerns whoever has the operator's."""
 
 
 class Dataflow:

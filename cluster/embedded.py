@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -19,6 +20,9 @@ from millrace.operators.batch import END_OF_TIME, Batch
 from millrace.operators.materialize import Materialized
 from millrace.operators.source import BadRecord, SourceInput
 from millrace.planner.plan import Plan
+
+if TYPE_CHECKING:
+    from millrace.cluster.durability import Durability
 
 IDLE_WAIT_S = 0.005
 PUBLISH_INTERVAL_S = 1.0
@@ -59,13 +63,16 @@ class Answered:
 class EmbeddedRuntime:
     """Owns one dataflow and the lock under which every call to it happens.
 
-    Sinks are published once a second, when all input has ended, and on `close`.
+    Sinks are published once a second, when all input has ended, and on `close`; with `durability`, at its checkpoints.
     """
 
     def __init__(self, dataflow: Dataflow) -> None:
         self.dataflow = dataflow
         self.plan = Plan()
         self.lock = threading.RLock()
+        self.durability: Durability | None = None
+        self.paused = False
+        """Whether sources are not polled for now: nodes are being built that a checkpoint is restored into."""
         self._wake = threading.Condition(self.lock)
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -94,7 +101,11 @@ class EmbeddedRuntime:
             self._raise_failure()
             wanted = name.casefold()
             nodes = {o.node for o in self.plan.outputs if o.name.casefold() == wanted} & self._wanted
-            if any(isinstance(self.dataflow.vertices[node], SinkVertex) for node in nodes):
+            leaving = [v for node in nodes if isinstance(v := self.dataflow.vertices[node], SinkVertex)]
+            if self.durability is not None:
+                for vertex in leaving:
+                    self.durability.leave(vertex)
+            elif leaving:
                 self._publish(time.monotonic())
             self._wanted -= nodes
             self._sweep()
@@ -110,7 +121,11 @@ class EmbeddedRuntime:
         """One round in the calling thread; answers the rows that moved."""
         with self.lock:
             self._raise_failure()
+            if self.paused:
+                return 0
             moved = self.dataflow.poll()
+            if self.durability is not None:
+                return moved
             self._unpublished = self._unpublished or moved > 0
             now = time.monotonic()
             if self._unpublished and (self.dataflow.ended or now - self._published_at >= PUBLISH_INTERVAL_S):
@@ -217,10 +232,35 @@ class EmbeddedRuntime:
             self._wake.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        try:
+            if self.durability is not None:
+                self.durability.close()
+        finally:
+            with self.lock:
+                if self._failure is None and self._unpublished and self.durability is None:
+                    self._publish(time.monotonic())
+                self.dataflow.close()
+
+    @property
+    def failed(self) -> bool:
+        """Whether something broke, so that nothing goes on."""
+        return self._failure is not None
+
+    def fail(self, error: Exception) -> None:
+        """Stop: everybody who waits or calls gets this error."""
+        if not isinstance(error, MillraceError):
+            bug = Bug(f"the dataflow broke: {type(error).__name__}: {error}", code="MR9001")
+            bug.__cause__ = error
+            error = bug
         with self.lock:
-            if self._failure is None and self._unpublished:
-                self._publish(time.monotonic())
-            self.dataflow.close()
+            self._failure = error
+            for on_failure in self._on_failure:
+                on_failure(error)
+            self._wake.notify_all()
+
+    def lasting(self) -> frozenset[int]:
+        """Positions of the nodes that tables and sinks need: what a restart brings back. Readers' own are not."""
+        return self.plan.reachable(self._wanted) - self.dataflow.retired
 
     def _sweep(self) -> None:
         """Retire every node that nothing wanted needs."""
@@ -258,23 +298,12 @@ class EmbeddedRuntime:
                 try:
                     moved = self.run_round()
                     ended = self.dataflow.ended
-                except MillraceError as error:
-                    self._fail(error)
-                    return
                 except Exception as error:  # noqa: BLE001 - whatever broke must reach who waits, not this thread's end
-                    bug = Bug(f"the dataflow broke: {type(error).__name__}: {error}", code="MR9001")
-                    bug.__cause__ = error
-                    self._fail(bug)
+                    self.fail(error)
                     return
                 if not moved:
                     self._wake.notify_all()
                     self._wake.wait(0.05 if ended else IDLE_WAIT_S)
-
-    def _fail(self, error: MillraceError) -> None:
-        self._failure = error
-        for on_failure in self._on_failure:
-            on_failure(error)
-        self._wake.notify_all()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

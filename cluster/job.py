@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from millrace.cluster.exchange.layout import layout_of
 from millrace.errors import Corrupt, Invalid, Unsupported
+from millrace.operators.connectors.push import PushSpec
+from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import decode, encode, serialisable, structural_hash
-from millrace.planner.plan import OutputKind, Plan
+from millrace.planner.physical.partitioned import for_partitions
+from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.state.checkpoints.sealed import seal, unseal
 from millrace.state.checkpoints.snapshots import write_object
 from millrace.state.store import Store
@@ -65,15 +68,27 @@ def check_job(spec: JobSpec) -> None:
             code="MR1385",
             hint="'exactly_once' or 'at_least_once'",
         )
-    for node in spec.plan.nodes:
+    check_nodes(spec.plan.nodes, spec.guarantee)
+
+
+def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) -> None:
+    """Refuse sources and sinks that break `guarantee` (MR1383, MR1384), and files that parts can't share (MR1388).
+
+    With `logs`, what is pushed is kept, unless the source wants otherwise.
+    """
+    for node in nodes:
         match node.spec:
-            case SourceInput() if not node.spec.source.replayable:
+            case SourceInput(source=PushSpec(wal=wal)) if logs and wal is not False:
+                continue
+            case SourceInput() if not node.spec.source.replayable and guarantee != "none":
                 raise Unsupported(
                     f"source {node.name} can not be read again after a failure",
                     code="MR1383",
                     hint="use a source that keeps its rows, such as files or Kafka",
                 )
-            case SinkSpec() if node.spec.commit is Commit.NONE and spec.guarantee == "exactly_once":
+            case IntoTable():
+                continue
+            case SinkSpec() if node.spec.commit is Commit.NONE and guarantee == "exactly_once":
                 raise Unsupported(
                     f"sink {node.name} ({node.spec.title}) shows rows as they come, so a failure would show some twice",
                     code="MR1384",
@@ -81,25 +96,24 @@ def check_job(spec: JobSpec) -> None:
                 )
             case SinkSpec() if getattr(node.spec, "one_file", False):
                 raise Unsupported(
-                    f"sink {node.name} writes one file, which several partitions can not share",
+                    f"sink {node.name} writes one file, which can not be shared by partitions or added to at checkpoints",
                     code="MR1388",
                     hint="give a folder as the path",
                 )
 
 
 def check_partitions(spec: JobSpec, partitions: int) -> None:
-    """Refuse a number of partitions that the job can not have (MR1387, MR1380 … MR1382)."""
+    """Refuse a number of partitions that the job can not have (MR1387)."""
     if not 0 < partitions <= spec.vnodes:
         raise Invalid(
             f"{partitions} partitions can not share {spec.vnodes} vnodes",
             code="MR1387",
             hint="give a number of partitions from 1 to the number of vnodes",
         )
-    layout_of(spec.plan, partitions)
 
 
 def for_sinks(plan: Plan) -> Plan:
-    """The part of a plan that its sinks need; raises Invalid MR1389 where there is none."""
+    """The part of a plan that its sinks need, fit for several partitions; raises Invalid MR1389 where there is none."""
     outputs = [output for output in plan.outputs if output.kind is OutputKind.SINK]
     if not outputs:
         raise Invalid("nothing leaves this job: it has no sink", code="MR1389", hint="add INSERT INTO a sink")
@@ -108,7 +122,7 @@ def for_sinks(plan: Plan) -> Plan:
     nodes = tuple(
         replace(plan.nodes[old], inputs=tuple(place[i] for i in plan.nodes[old].inputs)) for old in kept
     )
-    return Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs))
+    return for_partitions(Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs)))
 
 
 def spec_key(spec: JobSpec) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -65,9 +65,13 @@ class Peers(Protocol):
         ...
 
     def connect(
-        self, edges: int, inbox: Inbox, on_done: Callable[[], None], on_failure: Callable[[str], None]
+        self,
+        edges: Sequence[int],
+        inbox: Inbox,
+        on_done: Callable[[], None],
+        on_failure: Callable[[str], None],
     ) -> None:
-        """Open the channels of all edges, and say so."""
+        """Open the channels of these edges, and say so."""
         ...
 
     def close(self) -> None:
@@ -276,11 +280,11 @@ class PartitionDriver:
         self.share.restore(self._snapshots.restored())
 
     def _connect(self, share: PartitionShare) -> None:
-        if not share.layout.edges:
+        if not share.layout.exchanged:
             self.post(PeersConnected())
             return
         self._peers.connect(
-            len(share.layout.edges),
+            [at for at, edge in enumerate(share.layout.edges) if edge.keys is not None],
             share.inbox,
             lambda: self.post(PeersConnected()),
             lambda reason: self.post(PartitionFailed(reason)),

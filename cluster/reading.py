@@ -118,7 +118,13 @@ class SourceVertex(Vertex):
     def end(self) -> None:
         """No further row will be pushed."""
         self._readers.clear()
+        self._ended_splits.add(PUSHED)
         self._finish()
+
+    def discover(self) -> None:
+        """Open the splits there are, if none was looked for yet, so that a capture says something of each."""
+        if not self._next_discovery:
+            self._discover(self.context.now())
 
     def capture(self) -> SourceCapture:
         """Where every split goes on."""
@@ -148,6 +154,8 @@ class SourceVertex(Vertex):
             self._readers[split] = self._source.open(split, at.position)
             self._open_watermark(split, at.watermark)
         self.send_watermark(self._tracker.current)
+        if isinstance(self.spec.source, PushSpec) and PUSHED in self._ended_splits:
+            self._finish()
 
     def close(self) -> None:
         """Close all readers and the source."""
@@ -204,12 +212,14 @@ class SourceVertex(Vertex):
                 self.context.dead_letter(batch.filter(observed.timeless), "MR1520", "the event time is NULL")
                 batch = batch.filter(pc.invert(observed.timeless))
             self._tracker.deliver(split, mark.current)
+            self.send_idle(False)
         if batch.num_rows:
             self.send([batch])
 
     def _advance(self) -> None:
         if not self.ended and self.spec.event_time is not None:
             self.send_watermark(self._tracker.current)
+            self.send_idle(self._tracker.idle)
 
     def _end_split(self, split: str) -> None:
         self._readers.pop(split).close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,15 +11,15 @@ from millrace.cluster.capture import Restored
 from millrace.cluster.dataflow import Dataflow, Share
 from millrace.cluster.exchange.channels import Channel, ExchangeSender, Inbox, LocalOutlet, Outlet
 from millrace.cluster.exchange.frames import Frame, Kind
-from millrace.cluster.exchange.layout import Layout, layout_of
 from millrace.cluster.job import JobSpec
 from millrace.cluster.protocol.alignment import BarrierAligner
 from millrace.cluster.protocol.messages import BarrierPassed, PartitionStart
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.snapshotting import Snapshots
+from millrace.cluster.timekeeping import InputWatermarks
 from millrace.cluster.vertex import OperatorVertex, SinkVertex, Vertex
-from millrace.operators.batch import START_OF_TIME
 from millrace.operators.sink import Sink, SinkSpec
+from millrace.planner.physical.exchange import Layout, layout_of
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.hashing import hash_columns, vnodes_of
 
@@ -45,17 +45,17 @@ class _Region:
         self.consumers: dict[int, tuple[Vertex, int]] = {}
         self.channels: list[Channel] = []
         self.blocked: set[Channel] = set()
-        self._marks: dict[int, dict[int, int]] = {}
+        self._marks: dict[int, InputWatermarks[int]] = {}
         self._on_cut = on_cut
         self._all: list[Channel] = []
         self.polled = False
         self.aligner: BarrierAligner[Channel, Frame]
 
-    def open(self, edges: Mapping[int, tuple[Vertex, int]], partitions: int) -> None:
-        """Make the aligner, now that the edges into the region are known."""
+    def open(self, edges: Mapping[int, tuple[Vertex, int]], senders: Callable[[int], Sequence[int]]) -> None:
+        """Make the aligner, now that the edges into the region, and who sends on each, are known."""
         self.consumers = dict(edges)
-        self.channels = [(edge, sender) for edge in edges for sender in range(partitions)]
-        self._marks = {edge: dict.fromkeys(range(partitions), START_OF_TIME) for edge in edges}
+        self.channels = [(edge, sender) for edge in edges for sender in senders(edge)]
+        self._marks = {edge: InputWatermarks(senders(edge)) for edge in edges}
         self.polled = bool(self.sources) or not self.channels
         self._all = [*self.channels, _SOURCES] if self.polled else self.channels
         self.aligner = BarrierAligner(self._all, self._deliver, self._on_cut)
@@ -95,10 +95,13 @@ class _Region:
             vertex.receive(port, frame.batch)
             return
         marks = self._marks[edge]
-        before = min(marks.values())
-        marks[sender] = max(marks[sender], frame.value)
-        if min(marks.values()) > before:
-            vertex.advance(port, min(marks.values()))
+        if frame.kind is Kind.IDLE:
+            rose = marks.set_idle(sender, bool(frame.value))
+        else:
+            rose = marks.advance(sender, frame.value)
+        if rose:
+            vertex.advance(port, marks.current)
+        vertex.set_idle(port, marks.idle)
 
 
 class PartitionShare:
@@ -117,8 +120,7 @@ class PartitionShare:
         self.job, self.start, self.partitions = job, start, partitions
         self.partition = start.plan.partition
         self.layout: Layout = layout_of(job.plan, partitions)
-        channels = [(e, p) for e in range(len(self.layout.edges)) for p in range(partitions)]
-        self.inbox = Inbox(channels, wake)
+        self.inbox = Inbox([(e, p) for e in range(len(self.layout.edges)) for p in self._senders_to(e)], wake)
         self.outlets: dict[tuple[int, int], Outlet] = {}
         self._snapshots = snapshots
         self._on_passed = on_passed
@@ -186,6 +188,11 @@ class PartitionShare:
                     moved += source.poll()
         return moved
 
+    def _senders_to(self, edge: int) -> Sequence[int]:
+        """Whose channels of an edge lead here."""
+        exchanged = self.layout.edges[edge].keys is not None
+        return range(self.partitions) if exchanged else (self.partition,)
+
     def _assigned(self) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = {}
         for node, split in self.start.plan.splits:
@@ -195,7 +202,7 @@ class PartitionShare:
     def _silent(self) -> frozenset[int]:
         one = int(vnodes_of(hash_columns([], 1), self.job.vnodes)[0])
         runs = int(self._owner_of_vnode[one]) == self.partition
-        return frozenset() if runs else self.layout.gathering()
+        return frozenset() if runs else self.layout.gathering
 
     def _cross(self, upstream: Vertex, vertex: Vertex, port: int) -> bool:
         at = self._edge_at.get((vertex.position, port))
@@ -203,7 +210,7 @@ class PartitionShare:
             return False
         edge = self.layout.edges[at]
         outlets: list[Outlet] = []
-        for receiver in range(self.partitions):
+        for receiver in range(self.partitions) if edge.keys is not None else (self.partition,):
             if receiver == self.partition:
                 outlets.append(LocalOutlet(self.inbox, (at, self.partition)))
             else:
@@ -223,7 +230,7 @@ class PartitionShare:
         into = {
             e: target for e, target in self._into.items() if target[0].position in self.layout.regions[at]
         }
-        region.open(into, self.partitions)
+        region.open(into, self._senders_to)
         return region
 
     def _cut(self, at: int, number: CheckpointNumber) -> None:

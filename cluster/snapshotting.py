@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +52,7 @@ class Snapshots:
         """The last checkpoint that was stored, and the bytes of state that it refers to."""
         self._cuts: list[Cut] = []
         self._sources: dict[str, SourceCapture] = {}
+        self._retained: frozenset[str] | None = None
         self._lock = threading.Lock()
 
     def cut(self, number: CheckpointNumber) -> Cut:
@@ -77,11 +79,17 @@ class Snapshots:
                 deleted = None if deleted is None else self._owned(node, name, delta, deleted)
             cut.tables[node, name] = TableCapture(delta.key, rows, deleted, delta.complete)
 
+    def retain(self, nodes: Collection[str]) -> None:
+        """Store nothing of other nodes any more: they are gone for good."""
+        with self._lock:
+            self._retained = frozenset(nodes)
+
     def persist(self, number: CheckpointNumber) -> Contribution:
         """Store everything captured up to `number`; what the partition adds to that checkpoint."""
         plan, epoch = self._start.plan, self._start.epoch
         with self._lock:
             due = [cut for cut in self._cuts if cut.number <= number]
+            retained = self._retained
         outboxes = []
         for cut in due:
             self._writer.write(cut.number, cut.tables)
@@ -90,6 +98,9 @@ class Snapshots:
                 key = data_key(self._start.job, cut.number, plan.partition, epoch, f"outbox-{place}")
                 ref = write_object(self._store, key, content)
                 outboxes.append(OutboxRef(sink, plan.partition, cut.number, ref))
+        if retained is not None:
+            self._writer.retain(retained)
+            self._sources = {node: at for node, at in self._sources.items() if node in retained}
         with self._lock:
             self._cuts = [cut for cut in self._cuts if cut.number > number]
         sources = tuple(

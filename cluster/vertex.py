@@ -7,6 +7,7 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from millrace.cluster.surroundings import VertexContext, VertexMetrics
+from millrace.cluster.timekeeping import InputWatermarks
 from millrace.operators.batch import START_OF_TIME, Batch
 from millrace.operators.materialize import Materialized
 from millrace.operators.operator import Operator
@@ -25,6 +26,10 @@ class Receiver(Protocol):
         """No row older than `watermark` (µs) follows on `port`."""
         ...
 
+    def set_idle(self, port: int, idle: bool) -> None:
+        """Nothing comes on `port` for the time being, so its watermark holds nobody back; or it does again."""
+        ...
+
 
 class Vertex:
     """A node that runs: its metrics, its output watermark, and who reads it."""
@@ -35,6 +40,7 @@ class Vertex:
         self.context = context
         self.metrics = metrics
         self.watermark = START_OF_TIME
+        self.idle = False
         self._targets: list[tuple[Receiver, int]] = []
         self._receives: list[tuple[Callable[[int, Batch], None], int]] = []
 
@@ -44,6 +50,8 @@ class Vertex:
         self._receives.append((target.receive, port))
         if self.watermark != START_OF_TIME:
             target.advance(port, self.watermark)
+        if self.idle:
+            target.set_idle(port, True)
 
     def detach(self, target: object) -> None:
         """Stop sending to `target`."""
@@ -69,6 +77,13 @@ class Vertex:
             for target, port in self._targets:
                 target.advance(port, watermark)
 
+    def send_idle(self, idle: bool) -> None:
+        """Tell all who read this node whether it delivers, if it is news."""
+        if idle != self.idle:
+            self.idle = idle
+            for target, port in self._targets:
+                target.set_idle(port, idle)
+
 
 class OperatorVertex(Vertex):
     """An operator with its input watermarks."""
@@ -79,8 +94,7 @@ class OperatorVertex(Vertex):
         super().__init__(position, node, context, metrics)
         self.operator = operator
         self._process = operator.process
-        self._input_watermarks = [START_OF_TIME] * max(1, len(node.inputs))
-        self.input_watermark = START_OF_TIME
+        self._inputs = InputWatermarks(range(max(1, len(node.inputs))))
 
     def receive(self, port: int, batch: Batch) -> None:
         """Run the operator on one batch and hand on what it gives."""
@@ -95,12 +109,18 @@ class OperatorVertex(Vertex):
 
     def advance(self, port: int, watermark: int) -> None:
         """Raise one input's watermark, and the operator's when the minimum rises."""
-        marks = self._input_watermarks
-        marks[port] = watermark
-        low = min(marks)
-        if low <= self.input_watermark:
-            return
-        self.input_watermark = low
+        if self._inputs.advance(port, watermark):
+            self._advance()
+        self.send_idle(self._inputs.idle)
+
+    def set_idle(self, port: int, idle: bool) -> None:
+        """An input that is idle does not hold the others back; where all are, so is the operator."""
+        if self._inputs.set_idle(port, idle):
+            self._advance()
+        self.send_idle(self._inputs.idle)
+
+    def _advance(self) -> None:
+        low = self._inputs.current
         begun = perf_counter_ns()
         out = self.operator.on_watermark(low)
         self.metrics.busy_ns += perf_counter_ns() - begun
@@ -148,6 +168,9 @@ class SinkVertex(Vertex):
         """Remember how far the sink's input is complete."""
         self.watermark = max(self.watermark, watermark)
 
+    def set_idle(self, port: int, idle: bool) -> None:
+        """Nobody waits for a sink."""
+
     def close(self) -> None:
         """Close the sink."""
         self.sink.close()
@@ -170,3 +193,6 @@ class Tap:
         """Hand the watermark over."""
         if self._on_watermark is not None:
             self._on_watermark(watermark)
+
+    def set_idle(self, port: int, idle: bool) -> None:
+        """Rows are called back for when they come, and no others are waited for."""

@@ -70,6 +70,11 @@ class SinkSpec(ABC):
     def input_schema(self) -> pa.Schema:
         """Columns of the rows it takes."""
 
+    @property
+    def row_key(self) -> tuple[int, ...] | None:
+        """Columns by which the sink replaces rows, where it was told which (None: it does not, or was not told)."""
+        return None
+
     @abstractmethod
     def build(self, context: Context, partition: int) -> Sink:
         """A sink of job partition `partition` (from 0)."""

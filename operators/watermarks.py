@@ -198,6 +198,11 @@ class WatermarkTracker:
         """Whether the split no longer holds the others back (raise its watermark to `current` when it delivers)."""
         return self._splits[split].idle
 
+    @property
+    def idle(self) -> bool:
+        """Whether there are splits and all of them are idle."""
+        return bool(self._splits) and all(split.idle for split in self._splits.values())
+
     def end(self, split: str) -> int:
         """`split` has given all it has, or went away; returns `current`."""
         self._ended = max(self._ended, self._splits.pop(split).watermark)

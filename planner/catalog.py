@@ -43,10 +43,13 @@ class External:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function that a user wrote: `body` takes one Arrow array an argument, or makes an aggregate's state."""
+    """A function that a user wrote: `body` takes one Arrow array an argument, or makes an aggregate's state.
+
+    `result` is a schema where it is a table function, which makes rows with those columns.
+    """
 
     arguments: tuple[pa.DataType, ...]
-    result: pa.DataType
+    result: pa.DataType | pa.Schema
     aggregate: bool
     body: Callable[..., Any]
 

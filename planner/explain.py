@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.top.specs import TopRows, WindowTopRows
-from millrace.planner.physical.exchange import Exchange, exchanges
+from millrace.planner.physical.exchange import Edge, layout_of
 from millrace.planner.plan import Node, OutputKind, Plan
 
 WIDTH = 110
@@ -27,7 +28,7 @@ WIDTH = 110
 def explain_text(plan: Plan) -> str:
     """One tree for each output, its node on top and its inputs below; a node that was shown is named only."""
     shown: set[int] = set()
-    moves = exchanges(plan)
+    moves = _moves(plan)
     blocks: list[str] = []
     roots = [(o.kind, o.name, o.node) for o in plan.outputs]
     for kind, name, node in roots:
@@ -40,7 +41,7 @@ def explain_text(plan: Plan) -> str:
 
 def explain_json(plan: Plan) -> str:
     """The plan as one JSON object: `nodes` by position with the same facts, `outputs`, `late`, `settings`."""
-    moves = exchanges(plan)
+    moves = _moves(plan)
     nodes = [
         {
             "position": at,
@@ -54,7 +55,7 @@ def explain_json(plan: Plan) -> str:
             "event_time": None if node.event_time is None else node.schema.names[node.event_time],
             "details": _details(node),
             "state": state_of(node, plan),
-            "exchange": _exchange(plan, node, moves[at]),
+            "exchange": _exchange(plan, node, moves.get(at, [])),
         }
         for at, node in enumerate(plan.nodes)
     ]
@@ -129,7 +130,7 @@ def _tree(
     last: bool,
     lines: list[str],
     shown: set[int],
-    moves: tuple[Exchange, ...],
+    moves: Mapping[int, list[Edge]],
 ) -> None:
     node = plan.nodes[at]
     branch, under = ("└─ ", "   ") if last else ("├─ ", "│  ")
@@ -141,20 +142,20 @@ def _tree(
     lines.append(f"{indent}{branch}[{at}] {title_of(node)}{name}")
     inner = indent + under
     bar = "│  " if node.inputs else "   "
-    for label, text in _facts(plan, node, moves[at]):
+    for label, text in _facts(plan, node, moves.get(at, [])):
         lines += _wrapped(f"{inner}{bar}{label}: ", text)
     for place, below in enumerate(node.inputs):
         _tree(plan, below, inner, place == len(node.inputs) - 1, lines, shown, moves)
 
 
-def _facts(plan: Plan, node: Node, move: Exchange) -> list[tuple[str, str]]:
+def _facts(plan: Plan, node: Node, moves: list[Edge]) -> list[tuple[str, str]]:
     facts = [(label, text or "none") for label, text in _details(node).items()]
     facts.append(("rows", _rows(node)))
     state = state_of(node, plan)
     if state != "none" and not any(label == "state" for label, _ in facts):
         facts.append(("state", state))
     if not isinstance(node.spec, SourceInput):
-        facts.append(("exchange", _exchange(plan, node, move)))
+        facts.append(("exchange", _exchange(plan, node, moves)))
     return facts
 
 
@@ -172,13 +173,28 @@ def _rows(node: Node) -> str:
     return text if node.event_time is None else f"{text}, event time {names[node.event_time]}"
 
 
-def _exchange(plan: Plan, node: Node, move: Exchange) -> str:
-    if move.keys is None:
+def _moves(plan: Plan) -> dict[int, list[Edge]]:
+    """The exchanges in front of each node, were the plan to run in several partitions."""
+    found: dict[int, list[Edge]] = {}
+    for edge in layout_of(plan, 2).edges:
+        if edge.keys is not None:
+            found.setdefault(edge.consumer, []).append(edge)
+    return found
+
+
+def _exchange(plan: Plan, node: Node, moves: list[Edge]) -> str:
+    if not moves:
         return "none"
-    if not move.keys:
+    if all(not edge.keys for edge in moves):
         return "to one partition"
-    below = plan.nodes[node.inputs[0]].schema.names
-    return f"by {', '.join(below[k] for k in move.keys)}"
+    texts = []
+    for edge in sorted(moves, key=lambda edge: edge.port):
+        names = plan.nodes[edge.producer].schema.names
+        side = (
+            "" if len(node.inputs) == 1 else ("left ", "right ")[edge.port] if len(node.inputs) == 2 else ""
+        )
+        texts.append(f"{side}by {', '.join(names[k] for k in edge.keys or ())}")
+    return ", ".join(texts)
 
 
 def _details(node: Node) -> dict[str, str]:

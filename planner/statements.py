@@ -404,12 +404,13 @@ class Parameter:
 class CreateFunction(Statement):
     """`CREATE [AGGREGATE] FUNCTION f (a INT, …) RETURNS INT LANGUAGE PYTHON AS 'module:name' | $$ source $$`.
 
-    `target` is `module:name`; `body` is Python source between dollar quotes. Exactly one is set.
+    `returns` are columns for `RETURNS TABLE (a INT, …)`. `target` is `module:name`; `body` is Python source between
+    dollar quotes. Exactly one is set.
     """
 
     name: Name
     parameters: tuple[Parameter, ...]
-    returns: SqlType
+    returns: SqlType | tuple[Parameter, ...]
     language: str
     target: str | None = None
     body: str | None = None

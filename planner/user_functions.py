@@ -17,15 +17,21 @@ from functools import reduce
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
+
 from millrace.errors import Invalid, Position
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.signatures import is_aggregate, register_aggregate, unregister_aggregate
+from millrace.operators.expansion.functions import find as find_table_function
+from millrace.operators.expansion.functions import unregister_table_function
+from millrace.operators.expansion.user import register_table_function
 from millrace.operators.expressions.tree import Call
 from millrace.operators.functions.registry import find, register_scalar, unregister
 from millrace.operators.over.frames import WINDOW_FUNCTIONS
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind, Function
 from millrace.planner.logical import Relation
 from millrace.planner.statements import CreateFunction
+from millrace.planner.table_functions import Expansion
 
 SOURCES = "millrace_functions"
 """Functions given as source live in modules below this name, where pickle finds them."""
@@ -82,7 +88,14 @@ def function_of(statement: CreateFunction) -> Function:
         error.position = statement.name.position
         raise
     parameters = tuple(parameter.type.arrow for parameter in statement.parameters)
-    return Function(parameters, statement.returns.arrow, statement.aggregate, body)
+    returns = statement.returns
+    result: pa.DataType | pa.Schema
+    if isinstance(returns, tuple):
+        _check_columns([c.name for c in returns], statement.name.position)
+        result = pa.schema([pa.field(c.name, c.type.arrow) for c in returns])
+    else:
+        result = returns.arrow
+    return Function(parameters, result, statement.aggregate, body)
 
 
 def activate(catalog: Catalog) -> None:
@@ -94,12 +107,40 @@ def activate(catalog: Catalog) -> None:
     }
     with _lock:
         for name in [n for n, function in _active.items() if wanted.get(n) is not function]:
-            (unregister_aggregate if _active.pop(name).aggregate else unregister)(name)
+            _unregister(name, _active.pop(name))
         for name, function in wanted.items():
             if name not in _active:
-                register = register_aggregate if function.aggregate else register_scalar
-                register(name, function.body, function.arguments, function.result)
+                _register(name, function)
                 _active[name] = function
+
+
+def _register(name: str, function: Function) -> None:
+    if isinstance(function.result, pa.Schema):
+        register_table_function(name, function.body, function.arguments, function.result)
+    elif function.aggregate:
+        register_aggregate(name, function.body, function.arguments, function.result)
+    else:
+        register_scalar(name, function.body, function.arguments, function.result)
+
+
+def _unregister(name: str, function: Function) -> None:
+    if isinstance(function.result, pa.Schema):
+        unregister_table_function(name)
+    elif function.aggregate:
+        unregister_aggregate(name)
+    else:
+        unregister(name)
+
+
+def _check_columns(names: list[str], position: Position | None) -> None:
+    twice = [n for at, n in enumerate(names) if n.casefold() in {m.casefold() for m in names[:at]}]
+    if twice:
+        raise Invalid(
+            f"the table that the function returns has two columns named {twice[0]}",
+            code="MR1225",
+            hint="rename one",
+            position=position,
+        )
 
 
 def with_functions(catalog: Catalog, change: Change, relation: Relation | None) -> Change:
@@ -120,6 +161,8 @@ def _called(value: object) -> Iterator[str]:
     """Names of all functions called in a node, its inputs aside."""
     if isinstance(value, Call | AggregateCall):
         yield value.function.lower()
+    if isinstance(value, Expansion):
+        yield value.function
     if isinstance(value, tuple):
         for item in value:
             yield from _called(item)
@@ -131,9 +174,10 @@ def _called(value: object) -> Iterator[str]:
 
 
 def _check_name(name: str, function: Function) -> None:
-    builtin = find(name)
+    builtin, tabular = find(name), find_table_function(name)
     taken = (
         (builtin is not None and not builtin.user_defined)
+        or (tabular is not None and not tabular.user_defined)
         or name.lower() in WINDOW_FUNCTIONS
         or (is_aggregate(name) and name.lower() not in _active)
     )

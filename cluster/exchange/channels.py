@@ -101,11 +101,14 @@ class LocalOutlet:
 
 
 class ExchangeSender:
-    """Reads a node and sends its rows to their owners, watermarks and barriers to everybody."""
+    """Reads a node and sends its rows to their owners, watermarks and barriers to everybody.
+
+    Without `keys` there is one outlet, that takes all.
+    """
 
     def __init__(
         self,
-        keys: tuple[int, ...],
+        keys: tuple[int, ...] | None,
         vnodes: int,
         owner_of_vnode: npt.NDArray[np.int16],
         outlets: list[Outlet],
@@ -122,6 +125,9 @@ class ExchangeSender:
 
     def receive(self, port: int, batch: Batch) -> None:
         """Split one batch by owner; what is sent never drags the whole batch along."""
+        if self._keys is None:
+            self._send(Frame(Kind.ROWS, 0, batch))
+            return
         hashes = hash_columns([batch.data.column(k) for k in self._keys], batch.num_rows)
         vnodes = vnodes_of(hashes, self._vnodes)
         order, bounds = partition_rows(vnodes, self._owner_of_vnode, len(self._outlets))
@@ -135,6 +141,10 @@ class ExchangeSender:
     def advance(self, port: int, watermark: int) -> None:
         """Promise a watermark to all partitions."""
         self._send(Frame(Kind.WATERMARK, watermark))
+
+    def set_idle(self, port: int, idle: bool) -> None:
+        """Tell all partitions whether rows come from here."""
+        self._send(Frame(Kind.IDLE, int(idle)))
 
     def barrier(self, number: int) -> None:
         """Send a barrier behind everything that was sent."""

@@ -1,4 +1,4 @@
-"""What travels on an exchange: rows, watermarks and barriers, each numbered. Opens no connection."""
+"""What travels on an exchange: rows, watermarks, idleness and barriers, each numbered. Opens no connection."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Kind(IntEnum):
     ROWS = 0
     WATERMARK = 1
     BARRIER = 2
+    IDLE = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One thing on a channel; `value` is a watermark (µs) or a checkpoint number, `batch` has the rows."""
+    """One thing on a channel; `value` is a watermark (µs), a checkpoint number, or 1 for idle and 0 for not; `batch` has rows."""
 
     kind: Kind
     value: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -39,12 +39,16 @@ class FlightPeers:
         return found
 
     def connect(
-        self, edges: int, inbox: Inbox, on_done: Callable[[], None], on_failure: Callable[[str], None]
+        self,
+        edges: Sequence[int],
+        inbox: Inbox,
+        on_done: Callable[[], None],
+        on_failure: Callable[[str], None],
     ) -> None:
         """Open all streams in the background; call back when all are open both ways, or when one breaks."""
         self._on_failure = on_failure
         others = [p for p in self._epochs if p != self._partition]
-        expected = {self._hello(e, p, self._partition): inbox for e in range(edges) for p in others}
+        expected = {self._hello(e, p, self._partition): inbox for e in edges for p in others}
         self._server.expect(expected)
         threading.Thread(target=self._connect, args=(on_done,), name="exchange-peers", daemon=True).start()
 

@@ -38,7 +38,7 @@ class CheckpointCoordinator:
     round counts only reports of the very owners it was announced to; what is decided has all of them.
     """
 
-    def __init__(self, job: str, vnodes: int, epoch: int, keep: int, plan: str) -> None:
+    def __init__(self, job: str, vnodes: int, epoch: int, keep: int, plan: str = "") -> None:
         self.round: Round | None = None
         self.published: dict[SinkStream, CheckpointNumber] = {}
         self._job = job
@@ -58,10 +58,15 @@ class CheckpointCoordinator:
     def admit(self, members: Mapping[int, int], kind: CheckpointKind, label: str | None, now: float) -> Round:
         """Begin the next checkpoint with these owners (partition → epoch)."""
         assert self.round is None and members
+        number = self.upcoming
         self._count += 1
-        number = CheckpointNumber(self._epoch, self._count)
         self.round = Round(number, kind, label, dict(members), now)
         return self.round
+
+    @property
+    def upcoming(self) -> CheckpointNumber:
+        """The number of the checkpoint that is admitted next."""
+        return CheckpointNumber(self._epoch, self._count + 1)
 
     def abort(self) -> Round:
         """Give the round up: its number is never decided."""

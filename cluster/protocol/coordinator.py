@@ -94,6 +94,8 @@ class Member:
     started: float
     seen: float
     running: bool = False
+    heard: bool = False
+    """Whether it has said anything: a process that is being made can't."""
 
 
 @dataclass(slots=True)
@@ -406,7 +408,7 @@ class Coordinator:
         member = self.members.get(event.partition)
         if member is None or member.epoch != event.epoch or self.checkpoints is None:
             return ()
-        member.seen = self.now
+        member.seen, member.heard = self.now, True
         if event.partition in self._scope.lost:
             return ()
         match event:
@@ -454,7 +456,7 @@ class Coordinator:
         if decided.kind is CheckpointKind.STOP and not self._scope.lost:
             self._drained_since = self.now
         tells = [command for p in decided.members for command in self._tell_committed(p, always=True)]
-        return (*tells, PruneObjects(self.state, dict(self.checkpoints.published)))
+        return (*tells, PruneObjects(self.state))
 
     def _tell_committed(self, partition: int, *, always: bool = False) -> Commands:
         """Say again what is decided where it is not known to be published."""
@@ -477,7 +479,7 @@ class Coordinator:
     def _on_tick(self) -> Commands:
         settings = self.settings
         for partition, member in self.members.items():
-            silent = self.now - member.seen > settings.liveness_s
+            silent = member.heard and self.now - member.seen > settings.liveness_s
             late = not member.running and self.now - member.started > settings.start_timeout_s
             if silent or late:
                 self._scope.lost.add(partition)

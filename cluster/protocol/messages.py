@@ -479,7 +479,6 @@ class PruneObjects:
     """Delete manifests below `oldest` and all objects that nothing kept refers to (see `prune`)."""
 
     state: JobState
-    published: Mapping[SinkStream, CheckpointNumber]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid
 from millrace.operators.batch import Batch
 from millrace.operators.connectors.coercion import to_batches
 from millrace.operators.connectors.options import Kind, Option, Options
@@ -32,6 +32,8 @@ class PushSpec(SourceSpec):
     title: ClassVar[str] = "push"
     schema: pa.Schema
     name: str = ""
+    wal: bool | None = None
+    """Whether rows are logged to disk before `push` returns; None: where the database keeps checkpoints."""
     columns: tuple[int, ...] | None = None
 
     @property
@@ -149,20 +151,13 @@ def source(options: Options, declared: pa.Schema | None, format: str | None) -> 
         raise Invalid(
             f"rows are pushed as they are, without a format {format!r}", code="MR1435", hint="leave it out"
         )
-    if options.flag("wal"):
-        raise Unsupported(
-            "option 'wal' of connector 'push' is not part of this version",
-            code="MR1960",
-            hint="leave it out: rows pushed are then lost when the process dies",
-        )
-    return PushSpec(declared)
+    wal = options.flag("wal") if "wal" in options.given else None
+    return PushSpec(declared, wal=wal)
 
 
 CONNECTOR = Connector(
     name="push",
     doc="Rows that Python hands over: db.push(name, rows).",
-    source_options=(
-        Option("wal", "log rows to disk before they are acknowledged", Kind.FLAG, default="false"),
-    ),
+    source_options=(Option("wal", "log rows to disk before they are acknowledged", Kind.FLAG),),
     source=source,
 )

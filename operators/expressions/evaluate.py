@@ -24,6 +24,8 @@ Clock = Callable[[], int]
 """Processing time in µs since the epoch."""
 
 CLOCK_FUNCTIONS = ("current_timestamp", "localtimestamp", "current_date", "current_time", "proctime")
+VOLATILE_FUNCTIONS = frozenset(("random", "rand_integer", "uuid"))
+"""Those that give another value at every call, where others that are not deterministic give one a batch."""
 _LIGHT = frozenset(
     ("+", "-", "*", "/", "%", "=", "<>", "<", "<=", ">", ">=", "and", "or", "not", "xor",
      "is null", "is not null", "is true", "is false")
@@ -90,6 +92,10 @@ def is_deterministic(expression: Expression) -> bool:
             if function is not None and not function.deterministic:
                 return False
     return True
+
+
+def _is_volatile(expression: Expression) -> bool:
+    return any(isinstance(node, Call) and node.function in VOLATILE_FUNCTIONS for node in walk(expression))
 
 
 def _key(expression: Expression) -> Hashable:
@@ -166,8 +172,8 @@ class Program:
         if isinstance(expression, Column | Literal):
             return
         key = _key(expression)
-        self._uses[key] += 1
-        if self._uses[key] == 1:
+        self._uses[key] += 0 if _is_volatile(expression) else 1
+        if self._uses[key] <= 1:
             for child in children(expression):
                 self._count(child)
 

@@ -105,16 +105,21 @@ def follow(document: Any, steps: Sequence[Step]) -> Any:
     return document
 
 
-def _text(value: Any) -> str | None:
+def parse_json(text: str) -> Any:
+    """The document as Python values; something that is none of JSON's where the text is malformed."""
+    return _parse(text)
+
+
+def scalar_text(value: Any) -> str | None:
     """A scalar as plain text, anything else as JSON."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, _Number):
         return value.text
-    return _dump(value)
+    return json_text(value)
 
 
-def _dump(value: Any) -> str:
+def json_text(value: Any) -> str:
     return value.text if isinstance(value, _Number) else to_json_text(value)
 
 
@@ -179,19 +184,19 @@ def _over_documents(
 def _scalar_text(value: Any) -> str | None:
     if value is _MISSING or isinstance(value, (dict, list)):
         return None
-    return _text(value)
+    return scalar_text(value)
 
 
 def _json(value: Any) -> str | None:
-    return None if value is _MISSING else "null" if value is None else _dump(value)
+    return None if value is _MISSING else "null" if value is None else json_text(value)
 
 
 def _json_or_none(value: Any) -> str | None:
-    return _dump(value) if isinstance(value, (dict, list)) else None
+    return json_text(value) if isinstance(value, (dict, list)) else None
 
 
 def _any_text(value: Any) -> str | None:
-    return None if value is _MISSING else _text(value)
+    return None if value is _MISSING else scalar_text(value)
 
 
 def _type_name(value: Any) -> str | None:

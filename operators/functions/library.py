@@ -2,6 +2,7 @@
 
 from millrace.operators.functions import (
     arithmetic,
+    chance,
     conditional,
     encodings,
     json_paths,
@@ -17,6 +18,7 @@ from millrace.operators.functions import (
 
 __all__ = [
     "arithmetic",
+    "chance",
     "conditional",
     "encodings",
     "json_paths",

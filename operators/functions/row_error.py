@@ -63,7 +63,13 @@ def slice_values(values: Sequence[Value], start: int, length: int) -> list[Value
     return [v if isinstance(v, pa.Scalar) else v.slice(start, length) for v in values]
 
 
-def isolate(body: Body, values: Sequence[Value], rows: int, error: Exception, function: str) -> RowError:
+def isolate(
+    body: Callable[[Sequence[Value], int], object],
+    values: Sequence[Value],
+    rows: int,
+    error: Exception,
+    function: str,
+) -> RowError:
     """Find by bisection the rows at which `body` fails, after it failed on all of them with `error`."""
     code, reason = classify(error, function)
     bad: Mask = np.zeros(rows, np.bool_)

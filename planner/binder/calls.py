@@ -28,6 +28,7 @@ from millrace.planner.binder.scope import Scope
 from millrace.planner.dialect import nodes
 
 FIRST_OVER = 1_000_000
+FIRST_GROUPING = 1_250_000
 FIRST_BOUND = 2_000_000
 BOUNDS = ("start", "end", "time", "struct")
 
@@ -81,6 +82,8 @@ class Calls:
     bound_type: pa.DataType | None = None
     aggregates: list[PendingCall] = field(default_factory=list)
     overs: list[tuple[PendingCall, Around, object]] = field(default_factory=list)
+    groupings: list[tuple[tuple[Expression, ...], object]] = field(default_factory=list)
+    """The arguments of each GROUPING (…), and its node."""
 
     def aggregate(self, node: nodes.Call) -> Expression:
         """The stand-in of an aggregate; equal calls share one."""
@@ -108,6 +111,15 @@ class Calls:
             )
         self.overs.append((pending, around, node))
         return Column(-FIRST_OVER - len(self.overs) + 1, pending.type, name)
+
+    def grouping(self, node: nodes.Call) -> Expression:
+        """The stand-in of GROUPING (a, …), which says by which of its arguments a row is not grouped."""
+        binder = ScalarBinder(self.scope, "GROUPING")
+        arguments = tuple(binder.bind(a) for a in node.expressions)
+        if not 1 <= len(arguments) <= 62:
+            raise invalid(node, "MR1141", f"GROUPING takes 1 to 62 grouped values, not {len(arguments)}")
+        self.groupings.append((arguments, node))
+        return Column(-FIRST_GROUPING - len(self.groupings) + 1, sql.BIGINT, str(node.this))
 
     def window_bound(self, node: nodes.WindowBound) -> Expression:
         """The stand-in of window_start, window_end or window_time."""

@@ -15,6 +15,7 @@ from millrace.planner.expressions import column, columns_of, conjunction, conjun
 from millrace.planner.join_conditions import EQUAL, conditions_of, joined
 from millrace.planner.logical import Aggregate, Filter, Join, Project, Read, Relation
 from millrace.planner.ranking import TopN
+from millrace.planner.table_functions import Expansion
 
 OUTER = 10_000_000
 """Column `OUTER + i` is column i of the outer query."""
@@ -48,6 +49,8 @@ def is_correlated(relation: Relation) -> bool:
                 return True
             case Join() if node.condition is not None and is_outer(node.condition):
                 return True
+            case Expansion() if any(is_outer(e) for e in node.arguments):
+                return True
     return False
 
 
@@ -73,6 +76,15 @@ def decorrelate(relation: Relation, node: object) -> Plain:
             return Plain(replace(relation, input=inner, partition=partition), below.conditions)
         case Join() if relation.kind in ("inner", "cross"):
             return _join(relation, node)
+        case Expansion() if not any(is_outer(e) for e in relation.arguments):
+            return _expansion(relation, node)
+        case Expansion():
+            raise unsupported(
+                node,
+                "MR1903",
+                "a query in an expression can not make rows of a value of the outer query",
+                "use functions of arrays, such as x = ANY(a), array_max(a), array_length(a)",
+            )
     raise _refused(node, f"{type(relation).__name__} stands between the outer row and the condition on it")
 
 
@@ -147,6 +159,17 @@ def _join(relation: Join, node: object) -> Plain:
     of_right = {i: width + i for i in range(other)}
     of_right |= {other + i: width + other + extra_left + i for i in range(extra_right)}
     return Plain(shown, (*_moved(left.conditions, of_left), *_moved(right.conditions, of_right)))
+
+
+def _expansion(relation: Expansion, node: object) -> Plain:
+    below = decorrelate(relation.input, node)
+    width, wide = len(relation.input.schema), len(below.relation.schema)
+    made = len(relation.schema) - width
+    whole = replace(relation, input=below.relation)
+    order = [*range(width), *range(wide, wide + made), *range(width, wide)]
+    names = tuple(whole.schema.names[i] for i in order)
+    shown = Project(whole, tuple(column(whole.schema, i) for i in order), names)
+    return Plain(shown, _moved(below.conditions, {c: at for at, c in enumerate(order)}))
 
 
 def _moved(conditions: tuple[Expression, ...], places: dict[int, int]) -> tuple[Expression, ...]:

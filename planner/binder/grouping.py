@@ -11,7 +11,8 @@ from sqlglot import exp
 
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.expressions.tree import Call, Cast, Column, Expression, Literal
-from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_OVER, PendingCall
+from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, FIRST_GROUPING, FIRST_OVER, PendingCall
+from millrace.planner.binder.correlation import OUTER
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.windows import Emitting
 from millrace.planner.expressions import column, rewrite
@@ -26,6 +27,7 @@ class Grouped:
     relation: Relation
     keys: dict[Expression, int]
     first_call: int
+    first_grouping: int
     bounds: tuple[int | None, int | None]
 
     def resolve(self, expression: Expression, node: object) -> Expression:
@@ -36,6 +38,8 @@ class Grouped:
                 return self._stand_in(e, node)
             if e in self.keys:
                 return column(self.relation.schema, self.keys[e])
+            if isinstance(e, Column) and e.index >= OUTER:
+                return e
             if isinstance(e, Column):
                 raise invalid(
                     node,
@@ -52,6 +56,9 @@ class Grouped:
             return column(self.relation.schema, self.first_call - e.index - 1)
         if e.index <= -FIRST_BOUND:
             return resolve_bound(e, self.relation, self.bounds, node)
+        at = -FIRST_GROUPING - e.index
+        if 0 <= at < len(self.relation.schema) - self.first_grouping:
+            return column(self.relation.schema, self.first_grouping + at)
         return e
 
 
@@ -137,8 +144,12 @@ def group(
     emitting: Emitting,
     titles: dict[Expression, str],
     call_titles: Sequence[str],
+    groupings: Sequence[tuple[tuple[Expression, ...], object]] = (),
 ) -> Grouped:
-    """Aggregate `relation`. `titles` names keys as the select list does, `call_titles` the calls."""
+    """Aggregate `relation`. `titles` names keys as the select list does, `call_titles` the calls.
+
+    Behind keys and calls stands one column for each of `groupings`, the arguments of GROUPING (…).
+    """
     below, placed, key_places = place_calls(relation, calls, grouping.keys)
     names = tuple(
         [
@@ -148,8 +159,13 @@ def group(
     )
     named = distinct_names([*names, *call_titles])
     names, call_names = named[: len(names)], named[len(names) :]
+    asked = [_grouped_places(arguments, grouping.keys, node) for arguments, node in groupings]
     parts = [
-        _part(below, tuple(key_places), grouping.keys, subset, placed, names, call_names, emitting)
+        _with_groupings(
+            _part(below, tuple(key_places), grouping.keys, subset, placed, names, call_names, emitting),
+            asked,
+            subset,
+        )
         for subset in (grouping.sets or [tuple(range(len(grouping.keys)))])
     ]
     whole = parts[0] if len(parts) == 1 else Union(tuple(parts))
@@ -157,7 +173,30 @@ def group(
     start, end = below.bounds
     at = {place: i for i, place in enumerate(key_places)}
     bounds = (None if start is None else at.get(start), None if end is None else at.get(end))
-    return Grouped(whole, places, len(grouping.keys), bounds)
+    return Grouped(whole, places, len(grouping.keys), len(grouping.keys) + len(placed), bounds)
+
+
+def _grouped_places(
+    arguments: Sequence[Expression], keys: Sequence[Expression], node: object
+) -> tuple[int, ...]:
+    """The places among the keys of what GROUPING speaks of. Raises Invalid MR1143."""
+    for argument in arguments:
+        if argument not in keys:
+            raise invalid(
+                node, "MR1143", "an argument of GROUPING is not grouped by", "name values of GROUP BY"
+            )
+    return tuple(keys.index(argument) for argument in arguments)
+
+
+def _with_groupings(part: Relation, asked: Sequence[tuple[int, ...]], subset: Sequence[int]) -> Relation:
+    """The groups of one set with, for each GROUPING, the bits of the keys that are not in the set, the last lowest."""
+    if not asked:
+        return part
+    schema = part.schema
+    kept = [column(schema, i) for i in range(len(schema))]
+    masks = [sum((key not in subset) << bit for bit, key in enumerate(reversed(keys))) for keys in asked]
+    names = (*schema.names, *(f"_grouping{i}" for i in range(len(masks))))
+    return Project(part, (*kept, *(Literal(mask, pa.int64()) for mask in masks)), names)
 
 
 def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -187,17 +226,19 @@ def _part(
     chosen = tuple(places[i] for i in subset)
     end = below.bounds[1]
     closes = chosen.index(end) if end is not None and end in chosen else None
+    # All rows as one group are a row even where there is none: without a call that would be DISTINCT.
+    counted = () if subset or calls else (AggregateCall("count", (), pa.int64()),)
     aggregate = Aggregate(
         below,
         chosen,
-        calls,
-        (*(names[i] for i in subset), *call_names),
+        (*calls, *counted),
+        (*(names[i] for i in subset), *call_names, *("_rows" for _ in counted)),
         emitting.emission,
         closes,
         emitting.allowed_lateness,
         emitting.late_table,
     )
-    if len(subset) == len(keys):
+    if len(subset) == len(keys) and not counted:
         return aggregate
     schema = aggregate.schema
     values: list[Expression] = [

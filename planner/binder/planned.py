@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from millrace.errors import Position
 from millrace.operators.sink import Changelog, SinkSpec
-from millrace.planner.binder.query import check_order
+from millrace.planner.binder.bound import check_order, shown
 from millrace.planner.catalog import Change, Entry
 from millrace.planner.logical import Relation
 from millrace.planner.plan import OutputKind
@@ -21,7 +21,8 @@ from millrace.planner.statements import Statement
 class PlannedOutput:
     """One thing to be run: `relation` is its rows, `sink` and `mode` belong to sinks.
 
-    `order`, `limit` and `offset` of a select are for whoever shows its rows: the plan does not apply them.
+    `order`, `limit` and `offset` of a select are for whoever shows its rows: the plan does not apply them, and the
+    last `hidden` columns of the relation are there for `order` alone.
     """
 
     name: str
@@ -33,6 +34,7 @@ class PlannedOutput:
     order: tuple[SortKey, ...] = ()
     limit: int | None = None
     offset: int = 0
+    hidden: int = 0
 
     def streamed(self) -> PlannedOutput:
         """The same for a reader without end: the limit is kept up to date. Raises Invalid MR1344 (ORDER BY alone)."""
@@ -40,7 +42,8 @@ class PlannedOutput:
         if self.limit is None and not self.offset:
             return self
         top = TopN(self.relation, (), self.order, self.limit, self.offset, position=self.position)
-        return replace(self, relation=optimize(top), order=(), limit=None, offset=0)
+        relation = optimize(shown(top, self.hidden))
+        return replace(self, relation=relation, order=(), limit=None, offset=0, hidden=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ from typing import Protocol
 import pyarrow as pa
 from sqlglot import exp
 
-from millrace.errors import Invalid, Position
-from millrace.operators.aggregates.calls import CHANGES
+from millrace.errors import Position
 from millrace.operators.expressions.tree import Column, Expression
-from millrace.operators.functions import types as sql
+from millrace.planner.binder.bound import BoundQuery, finish, renamed
 from millrace.planner.binder.calls import FIRST_BOUND, FIRST_OVER, Calls
 from millrace.planner.binder.errors import invalid, unsupported
 from millrace.planner.binder.grouping import (
@@ -26,26 +25,35 @@ from millrace.planner.binder.grouping import (
 )
 from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.joins_on_time import sent_at_once
+from millrace.planner.binder.lateral import bind_lateral, is_lateral
 from millrace.planner.binder.over import apply_over
-from millrace.planner.binder.scalars import ScalarBinder, cast
+from millrace.planner.binder.scalars import ScalarBinder, check_repeatable
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
     Item,
-    Sort,
+    Resolve,
     generated_names_apart,
     group_key,
     sort_items,
     starred,
     title_of,
 )
+from millrace.planner.binder.set_operations import SetOperation, set_operation
 from millrace.planner.binder.sources import one_row
-from millrace.planner.binder.subqueries import Subqueries, apply_membership, settled, split_where
+from millrace.planner.binder.subqueries import (
+    FIRST_SUBQUERY,
+    Subqueries,
+    apply_membership,
+    settled,
+    split_where,
+)
+from millrace.planner.binder.table_functions import SelectedRows, beside
 from millrace.planner.binder.temporal import apply_condition
+from millrace.planner.binder.values import constant_rows
 from millrace.planner.binder.windows import assign_window, check_no_emission, emission_of
 from millrace.planner.dialect import nodes
 from millrace.planner.expressions import column, conjunction, rewrite
-from millrace.planner.logical import Aggregate, AssignWindow, Filter, Project, Relation, Session, Union
-from millrace.planner.ranking import SortKey, TopN
+from millrace.planner.logical import AssignWindow, Filter, Project, Relation, Session
 from millrace.planner.rules.to_timed_join import to_timed_join
 
 
@@ -59,32 +67,6 @@ class Names(Protocol):
     def inline(self, node: nodes.InlineSource) -> Relation:
         """The rows of a source named by URI."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class BoundQuery:
-    """A query's relation, and what only its surroundings can make use of.
-
-    `order`, `limit` and `offset` are those of the outermost block; `key` is the output key that
-    `PRIMARY KEY` in the select list sets.
-    """
-
-    relation: Relation
-    order: tuple[SortKey, ...] = ()
-    limit: int | None = None
-    offset: int = 0
-    key: tuple[str, ...] | None = None
-
-    def limited(self, position: Position | None) -> Relation:
-        """The relation with the limit applied, as a top-N that is kept up to date. ORDER BY alone says nothing."""
-        if self.limit is None and not self.offset:
-            return self.relation
-        return TopN(self.relation, (), self.order, self.limit, self.offset, position=position)
-
-    def standing(self, position: Position | None) -> Relation:
-        """The same for rows that go on as they come. Raises Invalid MR1344 where ORDER BY has no LIMIT."""
-        check_order(self.order, self.limit, self.offset, position)
-        return self.limited(position)
 
 
 @dataclass(slots=True)
@@ -107,11 +89,8 @@ class QueryBinder:
             bound = inner.bind_outer(node.this)
         elif isinstance(node, exp.Select):
             bound = inner._select(node)
-        elif isinstance(node, exp.Union):
-            bound = inner._union(node)
-        elif isinstance(node, exp.Except | exp.Intersect):
-            word = type(node).__name__.upper()
-            raise unsupported(node, "MR1924", f"{word} is not executed yet", "use a filter, or UNION")
+        elif isinstance(node, exp.Union | exp.Except | exp.Intersect):
+            bound = inner._set_operation(node)
         else:
             raise unsupported(node, "MR1901", f"{type(node).__name__.upper()} is no query that can run")
         return bound
@@ -139,7 +118,7 @@ class QueryBinder:
     def _from(self, node: exp.Select) -> Scope:
         clause = node.args.get("from_")
         if clause is None:
-            return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),))
+            return self._one_row()
         version = clause.this.args.get("version")
         if version is not None:
             raise invalid(
@@ -150,8 +129,14 @@ class QueryBinder:
             )
         scope = self.member(clause.this)
         for join in node.args.get("joins") or []:
-            scope = bind_join(scope, self.member(join.this), join)
+            if is_lateral(join.this):
+                scope = bind_lateral(replace(scope, outer=self.outer), join, self._inner)
+            else:
+                scope = bind_join(scope, self.member(join.this), join)
         return replace(scope, outer=self.outer)
+
+    def _one_row(self) -> Scope:
+        return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),), self.outer)
 
     def _where(self, scope: Scope, condition: exp.Expr) -> Scope:
         """Plain conditions first, then those that need a value of a query, then IN and EXISTS."""
@@ -201,11 +186,9 @@ class QueryBinder:
             case exp.MatchRecognize():
                 raise unsupported(node, "MR1944", "MATCH_RECOGNIZE is not executed yet")
             case exp.Unnest() | nodes.TableCall():
-                raise unsupported(node, "MR1945", "functions in FROM other than windows are not executed yet")
+                return beside(self._one_row(), node)
             case exp.Values():
-                raise unsupported(
-                    node, "MR1927", "VALUES in FROM is not executed", "CREATE TABLE and INSERT INTO it"
-                )
+                relation = constant_rows(node)
             case _:
                 raise unsupported(node, "MR1901", f"{type(node).__name__.upper()} can not stand in FROM")
         columns = [c.name for c in alias.args.get("columns") or []] if alias is not None else []
@@ -251,13 +234,16 @@ class QueryBinder:
         calls = Calls(scope, _bound_type(scope.relation))
         binder = ScalarBinder(scope, "SELECT", calls)
         site = binder.subqueries = Subqueries(scope, self._inner)
+        rows = binder.rows = SelectedRows(binder)
         items = self._items(node, scope, binder)
         binder.aliases = {item.name.casefold(): item.value for item in items}
         having, qualify = node.args.get("having"), node.args.get("qualify")
         conditions = [None if c is None else binder.condition(c.this) for c in (having, qualify)]
         order = node.args.get("order")
         sort = sort_items(order.expressions if order is not None else [], binder, items)
-        if clause is not None or calls.aggregates or having is not None:
+        once = None if node.args.get("distinct") is None else node.args["distinct"].args.get("on")
+        on = None if once is None else sort_items(once.expressions, binder, items)
+        if clause is not None or calls.aggregates or calls.groupings or having is not None:
             relation, resolve = self._grouped(node, scope, clause, calls, items, binder)
         else:
             check_no_emission(node)
@@ -267,7 +253,9 @@ class QueryBinder:
             relation, resolve = scope.relation, partial(_resolve_plain, scope.relation)
         relation, resolve = _with_subqueries(relation, resolve, site)
         if conditions[0] is not None:
-            relation = Filter(relation, resolve(conditions[0], having))
+            condition = resolve(conditions[0], having)
+            check_repeatable(condition, relation, having)
+            relation = Filter(relation, condition)
         overs = [(call, around, at) for call, around, at in calls.overs]
         relation, places = apply_over(relation, overs, resolve)
 
@@ -275,8 +263,23 @@ class QueryBinder:
             return _resolve_over(resolve(e, at), relation, places)
 
         if conditions[1] is not None:
-            relation = Filter(relation, final(conditions[1], qualify))
-        return self._finish(node, relation, items, sort, final)
+            condition = final(conditions[1], qualify)
+            check_repeatable(condition, relation, qualify)
+            relation = Filter(relation, condition)
+        relation, settle = rows.attach(relation, final)
+        return finish(node, relation, items, sort, lambda e, at: settle(final(e, at)), on)
+
+    def _set_operation(self, node: SetOperation) -> BoundQuery:
+        if any(node.args.get(c) is not None for c in ("emit", "lateness", "late_data")):
+            check_no_emission(node)
+        relation = set_operation(node, self.bind(node.this), self.bind(node.expression))
+        binder = ScalarBinder(Scope.of(relation, None), "ORDER BY")
+        items = [Item(f.name, column(relation.schema, i), node) for i, f in enumerate(relation.schema)]
+        order = node.args.get("order")
+        sort = sort_items(order.expressions if order is not None else [], binder, items)
+        bare = node.copy()
+        bare.set("distinct", None)
+        return finish(bare, relation, items, sort, lambda e, at: e)
 
     def _items(self, node: exp.Select, scope: Scope, binder: ScalarBinder) -> list[Item]:
         items: list[Item] = []
@@ -327,7 +330,9 @@ class QueryBinder:
             titles.get(Column(-1 - i, call.type, call.title), call.title)
             for i, call in enumerate(calls.aggregates)
         ]
-        grouped: Grouped = group(relation, grouping, calls.aggregates, emitting, titles, call_titles)
+        grouped: Grouped = group(
+            relation, grouping, calls.aggregates, emitting, titles, call_titles, calls.groupings
+        )
         return grouped.relation, grouped.resolve
 
     def _keys(
@@ -359,141 +364,6 @@ class QueryBinder:
         ]
         grouping.sets = cross_sets(plain, sets)
         return windowed
-
-    def _finish(
-        self,
-        node: exp.Select,
-        relation: Relation,
-        items: Sequence[Item],
-        sort: Sequence[Sort],
-        final: Resolve,
-    ) -> BoundQuery:
-        values = [final(item.value, item.node) for item in items]
-        names = [item.name for item in items]
-        key = tuple(c.name for c in node.args.get("key") or []) or None
-        distinct = node.args.get("distinct")
-        extra = [] if distinct is not None else [final(s.value, s.node) for s in sort if s.place is None]
-        shown = _project(relation, values, names)
-        if distinct is not None:
-            if distinct.args.get("on") is not None:
-                raise unsupported(
-                    distinct, "MR1946", "DISTINCT ON is not executed yet", "use first_value with GROUP BY"
-                )
-            if any(s.place is None for s in sort):
-                raise invalid(
-                    distinct, "MR1107", "with DISTINCT, ORDER BY takes columns of the select list only"
-                )
-            shown = distinct_rows(shown)
-        if extra and not (node.args.get("limit") is None and node.args.get("offset") is None):
-            raise unsupported(
-                node.args["order"],
-                "MR1942",
-                "ORDER BY a value that is not selected is not executed",
-                "select it too",
-            )
-        keys = tuple(SortKey(s.place, s.descending, s.nulls_first) for s in sort if s.place is not None)
-        if extra:
-            raise unsupported(
-                node.args["order"],
-                "MR1942",
-                "ORDER BY a value that is not selected is not executed",
-                "select it too",
-            )
-        return BoundQuery(shown, keys, _count(node, "limit"), _count(node, "offset") or 0, key)
-
-    def _union(self, node: exp.Union) -> BoundQuery:
-        if any(node.args.get(c) is not None for c in ("emit", "lateness", "late_data")):
-            check_no_emission(node)
-        parts = [self.bind(node.this), self.bind(node.expression)]
-        widths = [len(p.schema) for p in parts]
-        if widths[0] != widths[1]:
-            raise invalid(
-                node,
-                "MR1108",
-                f"the sides of UNION have {widths[0]} and {widths[1]} columns",
-                "select equally many",
-            )
-        types = [
-            sql.common_type([a.type, b.type]) for a, b in zip(parts[0].schema, parts[1].schema, strict=True)
-        ]
-        for index, kind in enumerate(types):
-            if kind is None:
-                a, b = (p.schema.field(index) for p in parts)
-                raise invalid(
-                    node,
-                    "MR1111",
-                    f"column {index + 1} of UNION is {sql.sql_name(a.type)} ({a.name}) and {sql.sql_name(b.type)} ({b.name})",
-                    "cast one of them",
-                )
-        parts = [_cast_all(p, types) for p in parts]
-        flat = [q for p in parts for q in (p.parts if isinstance(p, Union) else (p,))]
-        relation: Relation = Union(tuple(flat))
-        if node.args.get("distinct"):
-            relation = distinct_rows(relation)
-        order = node.args.get("order")
-        binder = ScalarBinder(Scope.of(relation, None), "ORDER BY")
-        items = [Item(f.name, column(relation.schema, i), node) for i, f in enumerate(relation.schema)]
-        sort = sort_items(order.expressions if order is not None else [], binder, items)
-        keys = tuple(SortKey(s.place, s.descending, s.nulls_first) for s in sort if s.place is not None)
-        return BoundQuery(relation, keys, _count(node, "limit"), _count(node, "offset") or 0)
-
-
-def check_order(order: Sequence[SortKey], limit: int | None, offset: int, position: Position | None) -> None:
-    """Raises Invalid MR1344 where rows without end would have to be put in order."""
-    if order and limit is None and not offset:
-        raise Invalid(
-            "rows that go on as they come can not be ordered without a LIMIT",
-            code="MR1344",
-            hint="add LIMIT: the first rows in that order are then kept up to date; or leave ORDER BY out",
-            position=position,
-        )
-
-
-class Resolve(Protocol):
-    """Turns an expression over a block's input into one over a later stage of the block."""
-
-    def __call__(self, e: Expression, at: object, /) -> Expression: ...
-
-
-def renamed(relation: Relation, columns: Sequence[str], node: object) -> Relation:
-    """The relation with its first columns called `columns`. Raises Invalid MR1109."""
-    if not columns:
-        return relation
-    names = list(relation.schema.names)
-    if len(columns) > len(names):
-        raise invalid(node, "MR1109", f"{len(columns)} names are given for {len(names)} columns")
-    names[: len(columns)] = columns
-    return _project(relation, [column(relation.schema, i) for i in range(len(names))], names)
-
-
-def distinct_rows(relation: Relation) -> Relation:
-    """Each row once; rows that carry the end of their window are forgotten with it."""
-    every = tuple(range(len(relation.schema)))
-    closes = relation.bounds[1] if relation.event_time is not None else None
-    return Aggregate(relation, every, (), tuple(relation.schema.names), CHANGES, closes)
-
-
-def _project(relation: Relation, values: Sequence[Expression], names: Sequence[str]) -> Relation:
-    identity = len(values) == len(relation.schema) and all(
-        isinstance(v, Column) and v.index == i for i, v in enumerate(values)
-    )
-    if identity and list(names) == relation.schema.names:
-        return relation
-    end = relation.bounds[1]
-    time = None
-    for at, value in enumerate(values):
-        if not isinstance(value, Column) and end is not None and getattr(value, "function", None) == "-":
-            first = value.arguments[0] if hasattr(value, "arguments") else None
-            if isinstance(first, Column) and first.index == end and names[at].lower().endswith("time"):
-                time = at
-    return Project(relation, tuple(values), tuple(names), time)
-
-
-def _cast_all(relation: Relation, types: Sequence[pa.DataType | None]) -> Relation:
-    if all(f.type == t for f, t in zip(relation.schema, types, strict=True)):
-        return relation
-    values = [cast(column(relation.schema, i), t) for i, t in enumerate(types)]
-    return _project(relation, values, relation.schema.names)
 
 
 def _with_subqueries(relation: Relation, resolve: Resolve, site: Subqueries) -> tuple[Relation, Resolve]:
@@ -533,16 +403,6 @@ def _check_session(relation: Relation, grouping: Grouping, node: object) -> None
         )
 
 
-def _count(node: exp.Expr, clause: str) -> int | None:
-    found = node.args.get(clause)
-    if found is None:
-        return None
-    value = found.expression if found.expression is not None else found.args.get("count")
-    if not isinstance(value, exp.Literal) or value.is_string or not str(value.this).isdigit():
-        raise invalid(found, "MR1135", f"{clause.upper()} must be a whole number")
-    return int(value.this)
-
-
 def _resolve_plain(relation: Relation, e: Expression, at: object) -> Expression:
     def change(part: Expression) -> Expression | None:
         if isinstance(part, Column) and part.index <= -FIRST_BOUND:
@@ -554,7 +414,7 @@ def _resolve_plain(relation: Relation, e: Expression, at: object) -> Expression:
 
 def _resolve_over(e: Expression, relation: Relation, places: Sequence[int]) -> Expression:
     def change(part: Expression) -> Expression | None:
-        if isinstance(part, Column) and part.index <= -FIRST_OVER:
+        if isinstance(part, Column) and -FIRST_SUBQUERY < part.index <= -FIRST_OVER:
             return column(relation.schema, places[-FIRST_OVER - part.index])
         return None
 

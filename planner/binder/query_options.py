@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from millrace.errors import Invalid, Unsupported
-from millrace.planner.binder.query import BoundQuery
+from millrace.planner.binder.bound import BoundQuery
 from millrace.planner.binder.sides import late_tables, with_late_table
 from millrace.planner.catalog import suggest
 from millrace.planner.rules.order import optimize

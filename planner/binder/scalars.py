@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -11,17 +12,20 @@ from sqlglot import exp
 
 from millrace.errors import Invalid, MillraceError
 from millrace.operators.aggregates.signatures import is_aggregate
-from millrace.operators.expressions.evaluate import compile_expressions
+from millrace.operators.expressions.evaluate import VOLATILE_FUNCTIONS, compile_expressions, is_deterministic
 from millrace.operators.expressions.tree import Call, Case, Cast, Column, Expression, Literal
 from millrace.operators.functions import registry
 from millrace.operators.functions import types as sql
 from millrace.operators.functions.row_error import RowError
 from millrace.operators.over.frames import WINDOW_FUNCTIONS
+from millrace.operators.sink import Changelog
 from millrace.planner.binder.correlation import OUTER
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.scope import Scope, field_of
 from millrace.planner.dialect import nodes
 from millrace.planner.dialect.types import parse_type
+from millrace.planner.expressions import rewrite
+from millrace.planner.logical import Relation
 
 BINARY: dict[type[exp.Expr], str] = {
     exp.Add: "+",
@@ -50,6 +54,7 @@ BINARY: dict[type[exp.Expr], str] = {
     exp.SimilarTo: "similar to",
 }
 """Operators with two sides, as functions of the library."""
+GROUPING_FUNCTIONS = ("grouping", "grouping_id")
 UNARY: dict[type[exp.Expr], str] = {exp.Not: "not", exp.Neg: "-", exp.BitwiseNot: "~"}
 
 
@@ -62,6 +67,10 @@ class CallSite(Protocol):
 
     def over(self, node: exp.Expr) -> Expression:
         """A call OVER a window, or over a row buffer."""
+        ...
+
+    def grouping(self, node: nodes.Call) -> Expression:
+        """GROUPING (…) of keys of the query."""
         ...
 
     def window_bound(self, node: nodes.WindowBound) -> Expression:
@@ -81,6 +90,25 @@ class SubquerySite(Protocol):
         ...
 
 
+class RowsSite(Protocol):
+    """Where UNNEST goes, which makes several rows of one: each becomes a column that is filled in later."""
+
+    def rows(self, node: nodes.Call) -> Expression:
+        """A call of UNNEST."""
+        ...
+
+
+def check_repeatable(value: Expression, relation: Relation, node: object) -> None:
+    """Refuse, over rows that may be taken back, what would give another value then (MR1956)."""
+    if relation.changelog is not Changelog.APPEND and not is_deterministic(value):
+        raise unsupported(
+            node,
+            "MR1956",
+            "rows that may be taken back can not have a value that differs from call to call",
+            "compute it over the rows that come in, in a subquery below the aggregate or join",
+        )
+
+
 class ScalarBinder:
     """Binds expressions against one scope. `place` says in errors where calls are not allowed ("WHERE")."""
 
@@ -92,6 +120,8 @@ class ScalarBinder:
         """Select-list names that may be used where no column has the name."""
         self.subqueries: SubquerySite | None = None
         """Where queries inside the expression go; None: there may be none."""
+        self.rows: RowsSite | None = None
+        """Where calls of UNNEST go; None: there may be none."""
 
     def bind(self, node: exp.Expr) -> Expression:
         """The typed tree. Raises Invalid and Unsupported with the place in the text."""
@@ -173,7 +203,7 @@ class ScalarBinder:
             found = self.scope.outer.resolve(parts, node)
         except Invalid:
             return None
-        return Column(found.index + OUTER, found.type, found.name) if isinstance(found, Column) else None
+        return rewrite(found, lambda e: replace(e, index=e.index + OUTER) if isinstance(e, Column) else None)
 
     def _call(self, node: nodes.Call) -> Expression:
         name = str(node.this)
@@ -188,6 +218,19 @@ class ScalarBinder:
                     else "compute it in a subquery in FROM first",
                 )
             return self._site.aggregate(node)
+        if name in GROUPING_FUNCTIONS and registry.find(name) is None:
+            if self._site is None:
+                raise invalid(node, "MR1142", f"{name} can not stand in {self._place}", "use HAVING")
+            return self._site.grouping(node)
+        if name == "unnest":
+            if self.rows is None:
+                raise unsupported(
+                    node,
+                    "MR1945",
+                    f"unnest can not stand in {self._place}",
+                    "write it in FROM: CROSS JOIN UNNEST(…) AS u(x)",
+                )
+            return self.rows.rows(node)
         if name in WINDOW_FUNCTIONS and registry.find(name) is None:
             raise invalid(node, "MR1122", f"{name} needs OVER (…)", f"write {name}(…) OVER (ORDER BY …)")
         for part, clause in (("distinct", "DISTINCT"), ("filter", "FILTER"), ("order", "ORDER BY")):
@@ -197,7 +240,10 @@ class ScalarBinder:
             raise invalid(node, "MR1124", f"{name} takes its arguments by position")
         if any(isinstance(a, exp.Star) for a in node.expressions):
             raise invalid(node, "MR1105", f"{name}(*) is not a call of {name}")
-        return self.call(name, [self.bind(a) for a in node.expressions], node)
+        value = self.call(name, [self.bind(a) for a in node.expressions], node)
+        if isinstance(value, Call) and value.function in VOLATILE_FUNCTIONS:
+            check_repeatable(value, self.scope.relation, node)
+        return value
 
     def _literal(self, node: exp.Literal) -> Expression:
         text = str(node.this)

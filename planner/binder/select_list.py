@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlglot import exp
 
@@ -34,6 +35,12 @@ class Sort:
     descending: bool
     nulls_first: bool
     node: object
+
+
+class Resolve(Protocol):
+    """Turns an expression over a block's input into one over a later stage of the block."""
+
+    def __call__(self, e: Expression, at: object, /) -> Expression: ...
 
 
 def starred(star: exp.Star, columns: Sequence[Column], node: object, binder: ScalarBinder) -> list[Item]:
@@ -83,7 +90,7 @@ def group_key(node: exp.Expr, items: Sequence[Item], binder: ScalarBinder) -> Ex
     else:
         value = binder.bind(inner)
     if any(isinstance(e, Column) and -FIRST_BOUND < e.index < 0 for e in walk(value)):
-        raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate", "use a subquery")
+        raise invalid(node, "MR1134", "GROUP BY can not hold an aggregate or UNNEST", "use a subquery")
     if isinstance(value, Column) and value.index == -FIRST_BOUND - BOUNDS.index("struct"):
         return None
     relation = binder.scope.relation

@@ -9,7 +9,7 @@ from functools import cache
 import pyarrow as pa
 
 from millrace.errors import MillraceError
-from millrace.operators.connectors.arrow import ArrowTable, register
+from millrace.operators.connectors.constant import ConstantRows
 from millrace.operators.connectors.options import Options
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.connectors.registry import METADATA, common_options, find, source_spec
@@ -23,7 +23,7 @@ from millrace.planner.binder.scope import Scope
 from millrace.planner.catalog import suggest
 from millrace.planner.dialect.types import parse_type
 from millrace.planner.expressions import column
-from millrace.planner.logical import Rows, Scan
+from millrace.planner.logical import Relation, Rows, Scan
 from millrace.planner.statements import ColumnDefinition, Connector, CreateSource, Watermark
 
 UNITS = ("s", "ms", "us", "ns")
@@ -79,9 +79,13 @@ def scan_of(name: str, spec: SourceSpec, event_time: EventTime | None = None) ->
 
 @cache
 def one_row() -> Scan:
-    """What a query without FROM reads: one row of this process's memory, with a column nobody sees."""
-    row = pa.RecordBatch.from_pydict({"_row": pa.array([True])})
-    return scan_of("one row", ArrowTable(register([row]), row.schema))
+    """What a query without FROM reads: one row with a column nobody sees."""
+    return scan_of("one row", ConstantRows.of(pa.RecordBatch.from_pydict({"_row": pa.array([True])})))
+
+
+def is_one_row(relation: Relation) -> bool:
+    """Whether it is what a query without FROM reads."""
+    return relation is one_row()
 
 
 def options_of(connector: Connector) -> dict[str, str]:
@@ -145,7 +149,7 @@ def _computed(
     below = spec.output_schema
     if all(c.computed is None for c in definitions):
         return None, below
-    scope = Scope.of(Rows(below, ()), None)
+    scope = Scope.of(Rows(below), None)
     binder = ScalarBinder(scope, "a computed column")
     stored = {f.name.casefold(): i for i, f in enumerate(below)}
     values: list[Expression] = []

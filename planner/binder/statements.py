@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.operators.connectors.registry import canonical_name, find
+from millrace.planner.binder.bound import BoundQuery, renamed
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.outputs import OutputBinder, check_columns
 from millrace.planner.binder.planned import Command, PlannedOutput, PlannedStatement
-from millrace.planner.binder.query import BoundQuery, QueryBinder, renamed
+from millrace.planner.binder.query import QueryBinder
 from millrace.planner.binder.query_options import key_option, with_options
 from millrace.planner.binder.reader import Reader
 from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
@@ -281,6 +282,7 @@ class Binder:
                 order=bound.order,
                 limit=bound.limit,
                 offset=bound.offset,
+                hidden=bound.hidden,
             )
         return PlannedStatement(statement, (), (output,))
 

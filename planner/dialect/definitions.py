@@ -430,11 +430,7 @@ def _function(cursor: Cursor, head: Head, replace: bool, aggregate: bool) -> Sta
     parameters = [] if cursor.at(")") else cursor.commas(lambda: _parameter(cursor))
     cursor.expect(")")
     cursor.expect("RETURNS")
-    if cursor.at("TABLE"):
-        cursor.fail(
-            "functions that return tables are not supported", "MR1994", hint="return an ARRAY and use UNNEST"
-        )
-    returns = read_type(cursor)
+    returns = _columns_returned(cursor, aggregate) if cursor.at("TABLE") else read_type(cursor)
     language, target, body = "python", None, None
     options: tuple[Option, ...] = ()
     while not cursor.at_end():
@@ -474,6 +470,18 @@ def _function(cursor: Cursor, head: Head, replace: bool, aggregate: bool) -> Sta
         or_replace=replace,
         **head,
     )
+
+
+def _columns_returned(cursor: Cursor, aggregate: bool) -> tuple[Parameter, ...]:
+    token = cursor.advance()
+    if aggregate:
+        cursor.fail(
+            "an aggregate returns one value, no table", "MR1070", hint="write CREATE FUNCTION", at=token
+        )
+    cursor.expect("(")
+    columns = cursor.commas(lambda: Parameter(cursor.label("a column").name, read_type(cursor)))
+    cursor.expect(")")
+    return tuple(columns)
 
 
 def _parameter(cursor: Cursor) -> Parameter:

@@ -201,6 +201,8 @@ def _unaliased(cursor: Cursor, lateral: bool) -> exp.Expression:
             read_window_table(cursor) if at_window_table(cursor) else _table_call(cursor, lateral)
         )
         cursor.expect(")")
+        if isinstance(inner, TableCall) and cursor.take("WITH", "ORDINALITY"):
+            inner.set("ordinality", True)
         return inner
     if at_window_table(cursor):
         return read_window_table(cursor)

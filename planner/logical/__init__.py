@@ -17,7 +17,7 @@ from millrace.planner.logical.grouping import (
 )
 from millrace.planner.logical.reading import BadRecords, Read, Rows, Scan, as_snapshot
 from millrace.planner.logical.relation import Positions, Relation, Unary
-from millrace.planner.logical.shaping import Filter, MovingFilter, Project
+from millrace.planner.logical.shaping import Filter, MovingFilter, Project, Repeated
 
 __all__ = [
     "Aggregate",
@@ -32,6 +32,7 @@ __all__ = [
     "Project",
     "Read",
     "Relation",
+    "Repeated",
     "Rows",
     "Scan",
     "Session",

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from millrace.operators.expressions.tree import Literal
 from millrace.operators.side import DEAD_LETTER_SCHEMA
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
@@ -52,10 +51,9 @@ class Scan(Relation):
 
 @dataclass(frozen=True)
 class Rows(Relation):
-    """Constant rows, sent once; each row is one literal a column."""
+    """Columns alone: what an expression is bound over that belongs to no query. It never runs."""
 
     columns: pa.Schema
-    rows: tuple[tuple[Literal, ...], ...]
 
     @cached_property
     def schema(self) -> pa.Schema:

@@ -87,3 +87,26 @@ class MovingFilter(Unary):
     @property
     def changelog(self) -> Changelog:
         return self.input.changelog if self.lower is None else Changelog.RETRACT
+
+
+@dataclass(frozen=True)
+class Repeated(Unary):
+    """Each row as often as the last column says, without that column.
+
+    `once`: that is never more than one time. `rising`: the number never falls, so no row is taken back.
+    """
+
+    once: bool
+    rising: bool
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return pa.schema(list(self.input.schema)[:-1])
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND if self.rising else Changelog.RETRACT
+
+    @property
+    def key(self) -> Positions | None:
+        return tuple(range(len(self.schema))) if self.once else None

@@ -7,9 +7,11 @@ import pyarrow as pa
 from millrace.errors import Bug, Invalid, Unsupported
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
+from millrace.operators.expansion.spec import Expand
 from millrace.operators.expressions.tree import Column
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import Changelog
@@ -29,7 +31,7 @@ from millrace.planner.logical import (
     MovingFilter,
     Project,
     Relation,
-    Rows,
+    Repeated,
     Session,
     Union,
     WindowedAggregate,
@@ -38,6 +40,7 @@ from millrace.planner.normalized import Normalized
 from millrace.planner.physical.joins import join_of, project_join
 from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import TimedJoin
 
@@ -97,6 +100,17 @@ def spec_of(relation: Relation) -> Lowered:
                 relation.time_unit,
                 relation.input.key or (),
             )
+        case Expansion():
+            return (relation.input,), Expand(
+                relation.input.schema,
+                relation.function,
+                relation.arguments,
+                relation.made,
+                relation.kept,
+                relation.outer,
+                relation.ordinality,
+                relation.condition,
+            )
         case Union():
             return relation.parts, UnionAll(_nullable(relation.schema), len(relation.parts))
         case TimedJoin():
@@ -120,8 +134,8 @@ def spec_of(relation: Relation) -> Lowered:
             )
         case TopN():
             return (relation.input,), _top(relation)
-        case Rows():
-            raise Unsupported("constant rows are not executed", code="MR1927")
+        case Repeated():
+            return (relation.input,), Repeat(relation.input.schema, relation.rising)
     raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
 
 

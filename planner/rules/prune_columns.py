@@ -21,6 +21,7 @@ from millrace.planner.logical import (
     Project,
     Read,
     Relation,
+    Repeated,
     Rows,
     Scan,
     Union,
@@ -28,6 +29,7 @@ from millrace.planner.logical import (
 )
 from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
+from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import TimedJoin
 
@@ -83,6 +85,8 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _join(node, wanted, have)
         case TimedJoin():
             return _timed_join(node, wanted, have)
+        case Expansion():
+            return _expansion(node, wanted, have)
         case LateInput():
             below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             assert isinstance(below, WindowedAggregate)
@@ -91,6 +95,9 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
         case BadRecords():
             below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             assert isinstance(below, Scan)
+            return replace(node, input=below), {i: i for i in range(len(node.schema))}
+        case Repeated():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             return replace(node, input=below), {i: i for i in range(len(node.schema))}
         case Read() | Rows():
             pass
@@ -313,6 +320,26 @@ def _timed_join(node: TimedJoin, wanted: set[int], have: Kept) -> Pruned:
         condition=None if node.condition is None else remap(node.condition, places),
     )
     return moved, places
+
+
+def _expansion(node: Expansion, wanted: set[int], have: Kept) -> Pruned:
+    """One column stays at least: rows without columns can not be counted."""
+    width, all_columns = len(node.input.schema), node.kept
+    chosen = sorted(all_columns[i] for i in wanted) or [width]
+    read = columns_of(node.arguments)
+    also = set() if node.condition is None else {c for c in columns_of([node.condition]) if c < width}
+    below, places = _prune(node.input, {c for c in chosen if c < width} | read | also, have)
+    after = len(below.schema)
+    new = len(node.made) + int(node.ordinality)
+    at = {**places, **{width + i: after + i for i in range(new)}}
+    moved = replace(
+        node,
+        input=below,
+        arguments=tuple(remap(a, places) for a in node.arguments),
+        condition=None if node.condition is None else remap(node.condition, at),
+        outputs=tuple(at[c] for c in chosen),
+    )
+    return moved, {i: chosen.index(all_columns[i]) for i in wanted}
 
 
 def _identity(side: Relation) -> set[int]:

@@ -16,10 +16,12 @@ from millrace.planner.logical import (
     Join,
     Project,
     Relation,
+    Repeated,
     Union,
     WindowedAggregate,
 )
 from millrace.planner.rules.traversal import top_down
+from millrace.planner.table_functions import Expansion
 from millrace.planner.timed_joins import TimedJoin
 
 
@@ -62,6 +64,12 @@ def _push(node: Relation) -> Relation:
             return _into_sides(node, below)
         case Join():
             return _into_join(node, below)
+        case Repeated():
+            places = {c: c for c in range(len(below.schema))}
+            return _split(node, below, set(places), places)
+        case Expansion():
+            of_input = {i: c for i, c in enumerate(below.kept) if c < len(below.input.schema)}
+            return _split(node, below, set(of_input), of_input)
         case Over() | RowBuffer():
             return _split(node, below, set(below.partition), {c: c for c in below.partition})
     return node
@@ -126,7 +134,7 @@ def _into_join(node: Filter, join: Join) -> Relation:
 
 def _split(
     node: Filter,
-    below: Project | AssignWindow | Aggregate | WindowedAggregate | Over | RowBuffer,
+    below: Project | AssignWindow | Aggregate | WindowedAggregate | Repeated | Over | RowBuffer | Expansion,
     allowed: set[int],
     places: dict[int, int],
 ) -> Relation:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from millrace.errors import Unsupported
 from millrace.operators.aggregates.signatures import aggregate_functions
+from millrace.operators.expansion.functions import table_functions
 from millrace.operators.functions.registry import scalar_functions
 from millrace.planner.catalog import Catalog, Entry, EntryKind
 from millrace.planner.statements import Describe, Show, ShowKind
@@ -82,6 +83,7 @@ def function_rows() -> list[tuple[str, str, str]]:
     """Signature, kind and description of every function."""
     rows = [(signature, "scalar", text) for _, _, signature, text in scalar_functions()]
     rows += [(found.usage, "aggregate", found.summary) for found in aggregate_functions()]
+    rows += [(found.forms, "table", found.description) for found in table_functions()]
     return rows
 
 

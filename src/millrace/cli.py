@@ -38,12 +38,28 @@ EXIT_INTERRUPTED = 130
 def run(
     file: File,
     set_: Assignments = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="Keep checkpoints there (file:///…, s3://…) and go on from the last one."
+        ),
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option("--job", help="The job's name in the store; the file's without.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
 ) -> None:
-    """Run a SQL file to the end of its input, or until Ctrl-C."""
-    from millrace.running import run_file
+    """Run a SQL file to the end of its input, or until Ctrl-C.
 
-    raise typer.Exit(run_file(read_file(file), *assignments(set_), quiet=quiet))
+    With --store the same command goes on where it was killed, and every row reaches a sink that commits exactly once.
+    """
+    from millrace.running import run_file
+    from millrace.submitting import job_name
+
+    settings, variables = assignments(set_)
+    if store is not None:
+        settings = {"job": job or job_name(file), **settings, "checkpoint.store": store}
+    raise typer.Exit(run_file(read_file(file), settings, variables, quiet=quiet))
 
 
 @app.command()

@@ -7,37 +7,39 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from millrace.answers import arranged, dead_letters_of, done, folded, metrics_of
 from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
+from millrace.cluster.job import check_nodes
 from millrace.cluster.reading import SourceVertex
-from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Invalid, MillraceError, Unsupported
-from millrace.operators.batch import Batch, concatenate
 from millrace.operators.connectors.push import PushSpec, to_batches
-from millrace.operators.materialize import Materialize, Materialized
-from millrace.operators.sink import Changelog, SinkSpec
+from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
-from millrace.operators.spec import OperatorSpec
+from millrace.persistence import Kept, Persistence, Pushed, check_unlogged, lasting, pushed_into
 from millrace.planner.catalog import ChangeKind, Function
+from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.dialect.types import parse_type
-from millrace.planner.logical import Read, Scan
-from millrace.planner.plan import Node, OutputKind, Plan
-from millrace.planner.session import PlannedOutput, PlannedStatement, Planner, parse_ttl
+from millrace.planner.plan import OutputKind, Plan
+from millrace.planner.session import PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import (
+    Checkpoint,
     Describe,
     Explain,
+    Restore,
     SelectStatement,
     SetVariable,
     Show,
+    ShowKind,
     Statement,
     Subscribe,
 )
 from millrace.planner.user_functions import declare_function
 from millrace.result import Result
 from millrace.settings import Settings
+from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.subscription import Subscription, as_batches, as_objects, as_rows
 
 Row = TypeVar("Row")
@@ -45,9 +47,14 @@ Row = TypeVar("Row")
 MAX_WAITING_ROWS = 10_000_000
 
 
-def connect(**settings: str | int) -> Database:
-    """An embedded database in this process. `settings` are those of `SET`, e.g. `batch_max_rows=8192`."""
-    return Database(Settings().with_values({k: str(v) for k, v in settings.items()}))
+def connect(*, restore_from: str | None = None, **settings: str | int) -> Database:
+    """An embedded database in this process. `settings` are those of `SET`, e.g. `batch_max_rows=8192`.
+
+    With `checkpoint_store='file:///…'` it outlives the process: what was declared, what tables hold and what was
+    pushed is there again with the next `connect`, after a crash too, and each row reaches a sink that commits
+    exactly once. `restore_from` names an older checkpoint (`2.17`) to go back to.
+    """
+    return Database(Settings().with_values({k: str(v) for k, v in settings.items()}), restore_from)
 
 
 class Database:
@@ -59,7 +66,7 @@ class Database:
     thread.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, restore_from: str | None = None) -> None:
         self.settings = settings or Settings()
         self.planner = Planner(state_ttl=parse_ttl(self.settings.state_ttl))
         self._runtime = EmbeddedRuntime(
@@ -71,6 +78,15 @@ class Database:
         )
         self._subscriptions: list[Subscription[Any]] = []
         self._closed = False
+        self._persistence: Persistence | None = None
+        if self.settings.checkpoint_store:
+            self._open(None if restore_from is None else CheckpointNumber.parse(restore_from))
+        elif restore_from is not None:
+            raise Invalid(
+                "there is no checkpoint to restore without a place for checkpoints",
+                code="MR1560",
+                hint="give checkpoint_store='file:///…' too",
+            )
 
     def execute(self, sql: str, variables: Mapping[str, str] | None = None) -> Result:
         """Run all statements of `sql`; answers the last one's rows, or what was done.
@@ -81,13 +97,22 @@ class Database:
             self._check_open()
             self.planner.variables = dict(variables or {})
             statements = self.planner.parse(sql)
+            first = end = 0
             pending: list[PlannedStatement] = []
-            answer = _done("nothing to do")
+            answer = done("nothing to do")
             try:
                 for statement in statements:
-                    answer = self._execute_one(statement, sql, pending)
+                    if isinstance(statement, Checkpoint):
+                        self._run(pending)
+                        self._keep(sql, statements, first, end)
+                        first = end
+                        answer = done(f"checkpoint {self.checkpoint()}")
+                    else:
+                        answer = self._execute_one(statement, sql, pending)
+                    end += 1
             finally:
                 self._run(pending)
+                self._keep(sql, statements, first, end)
             return answer
 
     def query(self, sql: str) -> Result:
@@ -136,17 +161,33 @@ class Database:
         """
         spec = self._push_source(name)
         batches, bad = to_batches(data, spec.schema)
-        with self._runtime.lock:
-            self._check_open()
-            self._runtime.push(self._push_vertices(spec.name), batches, bad)
+        self._take(spec, Pushed(batches, bad))
         return sum(batch.num_rows for batch in batches)
 
     def end(self, name: str) -> None:
         """No row will be pushed into this source any more: windows over it close, iteration of readers ends."""
-        spec = self._push_source(name)
-        with self._runtime.lock:
-            for vertex in self._push_vertices(spec.name):
-                vertex.end()
+        self._take(self._push_source(name), Pushed([], [], ended=True))
+
+    def holds(self, sql: str, variables: Mapping[str, str]) -> bool:
+        """Whether the database was brought back with what `sql` declares, so that it must not be executed again.
+
+        Raises Invalid MR1569 where it was brought back with something else.
+        """
+        return self._persistence is not None and self._persistence.holds(sql, variables)
+
+    def checkpoint(self) -> str:
+        """Keep everything as it is now, and publish what sinks hold; answers the checkpoint's number.
+
+        It happens by itself every `checkpoint.interval`. Raises Invalid MR1560 without a place for checkpoints.
+        """
+        self._check_open()
+        if self._persistence is None:
+            raise Invalid(
+                "there is no place for checkpoints",
+                code="MR1560",
+                hint="connect(checkpoint_store='file:///…')",
+            )
+        return str(self._persistence.durability.checkpoint())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all bounded input has been read; False where `timeout` seconds did not suffice."""
@@ -186,27 +227,27 @@ class Database:
         """
         self._register(name, Function(tuple(map(_type, parameters)), _type(returns), True, factory))
 
+    def register_table_function(
+        self,
+        name: str,
+        function: Callable[..., object],
+        parameters: Sequence[str | pa.DataType],
+        columns: Mapping[str, str | pa.DataType] | pa.Schema,
+    ) -> None:
+        """Make a Python function callable in FROM: `FROM t, LATERAL TABLE(name(t.x)) AS u`.
+
+        It takes an Arrow array a parameter and returns `(rows, parents)`: a table (or mapping of arrays) with these
+        columns, and for each of its rows the position of the input row that it belongs to. Or one array of lists,
+        as long as the input, with the new rows of each input row.
+        """
+        if not isinstance(columns, pa.Schema):
+            columns = pa.schema([pa.field(n, _type(t)) for n, t in columns.items()])
+        self._register(name, Function(tuple(map(_type, parameters)), columns, False, function))
+
     def metrics(self) -> Result:
         """One row for each running node: rows in and out, late and dead rows, time spent, watermark."""
         with self._runtime.lock:
-            running = [
-                v for v in self._runtime.dataflow.vertices if v.position not in self._runtime.dataflow.retired
-            ]
-            return Result(
-                pa.table(
-                    {
-                        "node": pa.array([v.position for v in running], pa.int64()),
-                        "operator": pa.array([_title(v.node.spec) for v in running], pa.string()),
-                        "name": pa.array([v.node.name for v in running], pa.string()),
-                        "rows_in": pa.array([v.metrics.rows_in for v in running], pa.int64()),
-                        "rows_out": pa.array([v.metrics.rows_out for v in running], pa.int64()),
-                        "late_rows": pa.array([v.metrics.late_rows for v in running], pa.int64()),
-                        "dead_rows": pa.array([v.metrics.dead_rows for v in running], pa.int64()),
-                        "busy_ms": pa.array([v.metrics.busy_ns / 1e6 for v in running], pa.float64()),
-                        "watermark_us": pa.array([v.watermark for v in running], pa.int64()),
-                    }
-                )
-            )
+            return metrics_of(self._runtime)
 
     def names(self) -> list[str]:
         """Names of all sources, streams, tables, sinks and functions of users."""
@@ -226,31 +267,18 @@ class Database:
     def dead_letters(self) -> Result:
         """The latest records that did not decode or compute, at most 20 a node, where no table takes them."""
         with self._runtime.lock:
-            kept = [
-                (v.context.name, record)
-                for v in self._runtime.dataflow.vertices
-                for record in v.metrics.examples
-            ]
-            kept.extend(self._runtime.answered.examples)
-        return Result(
-            pa.table(
-                {
-                    "node": pa.array([name for name, _ in kept], pa.string()),
-                    "code": pa.array([r.code for _, r in kept], pa.string()),
-                    "reason": pa.array([r.reason for _, r in kept], pa.string()),
-                    "split": pa.array([r.split for _, r in kept], pa.string()),
-                    "position": pa.array([r.position for _, r in kept], pa.string()),
-                    "payload": pa.array([r.payload for _, r in kept], pa.binary()),
-                }
-            )
-        )
+            return dead_letters_of(self._runtime)
 
     def close(self) -> None:
         """Publish what sinks hold, stop everything, end all subscriptions. Closing twice does nothing."""
         if self._closed:
             return
         self._closed = True
-        self._runtime.close()
+        try:
+            self._runtime.close()
+        finally:
+            if self._persistence is not None:
+                self._persistence.close()
         for subscription in self._subscriptions:
             subscription.finish()
 
@@ -267,6 +295,54 @@ class Database:
         state = "closed" if self._closed else "open"
         return f"<millrace.Database {state}: {names or 'empty'}>"
 
+    def _open(self, restore_from: CheckpointNumber | None) -> None:
+        """Take the kept database over and bring it back as it was."""
+        self._runtime.paused = True
+        kept = Persistence(self.settings, self._runtime, restore_from)
+        self._runtime.durability = kept.durability
+        interval = parse_duration(self.settings.checkpoint_interval) / 1e6
+        try:
+            with self._runtime.lock:
+                kept.replay(self._execute_again, self._push, lambda: kept.durability.begin(interval))
+        except BaseException:
+            kept.close()
+            raise
+        self._persistence = kept
+
+    def _execute_again(self, call: Kept) -> None:
+        self.planner.variables = dict(call.variables)
+        pending: list[PlannedStatement] = []
+        for statement in self.planner.parse(call.sql)[call.first : call.end]:
+            if lasting(statement):
+                self._execute_one(statement, call.sql, pending)
+            else:
+                self._run(pending)
+        self._run(pending)
+
+    def _keep(self, sql: str, statements: Sequence[Statement], first: int, end: int) -> None:
+        """Remember statements that took effect."""
+        if self._persistence is not None and any(map(lasting, statements[first:end])):
+            self._persistence.keep(sql, self.planner.variables, first, end)
+
+    def _take(self, spec: PushSpec, pushed: Pushed) -> None:
+        """Send rows through, once they are in the log where there is one; returns when they are on disk."""
+        kept, number = self._persistence, None
+        with self._runtime.lock:
+            self._check_open()
+            if kept is not None and spec.wal is not False:
+                number = kept.log(spec.name, pushed)
+            self._push(spec.name, pushed)
+        if kept is not None and number is not None:
+            kept.sync(spec.name, number)
+
+    def _push(self, name: str, pushed: Pushed) -> None:
+        vertices = self._push_vertices(name)
+        if pushed.ended:
+            for vertex in vertices:
+                vertex.end()
+        else:
+            self._runtime.push(vertices, pushed.batches, pushed.bad)
+
     def _execute_one(self, statement: Statement, sql: str, pending: list[PlannedStatement]) -> Result:
         match statement:
             case SelectStatement() if not statement.connectors:
@@ -278,14 +354,22 @@ class Database:
                 return self._look(statement, sql)
             case SetVariable():
                 changed = self.settings.with_values({statement.name or "": statement.value or ""})
+                self.settings.check_change(changed)
                 self.planner.state_ttl = parse_ttl(changed.state_ttl)
                 self.settings = changed
-                return _done(f"set {statement.name}")
+                return done(f"set {statement.name}")
+            case Restore():
+                raise Unsupported(
+                    "an open database can not go back to a checkpoint",
+                    code="MR1934",
+                    hint="SHOW CHECKPOINT STATUS lists them; connect(…, restore_from='2.17')",
+                    position=statement.position,
+                )
         planned = self.planner.plan(statement, sql)
         command = planned.command
         if command is not None and command.rows is not None and command.target is not None:
             self._run(pending)
-            return _done(f"inserted {self.push(command.target.name, command.rows)} rows")
+            return done(f"inserted {self.push(command.target.name, command.rows)} rows")
         if command is not None:
             raise Unsupported(
                 f"{type(statement).__name__} can not be run embedded",
@@ -298,10 +382,10 @@ class Database:
             for name in gone:
                 self._end_former(name)
                 self._runtime.drop(name)
+        if self._persistence is None and not self._runtime.paused:
+            check_unlogged(planned)
         pending.append(planned)
-        return _done(
-            "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
-        )
+        return done("; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes))
 
     def _end_former(self, name: str) -> None:
         """End the input of what is dropped, and give nothing to its readers from what has its name later."""
@@ -321,6 +405,9 @@ class Database:
         pending.clear()
         if running:
             plan = self.planner.extend(self._runtime.plan, *running, share=self._tables())
+            if self._runtime.durability is not None:
+                new = plan.nodes[len(self._runtime.plan.nodes) :]
+                check_nodes(new, self.settings.guarantee, logs=True)
             self._runtime.extend(plan)
             self._runtime.start()
 
@@ -335,7 +422,7 @@ class Database:
                 )
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        return Result(_arranged(_fold(batches, node), planned.outputs[-1]))
+        return Result(arranged(folded(batches, node), planned.outputs[0]))
 
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
@@ -385,7 +472,8 @@ class Database:
                 raise
         before = self._runtime.plan
         plan = self.planner.extend(before, planned, share=self._tables())
-        return planned, plan, plan.outputs[-1].node
+        (node,) = (o.node for o in plan.outputs[len(before.outputs) :] if o.kind is OutputKind.SELECT)
+        return planned, plan, node
 
     def _tables(self) -> frozenset[int]:
         """Nodes that new queries may read as they run: materialised tables, which hand over what they hold."""
@@ -398,9 +486,8 @@ class Database:
 
     def _push_source(self, name: str) -> PushSpec:
         entry = self.planner.catalog.get(name, what="push source")
-        relation = entry.relation.input if isinstance(entry.relation, Read) else entry.relation
-        source = relation.input.source if isinstance(relation, Scan) else None
-        if not isinstance(source, PushSpec):
+        source = pushed_into(entry)
+        if source is None:
             raise Invalid(
                 f"{entry.name} is no push source", code="MR1505", hint="WITH ('connector' = 'push') makes one"
             )
@@ -429,10 +516,14 @@ class Database:
 
     def _look(self, statement: Show | Describe, sql: str) -> Result:
         if isinstance(statement, Show):
+            if statement.kind is ShowKind.CHECKPOINT_STATUS and self._persistence is not None:
+                return text_rows(["checkpoint", "kind"], self._persistence.status())
             return show(self.planner.catalog, statement, self.settings, self.metrics)
         if statement.query is not None:
-            _, plan, position = self._plan_select(statement, sql)
-            return schema_rows(plan.nodes[position].schema)
+            select = SelectStatement(position=statement.position, text=statement.text, query=statement.query)
+            planned, plan, position = self._plan_select(select, sql)
+            schema = plan.nodes[position].schema
+            return schema_rows(pa.schema(list(schema)[: len(schema) - planned.outputs[0].hidden]))
         return describe(self.planner.catalog, statement)
 
     def _register(self, name: str, function: Function) -> None:
@@ -447,42 +538,3 @@ class Database:
 
 def _type(type: str | pa.DataType) -> pa.DataType:
     return parse_type(type).arrow if isinstance(type, str) else type
-
-
-def _done(text: str) -> Result:
-    return text_rows(["status"], [(text,)])
-
-
-def _title(spec: SourceInput | OperatorSpec | SinkSpec) -> str:
-    return f"source {spec.source.title}" if isinstance(spec, SourceInput) else spec.title
-
-
-def _fold(batches: list[Batch], node: Node) -> pa.Table:
-    """What a changelog amounts to: its rows after all insertions and retractions."""
-    whole = concatenate(batches, node.schema)
-    if node.changelog is Changelog.APPEND:
-        return pa.Table.from_batches([whole.data], node.schema)
-    table = Materialize(node.schema, node.key, node.changelog).build(
-        VertexContext("result", 1, wall_clock_us, VertexMetrics(), False)
-    )
-    assert isinstance(table, Materialized)
-    table.process(0, whole)
-    return table.snapshot()
-
-
-def _arranged(table: pa.Table, output: PlannedOutput) -> pa.Table:
-    """The rows of a select in the order and number it asks for."""
-    if output.order:
-        keys = [
-            (
-                str(key.column),
-                "descending" if key.descending else "ascending",
-                "at_start" if key.nulls_first else "at_end",
-            )
-            for key in output.order
-        ]
-        numbered = table.rename_columns([str(i) for i in range(table.num_columns)])
-        table = table.take(pc.sort_indices(numbered, sort_keys=keys))
-    if output.offset or output.limit is not None:
-        table = table.slice(output.offset, output.limit)
-    return table

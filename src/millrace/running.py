@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 from millrace.database import Database
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
-from millrace.settings import Settings
+from millrace.planner.session import Planner
+from millrace.planner.statements import SetVariable
+from millrace.settings import FROM_THE_START, Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -30,11 +32,12 @@ def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, 
     """
     interrupted = threading.Event()
     former = signal.signal(signal.SIGINT, lambda number, frame: _interrupt(interrupted, number, frame))
-    database = Database(Settings().with_values(settings))
+    database = Database(Settings().with_values({**_opening(text, variables), **settings}))
     try:
-        answer = database.execute(text, variables)
-        if len(answer.columns) and answer.columns != ["status"]:
-            sys.stdout.write(f"{answer!r}\n")
+        if not database.holds(text, variables):
+            answer = database.execute(text, variables)
+            if len(answer.columns) and answer.columns != ["status"]:
+                sys.stdout.write(f"{answer!r}\n")
         with _Display(enabled=not quiet) as display:
             while not database.finished and not interrupted.wait(SHOW_EVERY_S):
                 database.wait(0)
@@ -47,6 +50,12 @@ def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, 
     if not quiet:
         _summarise(progress, database)
     return INTERRUPTED if interrupted.is_set() else 0
+
+
+def _opening(text: str, variables: dict[str, str]) -> dict[str, str]:
+    """What `SET` says in the file about how the database is opened."""
+    found = [s for s in Planner(variables=variables).parse(text) if isinstance(s, SetVariable)]
+    return {s.name: s.value for s in found if s.name in FROM_THE_START and s.value is not None}
 
 
 def _interrupt(interrupted: threading.Event, number: int, frame: FrameType | None) -> None:

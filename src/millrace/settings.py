@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid
 
 GUARANTEES = ("exactly_once", "at_least_once", "none")
 BAD_ROWS = ("skip", "fail")
@@ -17,7 +17,8 @@ BAD_ROWS = ("skip", "fail")
 class Settings:
     """`batch_max_rows` rows are polled at once; `bad_rows` says what a row that does not compute does to the job.
 
-    `state_ttl` is a duration after which joins forget keys that no row touched.
+    `state_ttl` is a duration after which joins forget keys that no row touched. With `checkpoint_store` (file:///…,
+    s3://…) the database outlives its process: `job` is its name there, `state_dir` the folder of what is pushed.
     """
 
     vnodes: int = 256
@@ -25,6 +26,10 @@ class Settings:
     bad_rows: str = "skip"
     guarantee: str = "none"
     state_ttl: str = "never"
+    checkpoint_store: str = ""
+    checkpoint_interval: str = "1s"
+    state_dir: str = ""
+    job: str = "database"
 
     def __post_init__(self) -> None:
         _check_range("vnodes", self.vnodes, 1, 65_536)
@@ -37,11 +42,15 @@ class Settings:
                 code="MR1541",
                 hint=f"one of {', '.join(GUARANTEES)}",
             )
-        if self.guarantee != "none":
-            raise Unsupported(
-                f"guarantee {self.guarantee!r} needs checkpoints, which an embedded database does not take",
-                code="MR1931",
-                hint="SET guarantee = 'none'",
+        if self.guarantee != "none" and not self.checkpoint_store:
+            raise Invalid(
+                f"guarantee {self.guarantee!r} needs a place for checkpoints",
+                code="MR1560",
+                hint="give one: connect(checkpoint_store='file:///…'), or --set checkpoint.store=file:///…",
+            )
+        if not self.job or not all(c.isalnum() or c in "-_." for c in self.job) or self.job[0] == ".":
+            raise Invalid(
+                f"{self.job!r} can not name a job", code="MR1386", hint="letters, digits, '-', '_' and '.'"
             )
 
     def with_values(self, values: Mapping[str, str]) -> Settings:
@@ -63,8 +72,18 @@ class Settings:
                 except ValueError:
                     raise Invalid(f"{name} takes a whole number, not {text!r}", code="MR1541") from None
             else:
-                changes[field] = text.strip().lower()
+                changes[field] = text.strip() if field in AS_WRITTEN else text.strip().lower()
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def check_change(self, changed: Settings) -> None:
+        """Raises Invalid MR1542 where `changed` differs in what a database is opened with."""
+        for name in FROM_THE_START:
+            if getattr(self, NAMES[name]) != getattr(changed, NAMES[name]):
+                raise Invalid(
+                    f"{name} can not be set while the database is open",
+                    code="MR1542",
+                    hint=f"connect({NAMES[name]}=…), or --set {name}=…",
+                )
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of every setting."""
@@ -77,7 +96,14 @@ NAMES = {
     "bad_rows": "bad_rows",
     "guarantee": "guarantee",
     "state.ttl": "state_ttl",
+    "checkpoint.store": "checkpoint_store",
+    "checkpoint.interval": "checkpoint_interval",
+    "state.dir": "state_dir",
+    "job": "job",
 }
+AS_WRITTEN = ("checkpoint_store", "state_dir", "job")
+FROM_THE_START = ("checkpoint.store", "checkpoint.interval", "state.dir", "job", "vnodes")
+"""Settings that say how a database is opened, so that no statement can change them later."""
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NewType
 
+from millrace.errors import Invalid
+
 Epoch = NewType("Epoch", int)
 """Fences owners: what carries a lower one is refused. Raised only by a record in the ledger."""
 
@@ -30,6 +32,16 @@ class CheckpointNumber:
     def of(cls, value: int) -> CheckpointNumber:
         """The number with this `value`."""
         return cls(value >> _COUNT_BITS, value & ((1 << _COUNT_BITS) - 1))
+
+    @classmethod
+    def parse(cls, text: str) -> CheckpointNumber:
+        """The number that is written like this (`2.17`). Raises Invalid MR1568."""
+        epoch, dot, count = text.strip().partition(".")
+        if not (dot and epoch.isdigit() and count.isdigit()):
+            raise Invalid(
+                f"{text!r} is not the number of a checkpoint", code="MR1568", hint="it is written like 2.17"
+            )
+        return cls(int(epoch), int(count))
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.count}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -109,6 +109,10 @@ class ChainWriter:
     def adopt(self, chains: Iterable[TableChain]) -> None:
         """Go on from chains that were restored whole."""
         self._chains = {(chain.node, chain.table): chain for chain in chains}
+
+    def retain(self, nodes: Collection[str]) -> None:
+        """Name no chains of other nodes any more."""
+        self._chains = {name: chain for name, chain in self._chains.items() if name[0] in nodes}
 
     def write(
         self, number: CheckpointNumber, tables: Mapping[TableName, TableCapture]

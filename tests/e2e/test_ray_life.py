@@ -85,7 +85,7 @@ def test_a_plan_that_does_not_start_leaves_the_job_as_it_was(
     bad += f"CREATE SINK more FROM (SELECT id FROM s) INTO FILE (path='{tmp_path}/taken/x', format='json');"
     new = examine_upgrade(cluster, "kept", bad)
     assert new.upgrade is not None
-    with pytest.raises(Invalid, match="MR1597.*did not start"):
+    with pytest.raises(Invalid, match="MR1597"):
         job.upgrade(new.spec)
     job.wait(100)
     check_numbers(tmp_path)

@@ -10,7 +10,7 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -62,8 +62,12 @@ class Case:
     restore_at: frozenset[int]
 
 
-def make_case(seed: int, restores: bool = True) -> Case:
-    """The case of a seed."""
+def make_case(
+    seed: int,
+    restores: bool = True,
+    query: Callable[[random.Random, Sequence[Input]], str] | None = None,
+) -> Case:
+    """The case of a seed; `query` writes another query than one with joins over the inputs."""
     rng = random.Random(seed)
     count = rng.choice((2, 2, 2, 3, 3, 4))
     inputs = []
@@ -73,7 +77,7 @@ def make_case(seed: int, restores: bool = True) -> Case:
         )
         keyed = mode is Changelog.UPSERT or (mode is Changelog.RETRACT and rng.random() < 0.6)
         inputs.append(Input(f"t{number}", mode, keyed))
-    sql = _query(rng, inputs)
+    sql = (query or _query)(rng, inputs)
     steps = _steps(rng, inputs, rng.randint(4, 9))
     chosen = {at for at in range(len(steps)) if restores and rng.random() < 0.15}
     return Case(seed, tuple(inputs), sql, steps, frozenset(chosen))

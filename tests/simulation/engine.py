@@ -16,7 +16,7 @@ from millrace.operators.batch import START_OF_TIME, Batch
 from millrace.operators.operator import Context
 from millrace.operators.sink import Changelog, Commit, Sink, SinkSpec
 from millrace.operators.source import Polled, Position, Source, SourceInput, SourceSpec, SplitReader
-from millrace.planner.physical.exchange import exchanges
+from millrace.planner.physical.exchange import layout_of
 from millrace.planner.plan import Plan
 from millrace.planner.session import Planner
 from millrace.state.checkpoints.manifest import SourcePoint, SplitPoint
@@ -227,10 +227,9 @@ class Engine:
         self._after: list[Vertex] = []
         self._target: OperatorVertex | None = None
         self.aligner: BarrierAligner[int, Item] | None = None
-        for position, move in enumerate(exchanges(plan)):
-            if move.keys is not None:
-                assert self._target is None, "one exchange is what is simulated"
-                self._split_at(position, move.keys)
+        for edge in layout_of(plan, 2).edges:
+            assert self._target is None and edge.keys is not None, "one exchange is what is simulated"
+            self._split_at(edge.consumer, edge.keys)
 
     def _split_at(self, position: int, keys: tuple[int, ...]) -> None:
         vertices = self.dataflow.vertices
@@ -373,3 +372,6 @@ class _ExchangeOut:
 
     def advance(self, port: int, watermark: int) -> None:
         self._engine.promise(watermark)
+
+    def set_idle(self, port: int, idle: bool) -> None:
+        assert not idle, "sources that are simulated are never idle"

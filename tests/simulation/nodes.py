@@ -297,7 +297,7 @@ class Coordinating(Asking):
 
         def prune() -> object:
             try:
-                return self.pruner.prune(command.state, command.published)
+                return self.pruner.prune(command.state)
             except Corrupt as error:
                 if self.cluster.state.owner == self.name:
                     self.world.fail(f"{self.name} can not prune: {error}")

@@ -136,9 +136,9 @@ def outboxes_of_given_up_checkpoints_are_dropped(patch: Patch) -> None:
 def pruning_looks_at_the_number_only(patch: Patch) -> None:
     prune = Pruner.prune
 
-    def greedy(self: Pruner, state: object, published: object) -> int:
+    def greedy(self: Pruner, state: object) -> int:
         patch.setattr("millrace.state.checkpoints.manifest.TableChain.objects", lambda chain: iter(()))
-        return prune(self, state, published)  # type: ignore[arg-type]
+        return prune(self, state)  # type: ignore[arg-type]
 
     patch.setattr(Pruner, "prune", greedy)
 

@@ -9,7 +9,7 @@ from millrace.planner.logical import Rows
 
 
 def entry(name: str, kind: EntryKind = EntryKind.STREAM, *depends: str) -> Entry:
-    return Entry(name, kind, Rows(pa.schema([("a", pa.int64())]), ()), depends)
+    return Entry(name, kind, Rows(pa.schema([("a", pa.int64())])), depends)
 
 
 @pytest.fixture

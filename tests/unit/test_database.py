@@ -13,7 +13,7 @@ import pytest
 
 import millrace
 from millrace.database import Database
-from millrace.errors import BadData, Invalid, MillraceError, Unavailable, Unsupported
+from millrace.errors import BadData, Invalid, MillraceError, Unavailable
 
 TICKS = "CREATE SOURCE ticks (symbol STRING, price BIGINT) WITH ('connector' = 'push')"
 TIMED = """
@@ -255,8 +255,8 @@ def test_error_shows_the_place_in_the_text(db: Database) -> None:
     assert "2:3" in text and "^^^^" in text and "[MR" in text
 
 
-def test_statements_of_a_cluster_are_refused(db: Database) -> None:
-    with pytest.raises(Unsupported):
+def test_a_checkpoint_needs_a_place(db: Database) -> None:
+    with pytest.raises(Invalid, match="MR1560"):
         db.execute("CHECKPOINT")
 
 

@@ -466,7 +466,6 @@ def test_what_is_wrong_is_said_where_it_is(sql: str, code: str, column: int | No
         "CREATE TABLE t (a INT) PARTITIONED BY (a) WITH (connector = file)",
         "CREATE TABLE t LIKE u",
         "CREATE FUNCTION f (a INT) RETURNS INT LANGUAGE JAVA AS 'x:y'",
-        "CREATE FUNCTION f (a INT) RETURNS TABLE (b INT) LANGUAGE PYTHON AS 'x:y'",
         "INSERT OVERWRITE t SELECT 1",
         "UPDATE t SET a = 1 FROM u",
         "DELETE FROM t USING u",

@@ -93,7 +93,7 @@ def test_flight_carries_rows_weights_marks_and_barriers() -> None:
     done = threading.Semaphore(0)
     outlet.put(Frame(Kind.WATERMARK, 1))
     for p in peers:
-        peers[p].connect(1, inboxes[p], done.release, failures.append)
+        peers[p].connect([0], inboxes[p], done.release, failures.append)
     assert done.acquire(timeout=20) and done.acquire(timeout=20)
     sent = batch_of(1_000)
     outlet.put(Frame(Kind.ROWS, 0, sent.slice(10, 500)))
@@ -127,7 +127,7 @@ def test_memory_is_bounded_when_the_receiver_does_not_take() -> None:
     peers[1].outlet(0, 0, SCHEMA)
     done = threading.Semaphore(0)
     for p in peers:
-        peers[p].connect(1, inboxes[p], done.release, lambda reason: None)
+        peers[p].connect([0], inboxes[p], done.release, lambda reason: None)
     assert done.acquire(timeout=20) and done.acquire(timeout=20)
     frame = Frame(Kind.ROWS, 0, batch_of(50_000))
     total = 0
@@ -156,7 +156,7 @@ def test_a_stream_of_another_epoch_is_refused() -> None:
     peers[1].outlet(0, 0, SCHEMA)
     done = threading.Semaphore(0)
     for p in peers:
-        peers[p].connect(1, inboxes[p], done.release, lambda reason: None)
+        peers[p].connect([0], inboxes[p], done.release, lambda reason: None)
     outlet.put(Frame(Kind.WATERMARK, 1))
     assert not done.acquire(timeout=1.0)
     assert inboxes[1].pop((0, 0)) is None

@@ -3,7 +3,7 @@
 import json
 
 from millrace.planner.explain import explain_json
-from millrace.planner.physical.exchange import exchanges
+from millrace.planner.physical.exchange import layout_of
 from millrace.planner.plan import Plan
 from millrace.planner.session import Planner
 
@@ -90,7 +90,7 @@ def test_no_exchange_where_rows_are_where_they_belong() -> None:
         "channel) GROUP BY auction, channel; SELECT max(m) FROM t;"
     )
     titles = {at: type(node.spec).__name__ for at, node in enumerate(plan.nodes)}
-    keys = [(titles[at], move.keys) for at, move in enumerate(exchanges(plan)) if move.keys is not None]
+    keys = [(titles[edge.consumer], edge.keys) for edge in layout_of(plan, 2).edges]
     groups = [k for title, k in keys if title == "GroupAggregate"]
     assert len(groups) == 4
     assert () in groups

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid
 from millrace.operators.batch import Batch
 from millrace.operators.connectors import registry
 from millrace.operators.connectors.push import PushSource, PushSpec, to_batches
@@ -252,5 +252,5 @@ def test_connector_needs_columns_and_takes_no_format() -> None:
         registry.source_spec("memory", {}, None, None)
     with pytest.raises(Invalid, match="MR1435"):
         registry.source_spec("push", {}, SCHEMA, "json")
-    with pytest.raises(Unsupported, match="MR1960"):
-        registry.source_spec("push", {"wal": "true"}, SCHEMA, None)
+    logged = registry.source_spec("push", {"wal": "true"}, SCHEMA, None)
+    assert logged == PushSpec(SCHEMA, wal=True) and decode(encode(logged)) == logged

@@ -57,6 +57,10 @@ class KafkaSinkSpec(SinkSpec):
     def input_schema(self) -> pa.Schema:
         return self.target.encoding.schema
 
+    @property
+    def row_key(self) -> tuple[int, ...] | None:
+        return self.target.encoding.key or None
+
     def build(self, context: Context, partition: int) -> Sink:
         return DirectSink(self.target)
 
@@ -86,6 +90,10 @@ class KafkaOutboxSpec(SinkSpec):
     @property
     def input_schema(self) -> pa.Schema:
         return self.target.encoding.schema
+
+    @property
+    def row_key(self) -> tuple[int, ...] | None:
+        return self.target.encoding.key or None
 
     def build(self, context: Context, partition: int) -> Sink:
         return OutboxSink(self, partition)

@@ -1,0 +1,1 @@
+"""Table functions: operators that send several rows, or none, for each row that comes in."""
