@@ -8,9 +8,11 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, assert_never
 
+from millrace.cluster.beginnings import Discovery
 from millrace.cluster.job import JobSpec, check_partitions, spec_key
 from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.checkpointing import Round
@@ -47,9 +49,7 @@ from millrace.cluster.protocol.messages import (
     WriteManifest,
 )
 from millrace.cluster.resuming import KeptCheckpoint, find_checkpoint, kept_checkpoints, manifest_for
-from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.errors import Corrupt, Fenced, Invalid, Unavailable
-from millrace.operators.source import Source, SourceInput
 from millrace.planner.physical.exchange import independent
 from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
@@ -63,9 +63,13 @@ Answer = TypeVar("Answer")
 TICK_S = 0.05
 REPORTS = 20
 """Reports of a partition over which its rows a second are counted."""
+END_OF_WAIT = float("inf")
+DISCOVERY_S = 2.0
+"""How often sources are asked for new splits; they may look less often themselves."""
 RETRY_S = 0.2
 FAILURES_MAX = 5
-"""Losses of partitions in a row, with no checkpoint decided between, after which the job is given up."""
+"""Losses of partitions by what will not mend itself, with no checkpoint decided between, after which the job is given
+up. Processes that are killed, and services that do not answer, are waited out."""
 ALL_READ = "all input has been read"
 _DAMAGE = re.compile(r"\bMR501[0-5]\b")
 """Codes of stored objects that are missing, cut short or not what was written."""
@@ -144,6 +148,8 @@ class _Progress:
     last: CheckpointNumber | None = None
     at: float | None = None
     problems: list[str] = field(default_factory=list)
+    fatal: str | None = None
+    """What a thread beside the driver's met that no further try will mend."""
 
 
 class _Rates:
@@ -199,7 +205,9 @@ class CoordinatorDriver:
         )
         self._machine = Coordinator(settings)
         self._pruner = Pruner(store, job.job)
-        self._sources: list[tuple[str, Source]] | None = None
+        self._discovery = Discovery(job, store)
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="splits")
+        self._looked_at = time.monotonic()
         self._statuses: dict[int, PartitionStatus] = {}
         self._rates = _Rates()
         self._progress = _Progress()
@@ -296,6 +304,11 @@ class CoordinatorDriver:
         done = [
             s for p, s in self._statuses.items() if p in members and members[p].epoch == s.epoch and s.ended
         ]
+        if self._progress.fatal is not None and self.ended is None:
+            self.broken = True
+            self.ended = self._progress.fatal
+        if self._discovery.changing and now - self._looked_at >= DISCOVERY_S:
+            self._look()
         if members and len(done) == len(members) and not self._stopping:
             self._stopping = True
             self._feed(StopRequested(ALL_READ))
@@ -310,7 +323,7 @@ class CoordinatorDriver:
 
     def _note_loss(self, lost: PartitionLost) -> None:
         self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
-        self._progress.failures += 1
+        self._progress.failures += lost.lasting
         if self._progress.failures > FAILURES_MAX and self.ended is None:
             self.broken = True
             self.ended = f"given up after {FAILURES_MAX} losses without a checkpoint: {lost.reason}"
@@ -342,7 +355,7 @@ class CoordinatorDriver:
                 self._retried(lambda: write_object(self._store, key, encode_manifest(command.manifest)))
                 return ManifestWritten(command.manifest.number)
             case DiscoverSplits():
-                return SplitsFound(self._splits())
+                self._look()
             case StartPartition():
                 assert self._machine.state.assignment is not None
                 self._processes.start(command.start, len(self._machine.state.assignment.partitions))
@@ -388,15 +401,14 @@ class CoordinatorDriver:
         except (Unavailable, Corrupt) as error:
             self._progress.problems.append(f"old checkpoints were not removed: {error}")
 
-    def _splits(self) -> tuple[tuple[str, str], ...]:
-        if self._sources is None:
-            self._sources = [
-                (node.hash, node.spec.source.build(_context(self.job, node.name or "source")))
-                for node in self.job.plan.nodes
-                if isinstance(node.spec, SourceInput)
-            ]
-        return tuple((node, split) for node, source in self._sources for split in source.discover())
+    def _look(self) -> None:
+        """Have the splits listed on another thread: whoever has to be asked may take long to answer."""
+        self._looked_at = END_OF_WAIT
+        self._looker.submit(self._list_splits)
 
-
-def _context(job: JobSpec, name: str) -> VertexContext:
-    return VertexContext(name, job.vnodes, wall_clock_us, VertexMetrics(), job.stop_at_bad_rows)
+    def _list_splits(self) -> None:
+        try:
+            self.post(SplitsFound(self._retried(self._discovery.look)))
+        except Exception as error:  # noqa: BLE001  # it must be told, not end with this thread
+            self._progress.fatal = f"the splits of the sources are not known: {error}"
+        self._looked_at = time.monotonic()

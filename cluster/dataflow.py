@@ -79,6 +79,7 @@ class Dataflow:
         self._batch_rows = batch_rows
         self._stop_at_bad_rows = stop_at_bad_rows
         self._share = share or Share()
+        self._alone = share is None
 
     def extend(self, plan: Plan, taps: Sequence[tuple[int, Receiver]] = ()) -> None:
         """Build and connect the nodes of `plan` that do not run yet. Its first nodes are those that do.
@@ -190,6 +191,8 @@ class Dataflow:
             return source
         if isinstance(node.spec, SinkSpec):
             sink = SinkVertex(position, node, context, metrics, node.spec.build(context, self.partition))
+            if self._alone:  # the owner of a share fences its sinks when it is their turn
+                sink.sink.fence()
             self.sinks.append(sink)
             return sink
         built = Silent(len(node.inputs)) if position in self._share.silent else node.spec.build(context)

@@ -285,7 +285,9 @@ class EmbeddedRuntime:
         return all(s.ended for s in self.dataflow.sources if _is_bounded(s))
 
     def _publish(self, now: float) -> None:
-        self._checkpoint += 1
+        # What a database published before under the same names stays published: the numbers go on from there.
+        markers = (vertex.sink.marker() or 0 for vertex in self.dataflow.sinks)
+        self._checkpoint = max((self._checkpoint, *markers)) + 1
         self.dataflow.publish(self._checkpoint)
         self._published_at = now
         self._unpublished = False

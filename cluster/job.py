@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +45,8 @@ class JobSpec:
     lease_s: float = 10.0
     cpus: float = 1.0
     """Set aside for each partition."""
+    incarnation: str = ""
+    """Tells this job from former ones of the same name, where sinks left marks outside; empty until it is settled."""
 
     def sinks(self) -> dict[str, int]:
         """Position of each sink by the name that checkpoints know it by."""
@@ -53,6 +56,25 @@ class JobSpec:
                 same = sum(name.startswith(node.hash) for name in found)
                 found[f"{node.hash}-{same}"] = position
         return found
+
+
+def settled(spec: JobSpec, incarnation: str = "") -> JobSpec:
+    """The spec as it is kept: with an incarnation of its own, and sinks that publish under the job's name.
+
+    A job that goes on with what another spec left (an upgrade) keeps that one's `incarnation`.
+    """
+    if spec.incarnation:
+        return spec
+    incarnation = incarnation or uuid.uuid4().hex[:12]
+    names = {position: name for name, position in spec.sinks().items()}
+    job = f"{spec.job}.{incarnation}"
+    nodes = tuple(
+        replace(node, spec=node.spec.in_job(job, names[position], spec.guarantee))
+        if isinstance(node.spec, SinkSpec)
+        else node
+        for position, node in enumerate(spec.plan.nodes)
+    )
+    return replace(spec, plan=replace(spec.plan, nodes=nodes), incarnation=incarnation)
 
 
 def check_job(spec: JobSpec) -> None:
@@ -92,7 +114,7 @@ def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) ->
                 raise Unsupported(
                     f"sink {node.name} ({node.spec.title}) shows rows as they come, so a failure would show some twice",
                     code="MR1384",
-                    hint="SET guarantee = 'at_least_once', or use a sink that commits, such as files",
+                    hint="SET guarantee = 'at_least_once', or use a sink that commits, such as files or Kafka with no 'delivery' set",
                 )
             case SinkSpec() if getattr(node.spec, "one_file", False):
                 raise Unsupported(

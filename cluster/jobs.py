@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from millrace.cluster.job import JobSpec, check_job
+from millrace.cluster.job import JobSpec, check_job, settled
 from millrace.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Cluster:
 
         Returns once its coordinator is being made. Raises Invalid for what the cluster does not run.
         """
+        spec = settled(spec)
         check_job(spec)
         if store.startswith("memory:"):
             raise Invalid(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -33,11 +34,13 @@ from millrace.cluster.protocol.messages import (
     PeersConnected,
     PersistCapture,
     PublishOutbox,
+    PublishRefused,
     PurgeState,
     ReadMarker,
     Report,
     RestoreState,
     SinkFenced,
+    SinkStream,
     StartSources,
     StatePurged,
     StateRestored,
@@ -46,13 +49,17 @@ from millrace.cluster.protocol.messages import (
 from millrace.cluster.protocol.transitions import PartitionPhase
 from millrace.cluster.share import PartitionShare
 from millrace.cluster.snapshotting import Snapshots
-from millrace.errors import MillraceError
+from millrace.errors import Fenced, MillraceError, Unavailable
 from millrace.operators.batch import END_OF_TIME
 from millrace.operators.sink import Sink
+from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.snapshots import read_object
 from millrace.state.store import Store
 
 IDLE_WAIT_S = 0.005
+SINK_THREADS = 4
+"""What sinks show outside is waited for here, so that the loop goes on; each stream takes one step at a time."""
+LOG = logging.getLogger("millrace.partition")
 STUCK_S = 120.0
 """A loop that made no round for so long is as good as dead: no more heartbeats are sent for it."""
 
@@ -135,16 +142,20 @@ class PartitionDriver:
         self._peers = peers
         self._tell = tell
         self._partitions = partitions
+        self._me = start.plan.partition, start.epoch
         self._machine = PartitionLifecycle()
         self._events: queue.SimpleQueue[PartitionEvent] = queue.SimpleQueue()
         self._news = threading.Event()
         self._persister = ThreadPoolExecutor(1, thread_name_prefix="persist")
+        self._publisher = ThreadPoolExecutor(SINK_THREADS, thread_name_prefix="publish")
         self._snapshots = Snapshots(store, job, start)
         self._heirs: dict[tuple[str, int], Sink] = {}
         self._polling = False
         self._round_at = time.monotonic()
         self.share: PartitionShare | None = None
         self.ended: str | None = None
+        self.lasting = False
+        """Whether what ended it would end a successor too."""
 
     def post(self, event: PartitionEvent) -> None:
         """Hand the machine an event."""
@@ -164,6 +175,9 @@ class PartitionDriver:
         finally:
             self._polling = False
             self._persister.shutdown(wait=False, cancel_futures=True)
+            self._publisher.shutdown(wait=False, cancel_futures=True)
+            for heir in self._heirs.values():
+                heir.close()
             if self.share is not None:
                 self.share.close()
             self._peers.close()
@@ -220,7 +234,7 @@ class PartitionDriver:
             try:
                 self._carry_out(command)
             except (MillraceError, OSError) as error:
-                self.post(PartitionFailed(str(error)))
+                self.post(_failed(error))
 
     def _step(self) -> int:
         share = self.share
@@ -229,7 +243,7 @@ class PartitionDriver:
         try:
             return share.step(poll=self._polling)
         except (MillraceError, OSError) as error:
-            self.post(PartitionFailed(str(error)))
+            self.post(_failed(error))
             return 1
 
     def _carry_out(self, command: PartitionCommand) -> None:
@@ -239,16 +253,10 @@ class PartitionDriver:
             case RestoreState():
                 self._restore()
                 self.post(StateRestored())
-            case FenceSink():
-                self.post(SinkFenced(command.stream))
-            case ReadMarker():
-                # Sinks here publish under create-only names, so that publishing again changes nothing.
-                self.post(MarkerRead(command.stream, None))
+            case FenceSink() | ReadMarker():
+                self._at_sink(command.stream, command)
             case PublishOutbox():
-                outbox = command.outbox
-                content = read_object(self._store, outbox.content)
-                self._sink(outbox.stream).publish(outbox.number.value, content)
-                self.post(OutboxPublished(outbox.stream, outbox.number))
+                self._at_sink(command.outbox.stream, command)
             case ConnectPeers():
                 assert self.share is not None
                 self._connect(self.share)
@@ -264,6 +272,7 @@ class PartitionDriver:
                 self._tell(command.message)
             case StopSelf():
                 self.ended = command.reason
+                self.lasting = command.lasting
             case _:
                 assert_never(command)
 
@@ -297,11 +306,49 @@ class PartitionDriver:
         try:
             contribution = self._snapshots.persist(command.number)
         except (MillraceError, OSError) as error:
-            self.post(PartitionFailed(f"checkpoint {command.number} was not stored: {error}"))
+            self.post(_failed(error, f"checkpoint {command.number} was not stored: "))
         else:
             self.post(CapturePersisted(command.number, contribution))
 
-    def _sink(self, stream: tuple[str, int]) -> Sink:
+    def _at_sink(self, stream: SinkStream, command: FenceSink | ReadMarker | PublishOutbox) -> None:
+        """Carry out a command that waits for somebody outside; what came of it comes back as an event."""
+        sink = self._sink(stream)
+
+        def work() -> None:
+            try:
+                self.post(self._outside(sink, stream, command))
+            except Fenced as error:
+                LOG.warning("partition %s, epoch %s: %s", *self._me, error.message)
+                self.post(PublishRefused(stream))
+            except Exception as error:  # noqa: BLE001  # it must reach the machine, not end with this thread
+                reason = (
+                    str(error) if isinstance(error, MillraceError) else f"{type(error).__name__}: {error}"
+                )
+                self.post(PartitionFailed(reason))
+
+        self._publisher.submit(work)
+
+    def _outside(
+        self, sink: Sink, stream: SinkStream, command: FenceSink | ReadMarker | PublishOutbox
+    ) -> PartitionEvent:
+        match command:
+            case FenceSink():
+                sink.fence()
+                return SinkFenced(stream)
+            case ReadMarker():
+                value = sink.marker()
+                return MarkerRead(stream, None if value is None else CheckpointNumber.of(value))
+            case PublishOutbox():
+                outbox = command.outbox
+                content = read_object(self._store, outbox.content)
+                if self.ended is not None or time.monotonic() >= self._machine.lease_until:
+                    return PartitionFailed("the lease ran out before an outbox was published")
+                sink.publish(outbox.number.value, content)
+                return OutboxPublished(stream, outbox.number)
+            case _:
+                assert_never(command)
+
+    def _sink(self, stream: SinkStream) -> Sink:
         """The sink of this partition, or one in the name of a partition that is no more."""
         assert self.share is not None
         name, partition = stream
@@ -311,3 +358,10 @@ class PartitionDriver:
         if stream not in self._heirs:
             self._heirs[stream] = self.share.build_sink(name, partition)
         return self._heirs[stream]
+
+
+def _failed(error: Exception, doing: str = "") -> PartitionFailed:
+    """What broke; who does not answer now may answer later, and who was fenced has a successor."""
+    reason = str(error) if isinstance(error, MillraceError) else f"{type(error).__name__}: {error}"
+    lasting = isinstance(error, MillraceError) and not isinstance(error, Unavailable | Fenced)
+    return PartitionFailed(doing + reason, lasting)

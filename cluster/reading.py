@@ -166,15 +166,14 @@ class SourceVertex(Vertex):
 
     def _discover(self, now: int) -> None:
         self._next_discovery = now + DISCOVERY_INTERVAL_US
-        for split in self._source.discover():
-            if self._assigned is not None and split not in self._assigned:
-                continue
+        # Who has his splits assigned is given others only with a new life.
+        for split in self._source.discover() if self._assigned is None else sorted(self._assigned):
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, None)
                 self._open_watermark(split)
-        if self.spec.source.bounded or self._assigned == frozenset():
+        if self.spec.source.bounded or self._assigned is not None:
             self._next_discovery = END_OF_TIME
-            if not self._readers:
+            if not self._readers and (self.spec.source.bounded or not self._assigned):
                 self._finish()
 
     def _open_watermark(self, split: str, watermark: int = START_OF_TIME) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from millrace.cluster.job import JobSpec, read_job, spec_key
+from millrace.cluster.job import JobSpec, read_job, settled, spec_key
 from millrace.cluster.upgrade import Upgrade, compare, migrated
 from millrace.errors import Corrupt, Invalid
 from millrace.state.checkpoints.manifest import Manifest
@@ -29,8 +29,9 @@ class Resumption:
     """What is to be appended; what the plan named there, if it is another, makes of the checkpoint it starts from."""
 
     record: Resumed
-    chosen: Decided | None
     upgrade: Upgrade | None
+    spec: JobSpec | None
+    """What is to be kept in the store as the plan that the record names; None: it is there."""
 
 
 def kept_checkpoints(state: JobState) -> tuple[KeptCheckpoint, ...]:
@@ -68,18 +69,20 @@ def resumption(store: Store, state: JobState, spec: JobSpec | None, wanted: str 
     if not state.job:
         raise Invalid("this store has no such job", code="MR1590", hint="check --store and the job's name")
     chosen = state.latest if wanted is None else find_checkpoint(state, wanted)
+    if spec is not None:
+        spec = settled(spec, read_job(store, state.plan).incarnation)
     program = state.plan if spec is None else spec_key(spec)
     number = None if chosen is None or chosen == state.latest else chosen.number
     record = Resumed(state.epoch + 1, program, number)
     manifest = None if chosen is None else read_manifest(store, chosen.manifest)
     was = state.plan if manifest is None else manifest.details.get("plan", state.plan)
     if was == program:
-        return Resumption(record, chosen, None)
+        return Resumption(record, None, spec)
     old = read_job(store, was)
     new = spec if spec is not None else read_job(store, program)
     if manifest is not None:
         migrated(manifest, old, new)
-    return Resumption(record, chosen, compare(old, new, manifest))
+    return Resumption(record, compare(old, new, manifest), spec)
 
 
 def manifest_for(store: Store, key: str, program: str, spec: JobSpec) -> Manifest:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from millrace.cluster.beginnings import Beginnings
 from millrace.cluster.capture import Restored, SourceCapture, SplitCapture
 from millrace.cluster.job import JobSpec
 from millrace.cluster.protocol.messages import PartitionStart
 from millrace.errors import Bug
+from millrace.operators.batch import START_OF_TIME
 from millrace.operators.operator import VNODE, StateDelta
 from millrace.state.checkpoints.manifest import Contribution, OutboxRef, SourcePoint, SplitPoint
 from millrace.state.checkpoints.number import CheckpointNumber
@@ -94,7 +96,8 @@ class Snapshots:
         for cut in due:
             self._writer.write(cut.number, cut.tables)
             self._sources.update(cut.sources)
-            for place, (sink, content) in enumerate(cut.outboxes.items()):
+            sealed = [(sink, content) for sink, content in cut.outboxes.items() if content]
+            for place, (sink, content) in enumerate(sealed):
                 key = data_key(self._start.job, cut.number, plan.partition, epoch, f"outbox-{place}")
                 ref = write_object(self._store, key, content)
                 outboxes.append(OutboxRef(sink, plan.partition, cut.number, ref))
@@ -128,15 +131,26 @@ class Snapshots:
             node: {name: pa.concat_batches(parts) for name, parts in of_node.items()}
             for node, of_node in found.items()
         }
-        sources = {
-            point.node: SourceCapture(
-                {split: SplitCapture(dict(at.position), at.watermark) for split, at in point.splits.items()},
-                point.ended,
-                point.watermark,
-            )
-            for point in self._start.sources
-        }
-        return Restored(tables, sources)
+        return Restored(tables, self._positions())
+
+    def _positions(self) -> dict[str, SourceCapture]:
+        """Where every assigned split goes on, or begins."""
+        points = {point.node: point for point in self._start.sources}
+        beginnings = Beginnings(self._store, self._start.job)
+        found: dict[str, SourceCapture] = {}
+        for node in dict.fromkeys(node for node, _ in self._start.plan.splits):
+            mine = [split for of, split in self._start.plan.splits if of == node]
+            point = points.get(node, SourcePoint(node, {}, frozenset(), START_OF_TIME))
+            splits = {s: SplitCapture(dict(at.position), at.watermark) for s, at in point.splits.items()}
+            begun = [split for split in mine if split not in splits and split not in point.ended]
+            if begun:
+                beginnings.read()
+            for split in begun:
+                at = beginnings.of(node, split)
+                if at is not None:
+                    splits[split] = SplitCapture(at, START_OF_TIME)
+            found[node] = SourceCapture(splits, point.ended, point.watermark)
+        return found
 
     def _owned(self, node: str, name: str, delta: StateDelta, rows: pa.RecordBatch) -> pa.RecordBatch:
         vnodes = np.asarray(rows.column(VNODE))

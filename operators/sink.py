@@ -34,15 +34,33 @@ class Commit(enum.Enum):
 
 
 class Sink(ABC):
-    """Takes rows; what is sealed as outbox `n` becomes visible by `publish(n)`. Driven by one thread."""
+    """Takes rows; what is sealed as outbox `n` becomes visible by `publish(n)`.
+
+    `write` and `seal` come from one thread. `fence`, `marker` and `publish` come one at a time, in a cluster from
+    another thread than those.
+    """
 
     @abstractmethod
     def write(self, batch: Batch) -> None:
         """Take rows of the sink's schema in; a sink with Commit.NONE may show them at once."""
 
     def seal(self, checkpoint: int) -> bytes:
-        """End outbox `checkpoint`: a description (or the rows) from which `publish` works even in another process."""
+        """End outbox `checkpoint`: a description (or the rows) from which `publish` works even in another process.
+
+        Empty where there is nothing to publish.
+        """
         return b""
+
+    def fence(self) -> None:
+        """Refuse from now on whoever published under this sink's name before. Raises `Fenced` in its turn."""
+        return
+
+    def marker(self) -> int | None:
+        """The greatest checkpoint that was published under this sink's name, asked for after `fence`.
+
+        None where there is none, and where a sink knows by itself what it has shown.
+        """
+        return None
 
     def publish(self, checkpoint: int, outbox: bytes) -> None:
         """Make a sealed outbox visible; called in order of `checkpoint`, perhaps again after a crash."""
@@ -78,6 +96,13 @@ class SinkSpec(ABC):
     @abstractmethod
     def build(self, context: Context, partition: int) -> Sink:
         """A sink of job partition `partition` (from 0)."""
+
+    def in_job(self, job: str, sink: str, guarantee: str) -> SinkSpec:
+        """The sink as job `job` runs it under this guarantee, where it is called `sink`.
+
+        Names that are known outside begin with both: no other job has them, and they hold for the job's life.
+        """
+        return self
 
     def details(self) -> dict[str, str]:
         """What EXPLAIN shows of the sink."""

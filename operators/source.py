@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -89,6 +90,14 @@ class Source(ABC):
     @abstractmethod
     def discover(self) -> list[str]:
         """Names of all splits there are now, stable and in order; called at start and while running."""
+
+    def begin(self, splits: Sequence[str], *, first: bool) -> dict[str, Position]:
+        """Where splits begin that nobody has read; a cluster asks once and keeps the answer.
+
+        Those left out begin where `open(split, None)` says, which is then the same at any time. `first`: they were
+        there when the source was first read.
+        """
+        return {}
 
     @abstractmethod
     def open(self, split: str, position: Position | None) -> SplitReader:

@@ -93,9 +93,9 @@ class Member:
     epoch: int
     started: float
     seen: float
-    running: bool = False
     heard: bool = False
-    """Whether it has said anything: a process that is being made can't."""
+    """Whether it has said anything: a process that is being made is silent, and given `start_timeout_s`."""
+    running: bool = False
 
 
 @dataclass(slots=True)

@@ -88,7 +88,7 @@ class PartitionLifecycle:
             case ClockAdvanced() | LeaseRenewed():
                 return self._on_lease(event)
             case PartitionFailed():
-                return self._end(event.reason)
+                return self._end(event.reason, event.lasting)
             case PublishRefused():
                 return self._end(f"{event.stream} is fenced by another owner")
             case Begin() | StatePurged() | StateRestored() | PeersConnected():
@@ -112,9 +112,9 @@ class PartitionLifecycle:
             return self._end("the lease ran out")
         return ()
 
-    def _end(self, reason: str) -> Commands:
+    def _end(self, reason: str, lasting: bool = False) -> Commands:
         self.phases.go(_P.ENDED)
-        return (StopSelf(reason),)
+        return (StopSelf(reason, lasting),)
 
     def _on_start(self, event: Begin | StatePurged | StateRestored | PeersConnected) -> Commands:
         match event:

@@ -160,9 +160,10 @@ class ClockAdvanced:
 
 @dataclass(frozen=True, slots=True)
 class PartitionFailed:
-    """Something broke for good in this process."""
+    """Something broke for good in this process; `lasting`: it would break again in the next."""
 
     reason: str
+    lasting: bool = False
 
 
 # Partition: commands -------------------------------------------------------------------------------------
@@ -237,9 +238,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class StopSelf:
-    """End the process; show nothing more outside."""
+    """End the process; show nothing more outside. `lasting`: what ended it would end the next one too."""
 
     reason: str
+    lasting: bool = False
 
 
 # Coordinator: events -------------------------------------------------------------------------------------
@@ -357,11 +359,15 @@ PartitionReport = Running | Aligned | Durable | CheckpointFailed | Published | H
 
 @dataclass(frozen=True, slots=True)
 class PartitionLost:
-    """The process of a partition is dead or was silent for too long; `damaged`: what it was to restore is."""
+    """The process of a partition is dead or was silent for too long.
+
+    `lasting`: the next one will be lost as well; `damaged`: what it was to restore is.
+    """
 
     partition: int
     epoch: int
     reason: str
+    lasting: bool = False
     damaged: bool = False
 
 

@@ -105,8 +105,8 @@ class MetadataActor:
         with self._lock:
             self._check_free(job)
             found = resumption(store, self.read_on(job, url, options).state, spec, wanted)
-            if spec is not None:
-                write_job(store, spec)
+            if found.spec is not None:
+                write_job(store, found.spec)
             self._go_on(job, url, options, found.record)
 
     @ray.method(concurrency_group="control")

@@ -55,13 +55,16 @@ class PartitionActor:
         return f"Partition(job={self._start.job}, partition={self._start.plan.partition}, epoch={self._start.epoch})"
 
     @ray.method(concurrency_group="loop")
-    def run(self) -> str:
-        """Live until the machine says to stop; answers why. The reference to it is how the coordinator sees death."""
+    def run(self) -> tuple[str, bool]:
+        """Live until the machine says to stop; answers why, and whether that would end a successor too.
+
+        The reference to it is how the coordinator sees death.
+        """
         if self._started:
-            return "runs already"
+            return "runs already", False
         self._started = True
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        return self._driver.run()
+        return self._driver.run(), self._driver.lasting
 
     @ray.method(concurrency_group="control")
     def address(self) -> str:

@@ -79,7 +79,7 @@ class RayProcesses:
         for reference in ended:
             owner = watched[reference]
             partition = owner.start.plan.partition
-            found.append(PartitionLost(partition, owner.start.epoch, _reason(reference)))
+            found.append(PartitionLost(partition, owner.start.epoch, *_reason(reference)))
             self.kill(partition, owner.start.epoch)
         return found
 
@@ -122,10 +122,12 @@ class RayProcesses:
             owner.handle.introduce.remote(epochs, addresses)
 
 
-def _reason(reference: Any) -> str:
+def _reason(reference: Any) -> tuple[str, bool]:
+    """Why a partition ended, and whether the next one would end in the same way."""
     try:
-        return f"ended: {ray.get(reference)}"
+        reason, lasting = ray.get(reference)
+        return f"ended: {reason}", lasting
     except RayActorError:
-        return "its process died"
+        return "its process died", False
     except Exception as error:  # noqa: BLE001  # whatever the partition raised comes out here
-        return f"failed: {str(error).strip().splitlines()[-1]}"
+        return f"failed: {str(error).strip().splitlines()[-1]}", True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from millrace.cluster.job import JobSpec, for_sinks
+from millrace.cluster.job import JobSpec, for_sinks, settled
 from millrace.cluster.jobs import Cluster, Job
 from millrace.cluster.upgrade import Upgrade
 from millrace.errors import Invalid, Unsupported
@@ -99,7 +99,8 @@ def spec_after(old: JobSpec, sql: str, variables: Mapping[str, str], settings: M
         settings={"vnodes": str(old.vnodes), "batch.max_rows": str(old.batch_rows), **settings},
         known=frozenset(output.name for output in old.plan.outputs),
     )
-    return replace(found, cpus=old.cpus, liveness_s=old.liveness_s, lease_s=old.lease_s)
+    found = replace(found, cpus=old.cpus, liveness_s=old.liveness_s, lease_s=old.lease_s)
+    return settled(found, old.incarnation)
 
 
 def job_spec(

@@ -62,7 +62,9 @@ def fill(
     assert producer.flush(PATIENCE_S) == 0
 
 
-def messages(broker: Broker, topic: str, *, committed: bool = True) -> list[Message]:
+def messages(
+    broker: Broker, topic: str, *, committed: bool = True, patience: float = PATIENCE_S
+) -> list[Message]:
     """All messages of a topic up to its present end, partition after partition."""
     consumer = Consumer(
         {
@@ -81,7 +83,7 @@ def messages(broker: Broker, topic: str, *, committed: bool = True) -> list[Mess
     consumer.assign(places)
     ends = 0
     found: list[Message] = []
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience
     while ends < len(places):
         assert time.monotonic() < deadline
         for message in consumer.consume(10_000, 0.1):

@@ -50,7 +50,15 @@ def outbox(broker: Broker, topic: str, partition: int = 0) -> OutboxSink:
     spec = sink_spec(broker, topic, delivery="exactly_once", transactional_prefix=f"job-{topic}")
     assert isinstance(spec, KafkaOutboxSpec)
     assert spec.commit is Commit.TRANSACTIONAL
-    return OutboxSink(spec, partition)
+    sink = OutboxSink(spec, partition)
+    sink.fence()
+    sink.marker()
+    return sink
+
+
+def producer_of(sink: OutboxSink) -> Producer:
+    assert sink._deliveries is not None
+    return sink._deliveries.producer
 
 
 def values(broker: Broker, topic: str) -> list[int]:
@@ -204,12 +212,12 @@ def test_crash_between_seal_and_publish_then_republish_gives_rows_once(broker: B
     lost, kept = round(dead, 2, 2), round(dead, 3, 3)
     del dead
     alive = outbox(broker, topic)
-    assert alive.marker == 1
+    assert alive.marker() == 1
     for number, sealed in ((1, b""), (2, lost), (3, kept)):
         alive.publish(number, sealed)
     alive.close()
     again = outbox(broker, topic)
-    assert again.marker == 3
+    assert again.marker() == 3
     again.publish(3, kept)
     again.close()
     assert values(broker, topic) == [1, 2, 3]
@@ -219,12 +227,12 @@ def test_crash_within_the_transaction_leaves_nothing(broker: Broker) -> None:
     topic = broker.topic()
     dead = outbox(broker, topic)
     sealed = round(dead, 1, 1, 2)
-    producer = dead._deliveries.producer
+    producer = producer_of(dead)
     producer.begin_transaction()
     producer.produce(topic, b'{"id": 99}')
     producer.flush()
     alive = outbox(broker, topic)
-    assert alive.marker == -1
+    assert alive.marker() is None
     alive.publish(1, sealed)
     alive.close()
     assert values(broker, topic) == [1, 2]
@@ -250,7 +258,7 @@ def test_zombie_is_fenced(broker: Broker) -> None:
 def test_zombie_in_mid_transaction_is_fenced(broker: Broker) -> None:
     topic = broker.topic()
     zombie = outbox(broker, topic)
-    producer = zombie._deliveries.producer
+    producer = producer_of(zombie)
     producer.begin_transaction()
     producer.produce(topic, b'{"id": 99}')
     producer.flush()
@@ -266,11 +274,11 @@ def test_zombie_in_mid_transaction_is_fenced(broker: Broker) -> None:
 def test_marker_is_found_behind_the_open_transaction_of_another(broker: Broker) -> None:
     topic = broker.topic()
     sink = outbox(broker, topic)
-    place = sink._markers.place(sink.transactional_id)
+    place = sink._markers().place(sink.transactional_id)
     other = Producer({"bootstrap.servers": broker.servers, "transactional.id": f"other-{topic}"})
     other.init_transactions(30)
     other.begin_transaction()
-    other.produce(sink._markers.topic, b"9", b"somebody/else/0", partition=place)
+    other.produce(sink._markers().topic, b"9", b"somebody/else/0", partition=place)
     other.flush()
     sealed = round(sink, 1, 1)
     sink.publish(1, sealed)
@@ -278,7 +286,7 @@ def test_marker_is_found_behind_the_open_transaction_of_another(broker: Broker) 
     ending.start()
     begun = time.monotonic()
     successor = outbox(broker, topic)
-    assert successor.marker == 1
+    assert successor.marker() == 1
     assert time.monotonic() - begun > 0.5
     successor.publish(1, sealed)
     ending.join()
@@ -293,7 +301,7 @@ def test_partitions_of_a_sink_have_their_own_markers(broker: Broker) -> None:
         for number in range(1, partition + 2):
             sink.publish(number, round(sink, number, 10 * partition + number))
         sink.close()
-    assert [outbox(broker, topic, partition).marker for partition in range(3)] == [1, 2, 3]
+    assert [outbox(broker, topic, partition).marker() for partition in range(3)] == [1, 2, 3]
     assert sorted(values(broker, topic)) == [1, 11, 12, 21, 22, 23]
     assert broker.config("__millrace_markers")["cleanup.policy"] == "compact"
 
@@ -329,6 +337,23 @@ def test_sql_from_topic_to_topic(broker: Broker) -> None:
     assert sorted((r["k"], r["n"], r["total"]) for r in found) == sorted(
         (k, *v) for (k, _), v in expected.items()
     )
+
+
+def test_a_second_run_under_the_same_name_shows_its_rows_too(broker: Broker) -> None:
+    source, target = broker.topic(), broker.topic()
+    fill(broker, source, [json.dumps({"id": i}) for i in range(20)])
+    for run in range(2):
+        with millrace.connect() as db:
+            db.execute(
+                f"""
+                CREATE SOURCE s (id BIGINT)
+                  FROM KAFKA (bootstrap.servers = '{broker.servers}', topic = '{source}', stop = 'latest');
+                CREATE SINK out FROM s INTO KAFKA (bootstrap.servers = '{broker.servers}', topic = '{target}',
+                  delivery = 'exactly_once', transactional.prefix = 'again');
+                """
+            )
+            assert db.wait(60)
+        assert len(values(broker, target)) == 20 * (run + 1)
 
 
 def test_sql_updates_by_key(broker: Broker) -> None:

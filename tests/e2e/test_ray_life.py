@@ -86,7 +86,7 @@ def test_a_plan_that_does_not_start_leaves_the_job_as_it_was(
     new = examine_upgrade(cluster, "kept", bad)
     assert new.upgrade is not None
     with pytest.raises(Invalid, match="MR1597"):
-        job.upgrade(new.spec)
+        job.upgrade(new.spec, timeout=20)
     job.wait(100)
     check_numbers(tmp_path)
 

@@ -162,7 +162,7 @@ BROKEN: list[tuple[Callable[[Patch], None], int]] = [
     (reports_of_replaced_owners_count, 154),
     (rows_behind_a_barrier_pass_it, 41),
     (numbers_are_reused, 0),
-    (inherited_outboxes_are_forgotten, 354),
+    (inherited_outboxes_are_forgotten, 671),
     (outboxes_of_given_up_checkpoints_are_dropped, 0),
     (pruning_looks_at_the_number_only, 1),
     (new_owners_take_whole_chains, 4),

@@ -32,6 +32,20 @@ _REFUSED = frozenset(
         KafkaError._INVALID_ARG,
     }
 )
+TRANSIENT = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._RESOLVE,
+        KafkaError._WAIT_COORD,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+    }
+)
+"""The client tries these again by itself."""
 _OWN = frozenset(
     {"enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof", "transactional.id"}
 )

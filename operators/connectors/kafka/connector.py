@@ -97,11 +97,11 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
         _encoding(options, schema, changelog, key, format),
         options.required("partitioner"),
     )
-    if options.required("delivery").replace("-", "_") == "at_least_once":
-        return KafkaSinkSpec(target)
-    return KafkaOutboxSpec(
-        target, options.required("transactional.prefix"), topics[0], options.required("marker.topic")
-    )
+    prefix, markers = options.required("transactional.prefix"), options.required("marker.topic")
+    delivery = (options.text("delivery") or "").replace("-", "_")
+    if delivery == "exactly_once":
+        return KafkaOutboxSpec(target, prefix, topics[0], markers)
+    return KafkaSinkSpec(target, prefix, markers, asked=bool(delivery))
 
 
 def _encoding(

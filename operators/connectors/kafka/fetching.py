@@ -13,7 +13,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from millrace.errors import Bug, Corrupt, MillraceError
-from millrace.operators.connectors.kafka.clients import LOG, translated
+from millrace.operators.connectors.kafka.clients import LOG, TRANSIENT, translated
 from millrace.operators.connectors.kafka.decoding import Decoder
 from millrace.operators.connectors.kafka.messages import Chunk, Pulled, Record
 
@@ -27,20 +27,6 @@ BUSY_MESSAGES = 2_000
 """Where so many came within `WAIT_S`, it pays to wait up to `WAIT_BUSY_S` for a larger batch."""
 ROWS_AHEAD_MAX = 160_000
 BYTES_AHEAD_MAX = 96 << 20
-_TRANSIENT = frozenset(
-    {
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TIMED_OUT,
-        KafkaError._RESOLVE,
-        KafkaError._WAIT_COORD,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.NETWORK_EXCEPTION,
-    }
-)
-"""The client tries these again by itself."""
 
 
 class Lane:
@@ -252,7 +238,7 @@ class Fetcher:
                     code="MR5040",
                     hint="rows were deleted before they were read; start a new job to read what is left",
                 )
-            case code if code in _TRANSIENT or (error.retriable() and not error.fatal()):
+            case code if code in TRANSIENT or (error.retriable() and not error.fatal()):
                 LOG.warning("%s: %s", message.topic(), error.str())
             case _:
                 raise translated(error, f"reading '{message.topic()}' failed")

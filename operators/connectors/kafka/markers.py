@@ -16,10 +16,12 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from millrace.errors import Corrupt, Unavailable
-from millrace.operators.connectors.kafka.clients import Servers, translated
+from millrace.operators.connectors.kafka.clients import TRANSIENT, Servers, translated
 
 PARTITIONS = 8
 ANSWER_S = 30.0
+SEGMENT_BYTES = 8 << 20
+SEGMENT_MS = 600_000
 OPEN_TRANSACTIONS_S = 90.0
 """As long as a transaction of somebody else may hold back what is read committed, and some more."""
 
@@ -95,15 +97,20 @@ class Markers:
         """The high watermark, open transactions included."""
         latest = OffsetSpec.latest()
         assert latest is not None
-        try:
-            asked = self._admin.list_offsets(
-                {place: latest},
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=ANSWER_S,
-            )
-            return int(asked[place].result(ANSWER_S).offset)
-        except KafkaException as error:
-            raise translated(error, f"marker topic '{self.topic}' did not answer") from error
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                asked = self._admin.list_offsets(
+                    {place: latest},
+                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    request_timeout=ANSWER_S,
+                )
+                return int(asked[place].result(ANSWER_S).offset)
+            except KafkaException as error:
+                # The leader of a topic that was just made says so a little later than the others.
+                if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:
+                    raise translated(error, f"marker topic '{self.topic}' did not answer") from error
+                time.sleep(0.05)
 
     def _ensure(self) -> int:
         """The number of the topic's partitions, after creating it where it is missing."""
@@ -113,7 +120,13 @@ class Markers:
                 new = NewTopic(
                     self.topic,
                     PARTITIONS,
-                    config={"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"},
+                    config={
+                        "cleanup.policy": "compact",
+                        "min.cleanable.dirty.ratio": "0.1",
+                        # The last segment is never compacted, and a new owner reads all there is.
+                        "segment.bytes": str(SEGMENT_BYTES),
+                        "segment.ms": str(SEGMENT_MS),
+                    },
                 )
                 try:
                     self._admin.create_topics([new])[self.topic].result(ANSWER_S)

@@ -104,8 +104,8 @@ _READING = (
 _WRITING = (
     Option(
         "delivery",
-        "at_least_once: sent as rows come; exactly_once: by outbox and marker in one transaction",
-        default="at_least_once",
+        "at_least_once: sent as rows come; exactly_once: by outbox and marker in one transaction; as the job's "
+        "guarantee says where it is left out",
         aliases=("sink.delivery-guarantee", "delivery.guarantee"),
         choices=("at_least_once", "exactly_once", "at-least-once", "exactly-once"),
     ),

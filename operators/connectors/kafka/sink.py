@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -20,9 +21,11 @@ from millrace.operators.operator import Context
 from millrace.operators.sink import Changelog, Commit, Sink, SinkSpec
 from millrace.operators.spec import serialisable
 
+PREFIX = "millrace"
 MARKER_TOPIC = "__millrace_markers"
 ATTEMPTS = 5
 COMMIT_S = 60.0
+CLOSE_S = 2.0
 
 
 @serialisable
@@ -46,12 +49,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSinkSpec(SinkSpec):
-    """Records are sent as rows come and are acknowledged by the end of the checkpoint: at least once."""
+    """Records are sent as rows come and are acknowledged by the end of the checkpoint: at least once.
+
+    A job that is to be exactly once makes an outbox of it, unless it was `asked` for this.
+    """
 
     title: ClassVar[str] = "kafka"
     commit: ClassVar[Commit] = Commit.NONE
     changelogs: ClassVar[frozenset[Changelog]] = frozenset(Changelog)
     target: Target
+    prefix: str = PREFIX
+    marker_topic: str = MARKER_TOPIC
+    asked: bool = False
 
     @property
     def input_schema(self) -> pa.Schema:
@@ -64,9 +73,14 @@ class KafkaSinkSpec(SinkSpec):
     def build(self, context: Context, partition: int) -> Sink:
         return DirectSink(self.target)
 
+    def in_job(self, job: str, sink: str, guarantee: str) -> SinkSpec:
+        if guarantee != "exactly_once" or self.asked:
+            return self
+        return self.exactly_once(f"{self.prefix}/{job}", sink)
+
     def exactly_once(self, prefix: str, name: str) -> KafkaOutboxSpec:
         """The same through an outbox, under transactional ids that begin with `prefix/name`."""
-        return KafkaOutboxSpec(self.target, prefix, name)
+        return KafkaOutboxSpec(self.target, prefix, name, self.marker_topic)
 
     def details(self) -> dict[str, str]:
         return {**self.target.details(), "delivery": "at least once"}
@@ -97,6 +111,9 @@ class KafkaOutboxSpec(SinkSpec):
 
     def build(self, context: Context, partition: int) -> Sink:
         return OutboxSink(self, partition)
+
+    def in_job(self, job: str, sink: str, guarantee: str) -> SinkSpec:
+        return replace(self, prefix=f"{self.prefix}/{job}", name=sink)
 
     def details(self) -> dict[str, str]:
         return {
@@ -150,23 +167,20 @@ class DirectSink(Sink):
 class OutboxSink(Sink):
     """Keeps rows until their checkpoint is published.
 
-    Invariant: whoever opens one under the same name fences all before it, which never publish again; `_marker` is the
-    number of the last outbox committed under the name.
+    Invariant: whoever fences under the same name refuses all before it, which never publish again; `_marker` is the
+    number of the last outbox committed under the name (−1: none), read behind the fence (None: not yet).
     """
 
     def __init__(self, spec: KafkaOutboxSpec, partition: int) -> None:
         self._target = spec.target
+        self._marker_topic = spec.marker_topic
         self.transactional_id = f"{spec.prefix}/{spec.name}/{partition}"
-        check_topic(spec.target.servers, spec.target.topic)
-        self._markers = Markers(spec.target.servers, spec.marker_topic)
         self._waiting: list[Records] = []
         self._lost: MillraceError | None = None
-        self._marker = self._open()
-
-    @property
-    def marker(self) -> int:
-        """The number of the last outbox that was published, −1 for none."""
-        return self._marker
+        self._marker: int | None = None
+        self._deliveries: Deliveries | None = None
+        self._marks: Markers | None = None
+        self._publishing = threading.Lock()
 
     def write(self, batch: Batch) -> None:
         if batch.num_rows:
@@ -177,12 +191,55 @@ class OutboxSink(Sink):
         self._waiting = []
         return outbox
 
+    def fence(self) -> None:
+        check_topic(self._target.servers, self._target.topic)
+        try:
+            deliveries = Deliveries(
+                self._target.servers,
+                {
+                    "transactional.id": self.transactional_id,
+                    "partitioner": self._target.partitioner,
+                    "linger.ms": 1,
+                },
+            )
+            deliveries.producer.init_transactions(ANSWER_S)
+        except KafkaException as error:
+            raise self._failure(error) from error
+        self._deliveries, self._marker, self._lost = deliveries, None, None
+
+    def marker(self) -> int | None:
+        number = self._published()
+        return None if number < 0 else number
+
     def publish(self, checkpoint: int, outbox: bytes) -> None:
-        if checkpoint <= self._marker:
+        if checkpoint <= self._published():
             return
         parts = from_outbox(outbox, f"outbox {checkpoint} of '{self._target.topic}'")
         if not parts:
             return
+        with self._publishing:
+            self._publish(checkpoint, parts)
+
+    def close(self) -> None:
+        self._waiting = []
+        # What is purged under a transaction on its way would break it, and nothing else is in the queue.
+        if self._deliveries is not None and self._publishing.acquire(timeout=CLOSE_S):
+            self._deliveries.producer.purge()
+            self._publishing.release()
+
+    def _published(self) -> int:
+        if self._deliveries is None:
+            self.fence()
+        if self._marker is None:
+            self._marker = self._markers().read(self.transactional_id)
+        return self._marker
+
+    def _markers(self) -> Markers:
+        if self._marks is None:
+            self._marks = Markers(self._target.servers, self._marker_topic)
+        return self._marks
+
+    def _publish(self, checkpoint: int, parts: list[Records]) -> None:
         if self._lost is not None:
             raise self._lost
         for attempt in range(1, ATTEMPTS + 1):
@@ -198,18 +255,16 @@ class OutboxSink(Sink):
                 LOG.warning("%s; trying again", failure.message)
             time.sleep(0.1 * attempt)
 
-    def close(self) -> None:
-        self._waiting = []
-        self._deliveries.producer.purge()
-
     def _transact(self, checkpoint: int, parts: list[Records]) -> None:
-        producer = self._deliveries.producer
+        deliveries, markers = self._deliveries, self._markers()
+        assert deliveries is not None
+        producer = deliveries.producer
         producer.begin_transaction()
         for part in parts:
-            self._deliveries.send(self._target.topic, part)
+            deliveries.send(self._target.topic, part)
         name = self.transactional_id
         producer.produce(
-            self._markers.topic, str(checkpoint).encode(), name.encode(), partition=self._markers.place(name)
+            markers.topic, str(checkpoint).encode(), name.encode(), partition=markers.place(name)
         )
         deadline = time.monotonic() + COMMIT_S
         while True:
@@ -236,7 +291,7 @@ class OutboxSink(Sink):
         Where that is not known only a new owner can tell, by reading the marker behind its own fence. To begin anew
         here could fence a successor.
         """
-        if is_fenced(error.args[0]) or error.args[0].fatal():
+        if self._deliveries is None or is_fenced(error.args[0]) or error.args[0].fatal():
             return False
         try:
             self._deliveries.producer.abort_transaction(30.0)
@@ -244,19 +299,3 @@ class OutboxSink(Sink):
             return False
         self._deliveries.forget()
         return True
-
-    def _open(self) -> int:
-        """Fence the predecessor, and only then read how far it came."""
-        try:
-            self._deliveries = Deliveries(
-                self._target.servers,
-                {
-                    "transactional.id": self.transactional_id,
-                    "partitioner": self._target.partitioner,
-                    "linger.ms": 1,
-                },
-            )
-            self._deliveries.producer.init_transactions(ANSWER_S)
-        except KafkaException as error:
-            raise self._failure(error) from error
-        return self._markers.read(self.transactional_id)

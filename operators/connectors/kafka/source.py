@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -173,27 +173,37 @@ class KafkaSource(Source):
                 )
         return [f"{name}/{number}" for name in names for number in sorted(found[name].partitions)]
 
+    def begin(self, splits: Sequence[str], *, first: bool) -> dict[str, Position]:
+        offsets = self._begins(splits, first=first)
+        if not self._spec.bounded:
+            return {split: {"offset": offset} for split, offset in offsets.items()}
+        ends = self._ends(splits)
+        return {split: {"offset": offset, "stop": ends[split]} for split, offset in offsets.items()}
+
     def _start_of(self, split: str) -> int:
         """The first offset of a split that nobody has read from before.
 
         The offsets of all splits that were there at first are asked for at once: `latest` is one moment for all.
         """
         if split not in self._begin:
-            start = self._spec.start
-            initial = self._initial if split in self._initial else set()
-            if initial and start.mode == "latest":
-                self._begin |= self._ends(sorted(initial))
-            elif initial and start.mode == "timestamp":
-                self._begin |= self._list_offsets(sorted(initial), OffsetSpec.for_timestamp(start.timestamp))
-                late = [name for name in initial if self._begin[name] < 0]
-                self._begin |= self._ends(late) if late else {}
-            elif initial and start.mode == "offsets":
-                named = dict(start.offsets)
-                rest = sorted(initial - named.keys())
-                self._begin |= named | (self._list_offsets(rest, OffsetSpec.earliest()) if rest else {})
-            else:
-                self._begin |= self._list_offsets(sorted(initial or {split}), OffsetSpec.earliest())
+            initial = split in self._initial
+            self._begin |= self._begins(sorted(self._initial) if initial else [split], first=initial)
         return self._begin[split]
+
+    def _begins(self, splits: Sequence[str], *, first: bool) -> dict[str, int]:
+        start = self._spec.start
+        match start.mode if first else "earliest":
+            case "latest":
+                return self._ends(splits)
+            case "timestamp":
+                found = self._list_offsets(splits, OffsetSpec.for_timestamp(start.timestamp))
+                late = [split for split in splits if found[split] < 0]
+                return found | (self._ends(late) if late else {})
+            case "offsets":
+                named = {split: offset for split, offset in start.offsets if split in splits}
+                rest = [split for split in splits if split not in named]
+                return named | (self._list_offsets(rest, OffsetSpec.earliest()) if rest else {})
+        return self._list_offsets(splits, OffsetSpec.earliest())
 
     def _ends(self, splits: Iterable[str]) -> dict[str, int]:
         return self._list_offsets(splits, OffsetSpec.latest())
