@@ -346,8 +346,7 @@ class CoordinatorDriver:
                 return self._append(command)
             case ReadManifest():
                 try:
-                    manifest = manifest_for(self._store, command.key, self._program, self.job)
-                    return ManifestRead(manifest)
+                    return ManifestRead(manifest_for(self._store, command, self._program, self.job))
                 except (Corrupt, Invalid) as error:
                     return ManifestDamaged(command.number, str(error))
             case WriteManifest():

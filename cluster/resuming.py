@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from millrace.cluster.job import JobSpec, read_job, settled, spec_key
+from millrace.cluster.protocol.messages import ReadManifest
 from millrace.cluster.upgrade import Upgrade, compare, migrated
 from millrace.errors import Corrupt, Invalid
 from millrace.state.checkpoints.manifest import Manifest
@@ -60,9 +61,12 @@ def find_checkpoint(state: JobState, wanted: str) -> Decided:
     return found
 
 
-def resumption(store: Store, state: JobState, spec: JobSpec | None, wanted: str | None) -> Resumption:
+def resumption(
+    store: Store, state: JobState, spec: JobSpec | None, wanted: str | None, *, stops: bool = False
+) -> Resumption:
     """How `state` goes on with `spec` (None: what it ran before) from checkpoint `wanted` (None: the last one).
 
+    With `stops` the job is to be stopped first, and thus has nothing to publish then.
     Raises Invalid MR1590 where there is no job, MR1594 … MR1596 for what can not be, and Corrupt where the checkpoint's
     manifest is damaged.
     """
@@ -80,17 +84,19 @@ def resumption(store: Store, state: JobState, spec: JobSpec | None, wanted: str 
         return Resumption(record, None, spec)
     old = read_job(store, was)
     new = spec if spec is not None else read_job(store, program)
-    if manifest is not None:
+    if manifest is not None and chosen is not None and not (stops or chosen.published):
         migrated(manifest, old, new)
     return Resumption(record, compare(old, new, manifest), spec)
 
 
-def manifest_for(store: Store, key: str, program: str, spec: JobSpec) -> Manifest:
-    """The manifest at `key` as the plan kept at `program` restores it, whichever plan made it.
+def manifest_for(store: Store, command: ReadManifest, program: str, spec: JobSpec) -> Manifest:
+    """A manifest as the plan kept at `program` restores it, whichever plan made it.
 
     Raises Corrupt where it is damaged, Invalid MR1594 where the plan can not go on from it.
     """
-    manifest = read_manifest(store, key)
+    manifest = read_manifest(store, command.key)
+    if command.published:
+        manifest = replace(manifest, pending=())
     was = manifest.details.get("plan", program)
     return manifest if was == program else migrated(manifest, read_job(store, was), spec)
 

@@ -102,7 +102,7 @@ class Rescale:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The job has ended at its last checkpoint: nobody leads it until it is resumed."""
+    """The job has ended at its last checkpoint, with all of it published: nobody leads it until it is resumed."""
 
     epoch: int
     reason: str
@@ -135,11 +135,12 @@ Record = JobCreated | Takeover | Assigned | CheckpointDecided | Rescale | Stop |
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A checkpoint that was decided and is kept."""
+    """A checkpoint that was decided and is kept. `published`: whatever its manifest says, nothing of it is pending."""
 
     number: CheckpointNumber
     manifest: str
     kind: CheckpointKind
+    published: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ def fold(state: JobState, record: Record) -> JobState:
             return replace(state, target=record.partitions)
         case Stop():
             _check_epoch(state, record, record.epoch)
-            return replace(state, stopped=record.reason)
+            return _stopped(state, record)
         case Savepoint():
             _check_epoch(state, record, record.epoch)
             return _saved(state, record)
@@ -222,6 +223,17 @@ def _taken_over(state: JobState, record: Takeover) -> JobState:
         _broken(record, f"{state.owner} leads the job")
     owners = {**state.owners, **dict.fromkeys(record.partitions, record.epoch)}
     return replace(state, epoch=record.epoch, owners=owners)
+
+
+def _stopped(state: JobState, record: Stop) -> JobState:
+    last = state.latest
+    if last is None:
+        return replace(state, stopped=record.reason)
+    done = replace(last, published=True)
+    savepoints = {label: done if d == last else d for label, d in state.savepoints.items()}
+    return replace(
+        state, checkpoints=(*state.checkpoints[:-1], done), savepoints=savepoints, stopped=record.reason
+    )
 
 
 def _saved(state: JobState, record: Savepoint) -> JobState:
@@ -439,7 +451,7 @@ def _assignment(plain: Any) -> Assignment:
 
 
 def _decided(plain: Any) -> Decided:
-    return Decided(CheckpointNumber.of(plain[0]), plain[1], CheckpointKind(plain[2]))
+    return Decided(CheckpointNumber.of(plain[0]), plain[1], CheckpointKind(plain[2]), plain[3])
 
 
 _DECODERS: dict[str, Callable[[Any], Record]] = {

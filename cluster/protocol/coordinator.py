@@ -280,7 +280,7 @@ class Coordinator:
         if chosen is None:
             self.phases.go(_J.ASSIGNING)
             return (DiscoverSplits(),)
-        return (ReadManifest(chosen.number, chosen.manifest),)
+        return (ReadManifest(chosen.number, chosen.manifest, chosen.published),)
 
     def _on_recovery(self, event: ManifestRead | ManifestDamaged | SplitsFound) -> Commands:
         match event:

@@ -430,10 +430,11 @@ class AppendRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReadManifest:
-    """→ `ManifestRead` or `ManifestDamaged`."""
+    """→ `ManifestRead` or `ManifestDamaged`. `published`: what it has pending is not any more, and left out."""
 
     number: CheckpointNumber
     key: str
+    published: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,9 +92,9 @@ class MetadataActor:
         self, job: str, url: str, options: Mapping[str, str], spec: JobSpec | None, wanted: str | None
     ) -> Upgrade | None:
         """What resuming would make of state; raises what `resumption` raises."""
-        return resumption(
-            open_store(url, options), self.read_on(job, url, options).state, spec, wanted
-        ).upgrade
+        state = self.read_on(job, url, options).state
+        stops = state.stopped is None and living(coordinator_name(job)) is not None
+        return resumption(open_store(url, options), state, spec, wanted, stops=stops).upgrade
 
     @ray.method(concurrency_group="control")
     def resume(

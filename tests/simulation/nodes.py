@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -270,6 +271,8 @@ class Coordinating(Asking):
     def _read_manifest(self, command: m.ReadManifest) -> m.CoordinatorEvent:
         try:
             found = read_manifest(self.cluster.store, command.key)
+            if command.published:
+                found = replace(found, pending=())
             return m.ManifestRead(self.cluster.migrated(found, self.plan))
         except Corrupt as error:
             return m.ManifestDamaged(command.number, error.message)
