@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from millrace.cluster.jobs import Cluster
     from millrace.cluster.upgrade import Upgrade
 
+PAGE_WIDTH = 160
+"""Columns of a table that no terminal shows."""
 Store = Annotated[str, typer.Option("--store", help="Where checkpoints are kept: file:///…, s3://…")]
 KnownStore = Annotated[
     str | None,
@@ -107,7 +109,8 @@ def top(
     if as_json:
         _show([status_json(one, {}) for one in _statuses(cluster, job)], [], as_json)
     elif once:
-        Console().print(top_table(_statuses(cluster, job)))
+        console = Console()
+        Console(width=None if console.is_terminal else PAGE_WIDTH).print(top_table(_statuses(cluster, job)))
     else:
         try:
             with Live(top_table(_statuses(cluster, job)), screen=True, auto_refresh=False) as live:

@@ -1,6 +1,8 @@
 """The life of a job on Ray: scaled, stopped, resumed, upgraded while rows flow; checked row by row."""
 
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -131,12 +133,7 @@ def test_damaged_checkpoints_are_named_and_an_older_one_can_be_chosen(
     state = [f for f in (store / "damaged" / "data").rglob("*-whole") if f.is_file()]
     for file in state:  # what a partition is to restore
         file.write_bytes(file.read_bytes()[:-3])
-    assert job.status().partitions
-    processes = cluster.processes("damaged")
-    import os
-    import signal
-
-    os.kill(processes["partition-0"], signal.SIGKILL)
+    os.kill(cluster.processes("damaged")["partition-0"], signal.SIGKILL)
     ended = cluster.wait("damaged", 60)
     assert ended is not None and ended.failed
     assert ended.ended is not None and "MR5011" in ended.ended and "could be resumed from" in ended.ended
