@@ -60,7 +60,7 @@ from millrace.state.store import Store
 
 Answer = TypeVar("Answer")
 
-TICK_S = 0.05
+TICK_S = 0.02
 REPORTS = 20
 """Reports of a partition over which its rows a second are counted."""
 END_OF_WAIT = float("inf")
@@ -285,6 +285,8 @@ class CoordinatorDriver:
         while self.ended is None:
             with contextlib.suppress(queue.Empty):
                 self._feed(self._events.get(timeout=TICK_S))
+                while self.ended is None:  # all of them: who is silent is known only when all was heard
+                    self._feed(self._events.get_nowait())
             for lost in self._processes.lost():
                 damaged = _DAMAGE.search(lost.reason) is not None
                 self._note_loss(lost)

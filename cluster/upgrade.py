@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from millrace.cluster.job import JobSpec
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
-from millrace.errors import Invalid
+from millrace.errors import Invalid, MillraceError
+from millrace.operators.calc import Calc
 from millrace.operators.sink import SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.planner.plan import Node, Plan
@@ -168,7 +169,10 @@ def _keeps_state(node: Node, job: JobSpec) -> bool:
     if isinstance(node.spec, SourceInput | SinkSpec):
         return False
     context = VertexContext(node.name or "", job.vnodes, wall_clock_us, VertexMetrics(), False)
-    operator = node.spec.build(context)
+    try:
+        operator = node.spec.build(context)
+    except MillraceError:  # it calls a function that only the job's own processes have
+        return not isinstance(node.spec, Calc)
     try:
         return bool(operator.capture(changes=False))
     finally:

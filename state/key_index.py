@@ -57,6 +57,7 @@ class KeyIndex:
         self._arena = np.empty(_ARENA_MIN if self._layout.variable else 0, np.uint8)
         self._counts: Int64s = np.zeros(6, np.int64)
         self._held = _HeldValues(self._types) if any(map(is_encoded, self._types)) else None
+        self._kept: list[Words] = []
         self._chunk_hashes: Words = np.empty(CHUNK_ROWS, np.uint64)
         self._chunk_words: Words = np.empty(CHUNK_ROWS * self._layout.stride, np.uint64)
 
@@ -191,7 +192,8 @@ class KeyIndex:
             kind < Kind.VAR32 and column.null_count for column, kind in zip(columns, kinds, strict=True)
         ):
             self._admit_nulls()
-        return count, columns, buffers_of(columns, kinds, self._layout.places)
+        buffers, self._kept = buffers_of(columns, kinds, self._layout.places)
+        return count, columns, buffers
 
     def _admit_nulls(self) -> None:
         """Insert the null word into every record."""
@@ -209,7 +211,8 @@ class KeyIndex:
         """Make room in whatever the kernel stopped for at `row`."""
         live, capacity = len(self), len(self._hashes)
         if live >= min(capacity, len(self._table) // 2):
-            self._resize(capacity * 2 if capacity < 1 << 20 else capacity * 3 // 2 // 64 * 64)
+            # In large steps, since all entries are entered anew; of the records only what is used is touched.
+            self._resize(capacity * 4 if capacity < 1 << 19 else capacity * 3 // 2 // 64 * 64)
             return
         need = sum(
             len(column[row].as_buffer())

@@ -32,7 +32,6 @@ class PartitionStart:
 
     `continues` says whether `chains` may be extended by changes (the ranges did not move).
     `streams` are the sink partitions to fence; `pending` their decided outboxes, by stream in order of number.
-    `program` is where the store keeps what it runs.
     """
 
     job: str
@@ -47,7 +46,6 @@ class PartitionStart:
     peers: Mapping[int, int]
     ranges: tuple[tuple[int, int], ...]
     continues: bool
-    program: str = ""
 
 
 # Partition: events ---------------------------------------------------------------------------------------

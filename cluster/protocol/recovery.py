@@ -30,14 +30,12 @@ class RecoveryPlan:
         pending: Iterable[OutboxRef],
         *,
         independent: bool,
-        program: str,
     ) -> None:
         self._job = job
         self._vnodes = vnodes
         self._assignment = assignment
         self._sinks = sinks
         self._independent = independent
-        self._program = program
         self._ranges = tuple((plan.first, plan.end) for plan in assignment.partitions)
         self._restored = NO_CHECKPOINT if manifest is None else manifest.number
         contributions = () if manifest is None else manifest.contributions
@@ -79,7 +77,6 @@ class RecoveryPlan:
             peers={} if self._independent else epochs,
             ranges=self._ranges,
             continues=continues and bool(former),
-            program=self._program,
         )
 
     def _overlapping(self, plan: PartitionPlan) -> list[Contribution]:

@@ -158,7 +158,7 @@ def _build(
         if not is_word(types[0]):
             return ExtremeObject(types[0], greatest=name == "max")
     if name in ("sum", "avg", *_EXTREMES):
-        return _numbers(types[0], {other.function for other in sharing})
+        return _numbers(types[0], {other.function for other in sharing}, retracting)
     if name in _MOMENTS:
         return Moments()
     if name == "corr" or name.startswith(("covar", "regr")):
@@ -180,12 +180,12 @@ def keeps_nulls(name: str) -> bool:
     return name in ("array_agg", "first_value", "last_value")
 
 
-def _numbers(kind: pa.DataType, functions: set[str]) -> Accumulator:
+def _numbers(kind: pa.DataType, functions: set[str], retracting: bool) -> Accumulator:
     if pt.is_decimal128(kind) or pt.is_decimal256(kind):
         return WideSum(kind.scale)
     sums, least, greatest = bool(functions & {"sum", "avg"}), "min" in functions, "max" in functions
     if pt.is_floating(kind):
-        return FloatNumbers(sums=sums, least=least, greatest=greatest)
+        return FloatNumbers(sums=sums, least=least, greatest=greatest, retracting=retracting)
     scale = kind.scale if pt.is_decimal(kind) else 0
     return IntegerNumbers(sums=sums, least=least, greatest=greatest, scale=scale)
 

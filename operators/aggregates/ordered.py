@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from millrace.operators.aggregates import multiset_kernels
-from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots
+from millrace.operators.aggregates.accumulators import Accumulator, Outcome
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import Rows, float64_of, from_float64, int64_of, is_word
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.aggregates.multiset import Int32s, Multiset
 from millrace.operators.batch import Int64Array
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from millrace.operators.aggregates.accumulators import Slots
 from millrace.operators.aggregates.calls import EmissionKind, Tumble
 from millrace.operators.aggregates.columns import int64_of
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.aggregates.keyed import SHOWN, KeyedGroups, Layout
 from millrace.operators.aggregates.panes import PaneWindows
 from millrace.operators.aggregates.placement import Placement

@@ -9,7 +9,7 @@ from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.planner.expressions import column, columns_of, remap
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -31,7 +31,7 @@ from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
 from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
-from millrace.planner.timed_joins import TimedJoin
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
 """Columns that a source has anyway, because of other queries."""
@@ -75,7 +75,7 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _aggregate(node, wanted, have)
         case WindowedAggregate():
             return _windowed(node, wanted, have)
-        case Over() | RowBuffer():
+        case Over() | OverChanges() | RowBuffer():
             return _over(node, wanted, have)
         case Ranking() | TopN():
             return _ranking(node, wanted, have)
@@ -92,6 +92,10 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             assert isinstance(below, WindowedAggregate)
             names = below.input.schema.names
             return replace(node, input=below), {i: names.index(n) for i, n in enumerate(node.schema.names)}
+        case LateSides():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
+            assert isinstance(below, TimedJoin)
+            return replace(node, input=below), {i: i for i in range(len(node.schema))}
         case BadRecords():
             below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             assert isinstance(below, Scan)
@@ -164,7 +168,7 @@ def _move_call(call: AggregateCall, places: dict[int, int]) -> AggregateCall:
 
 
 def _kept_calls(
-    node: Aggregate | WindowedAggregate | Over | RowBuffer, first: int, wanted: set[int]
+    node: Aggregate | WindowedAggregate | Over | OverChanges | RowBuffer, first: int, wanted: set[int]
 ) -> list[int]:
     """Which calls to keep. One always stays where the others would leave a mere DISTINCT behind."""
     kept = [i for i in range(len(node.calls)) if first + i in wanted]
@@ -224,7 +228,7 @@ def _windowed(node: WindowedAggregate, wanted: set[int], have: Kept) -> Pruned:
     return moved, mapping
 
 
-def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
+def _over(node: Over | OverChanges | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.input.schema)
     kept = [i for i in range(len(node.calls)) if width + i in wanted]
     if not kept and not (isinstance(node, RowBuffer) and node.emission.value == "buffer_full"):
@@ -233,6 +237,8 @@ def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
     needed = {i for i in wanted if i < width} | set(node.partition) | _call_columns(calls)
     if isinstance(node, Over) and node.order is not None:
         needed.add(node.order)
+    if isinstance(node, OverChanges):
+        needed |= {key.column for key in node.order} | set(node.input.key or ())
     if isinstance(node, RowBuffer) and node.expire_after is not None and node.event_time is not None:
         needed.add(node.event_time)
     below, places = _prune(node.input, needed, have)
@@ -245,6 +251,9 @@ def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
     )
     if isinstance(moved, Over) and moved.order is not None:
         moved = replace(moved, order=places[moved.order])
+    if isinstance(moved, OverChanges):
+        order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in moved.order)
+        moved = replace(moved, order=order)
     after = len(below.schema)
     return moved, {**places, **{width + i: after + at for at, i in enumerate(kept)}}
 
@@ -303,6 +312,8 @@ def _join(node: Join | TableLookup, wanted: set[int], have: Kept) -> Pruned:
 
 def _timed_join(node: TimedJoin, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.left.schema)
+    if node.late_table is not None:  # late rows are shown whole
+        wanted = set(range(width + len(node.right.schema)))
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
     at_form = node.form.columns
     in_left = {i for i in needed if i < width} | {a for a, _ in node.equal} | at_form[0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from millrace.cluster.functions import carried_functions
 from millrace.cluster.job import JobSpec, for_sinks, settled
 from millrace.cluster.jobs import Cluster, Job
 from millrace.cluster.upgrade import Upgrade
@@ -14,6 +15,7 @@ from millrace.errors import Invalid, Unsupported
 from millrace.planner.plan import Plan
 from millrace.planner.session import PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import SetVariable
+from millrace.planner.user_functions import functions_in
 from millrace.settings import GUARANTEES, Settings
 
 
@@ -139,15 +141,17 @@ def job_spec(
                 source_text=sql,
             )
         planned.append(one)
+    plan = for_sinks(_plan(planner, planned, known))
     return JobSpec(
         job,
-        for_sinks(_plan(planner, planned, known)),
+        plan,
         partitions=partitions,
         vnodes=given.vnodes,
         batch_rows=given.batch_max_rows,
         stop_at_bad_rows=given.bad_rows == "fail",
         guarantee=guarantee,
         checkpoint_interval_s=checkpoint_interval,
+        functions=carried_functions(plan, functions_in(planner.catalog)),
     )
 
 

@@ -35,8 +35,8 @@ CASES = [
     ("SELECT channel, count(*) FROM bid GROUP BY channel EMIT ON WINDOW CLOSE", "MR1322", None, "EMIT CHANGES"),
     ("SELECT * FROM bid EMIT ON WINDOW CLOSE", "MR1323", None, "leave it out"),
     ("SELECT channel, count(*) FROM bid GROUP BY channel ALLOW LATENESS INTERVAL '1' HOUR", "MR1324", None, None),
-    (("SELECT lag(price) OVER (ORDER BY dateTime) FROM (SELECT max(price) AS price, max(dateTime) AS dateTime "
-     "FROM bid GROUP BY auction)"), "MR1941", None, None),
+    ("SELECT sum(price) OVER (ORDER BY price RANGE BETWEEN INTERVAL '1' SECOND PRECEDING AND CURRENT ROW) FROM bid",
+     "MR1941", None, "count ROWS"),
     ("SELECT sum(price) OVER () FROM bid", "MR1341", None, "CURRENT ROW"),
     ("SELECT price > (SELECT id FROM plain) FROM bid", "MR1922", None, None),
     ("CREATE STREAM s AS SELECT * FROM bid ORDER BY price", "MR1344", None, "LIMIT"),
