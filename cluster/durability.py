@@ -169,7 +169,7 @@ class Durability:
             found = self._coordinator.admit({0: self._start.epoch}, CheckpointKind.PERIODIC, None, 0.0)
             try:
                 self._feed(BeginCheckpoint(found.number, found.kind))
-                self._retried(lambda: self._pruner.prune(self._ledger.state, self._coordinator.published))
+                self._retried(lambda: self._pruner.prune(self._ledger.state))
             except Exception as error:
                 self._runtime.fail(error)  # what was captured for this checkpoint can not be captured again
                 raise

@@ -74,6 +74,11 @@ class SplitReader(ABC):
     def ended(self) -> bool:
         """Whether a bounded split has given all it has."""
 
+    @property
+    def lag(self) -> int | None:
+        """How many records there are that it has not read; None where it does not know. From any thread, at once."""
+        return None
+
     def close(self) -> None:
         """Release files and connections."""
         return

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from millrace.cluster.partition import SplitStatus
 from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Tell
 from millrace.cluster.ray.partition_actor import PartitionActor
 from millrace.cluster.ray.session import partition_name, standby_name
@@ -62,12 +63,13 @@ class RayProcesses:
         store_url: str,
         options: Mapping[str, str],
         job: str,
+        program: str,
         coordinator: Any,
         num_cpus: float,
         *,
         standby: int = 1,
     ) -> None:
-        self._arguments = (store_url, options, job, coordinator)
+        self._arguments = (store_url, options, program, coordinator)
         self._job = job
         self._num_cpus = num_cpus
         self._standby = standby
@@ -130,10 +132,18 @@ class RayProcesses:
 
     def pids(self) -> dict[int, int]:
         """The process of each partition; those that do not answer are left out."""
+        return self._answers("pid")
+
+    def splits(self) -> dict[int, tuple[SplitStatus, ...]]:
+        """The splits of each partition that answers."""
+        return self._answers("splits")
+
+    def _answers(self, method: str) -> dict[int, Any]:
+        asked = {p: getattr(owner.process.handle, method).remote() for p, owner in list(self._owners.items())}
         found = {}
-        for partition, owner in list(self._owners.items()):
+        for partition, reference in asked.items():
             try:
-                found[partition] = ray.get(owner.process.handle.pid.remote(), timeout=5)
+                found[partition] = ray.get(reference, timeout=5)
             except RayError:
                 continue
         return found
