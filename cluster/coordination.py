@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from millrace.cluster.protocol.messages import (
     ManifestRead,
     ManifestWritten,
     PartitionLost,
+    PartitionReport,
     PartitionStart,
     PruneObjects,
     ReadLedger,
@@ -54,6 +56,7 @@ from millrace.state.store import Store
 
 Answer = TypeVar("Answer")
 
+LOG = logging.getLogger("millrace.coordinator")
 TICK_S = 0.05
 END_OF_WAIT = float("inf")
 DISCOVERY_S = 2.0
@@ -160,16 +163,29 @@ class CoordinatorDriver:
         self._progress = _Progress()
         self._checkpoint_at = time.monotonic()
         self._stopping = False
+        self._refused: set[tuple[int, int]] = set()
         self.ended: str | None = None
         self.broken = False
+        self.deposed = False
+        """Whether it ended because another coordinator leads the job, of whose end nothing is known."""
 
     def post(self, event: CoordinatorEvent) -> None:
         """Hand the machine an event."""
         self._events.put(event)
 
-    def report(self, event: CoordinatorEvent, status: PartitionStatus | None = None) -> None:
+    def report(self, event: PartitionReport, status: PartitionStatus | None = None) -> None:
         """A partition's report, with where it stands."""
-        if status is not None:
+        member = self._machine.members.get(event.partition)
+        if member is not None and event.epoch < member.epoch:
+            who = event.partition, event.epoch
+            if who not in self._refused:
+                self._refused.add(who)
+                LOG.warning(
+                    "refused: partition %s reports under epoch %s, and has an owner under %s",
+                    *who,
+                    member.epoch,
+                )
+        elif status is not None:
             self._statuses[status.partition] = status
         self._events.put(event)
 
@@ -292,6 +308,7 @@ class CoordinatorDriver:
                 self.broken = True
                 self.ended = command.reason
             case StopSelf():
+                self.deposed = True
                 self.ended = command.reason
             case _:
                 assert_never(command)
@@ -303,7 +320,8 @@ class CoordinatorDriver:
     def _append(self, command: AppendRecord) -> CoordinatorEvent:
         try:
             state = self._retried(lambda: self._appends.append(command.seq, command.record))
-        except Fenced:
+        except Fenced as error:
+            LOG.warning("refused: %s", error.message)
             return RecordLost(command.seq)
         return RecordAppended(command.seq, state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from millrace.errors import Fenced, Unavailable
 from millrace.state.ledger import JobState, Record
 from millrace.state.store import open_store
 
+LOG = logging.getLogger("millrace.coordinator")
 ANSWER_S = 30.0
 RENEW_S = 1.0
 
@@ -106,6 +108,11 @@ class JobCoordinator:
         self._driver.scale(partitions)
 
     @ray.method(concurrency_group="control")
+    def pid(self) -> int:
+        """The process."""
+        return os.getpid()
+
+    @ray.method(concurrency_group="control")
     def pids(self) -> dict[str, int]:
         """The processes of the job, by role."""
         found = {f"partition-{p}": pid for p, pid in self._processes.pids().items()}
@@ -114,7 +121,13 @@ class JobCoordinator:
     def _lead(self) -> None:
         try:
             reason = self._driver.run(self._renew)
-        except BaseException:  # noqa: BLE001  # whatever it is, a new process starts from the ledger
+        except BaseException:  # whatever it is, a new process starts from the ledger
+            LOG.exception("the coordinator of %s broke", self._job)
+            os._exit(1)
+        if self._driver.deposed and not self._is_present():
+            LOG.warning(
+                "job %s: %s; this process ends and leaves everything to its successor", self._job, reason
+            )
             os._exit(1)
         while True:
             try:
@@ -123,6 +136,13 @@ class JobCoordinator:
             except Unavailable:
                 time.sleep(RENEW_S)
         ray.kill(self._me, no_restart=True)
+
+    def _is_present(self) -> bool:
+        """Whether Ray knows this process as the actor: a frozen one that wakes up has had its successor for long."""
+        try:
+            return bool(ray.get(self._me.pid.remote(), timeout=ANSWER_S) == os.getpid())
+        except RayError:
+            return False
 
     def _renew(self, status: JobStatus) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Te
 from millrace.cluster.ray.partition_actor import PartitionActor
 from millrace.cluster.ray.session import partition_name
 
+PIDS_S = 2.0
 NAME_S = 3.0
 """How long to wait for a killed predecessor to give its name free."""
 
@@ -84,12 +86,13 @@ class RayProcesses:
 
     def pids(self) -> dict[int, int]:
         """The process of each partition; those that do not answer are left out."""
+        asked = {owner.handle.pid.remote(): partition for partition, owner in list(self._owners.items())}
+        if not asked:
+            return {}
         found = {}
-        for partition, owner in list(self._owners.items()):
-            try:
-                found[partition] = ray.get(owner.handle.pid.remote(), timeout=5)
-            except RayError:
-                continue
+        for reference in ray.wait(list(asked), num_returns=len(asked), timeout=PIDS_S)[0]:
+            with contextlib.suppress(RayError):
+                found[asked[reference]] = ray.get(reference)
         return found
 
     def _introduce(self) -> None:
