@@ -74,10 +74,12 @@ class Dataflow:
         self.retired: set[int] = set()
         self.former: set[int] = set()
         """Nodes whose name was dropped and may be another's now: they take no rows by name."""
+        self.sink_of: Callable[[int, Node, SinkSpec], SinkSpec] = lambda position, node, spec: spec
+        """What a sink's spec becomes where the dataflow runs under a name that is known outside."""
         self._operators: list[OperatorVertex] = []
         self._vnodes = vnodes
-        self._batch_rows = batch_rows
-        self._stop_at_bad_rows = stop_at_bad_rows
+        self.batch_rows = batch_rows
+        self.stop_at_bad_rows = stop_at_bad_rows
         self._share = share or Share()
         self._alone = share is None
 
@@ -91,9 +93,13 @@ class Dataflow:
         try:
             for position in range(known, len(plan.nodes)):
                 self.vertices.append(self._build(position, plan.nodes[position]))
+            self._connect_all(known, taps)
         except BaseException:
             self.truncate(known)
             raise
+
+    def _connect_all(self, known: int, taps: Sequence[tuple[int, Receiver]]) -> None:
+        """Connect the nodes from position `known` on."""
         for position, receiver in taps:
             if position >= known:
                 self.vertices[position].attach(receiver, 0)
@@ -179,18 +185,24 @@ class Dataflow:
     def _build(self, position: int, node: Node) -> Vertex:
         metrics = VertexMetrics()
         name = node.name or f"{node.spec.title if not isinstance(node.spec, SourceInput) else 'source'}"
-        stop = self._stop_at_bad_rows
+        stop = self.stop_at_bad_rows
         if isinstance(node.spec, SourceInput):
             stop = stop or node.spec.bad_rows == "fail"
         context = VertexContext(name, self._vnodes, self.clock, metrics, stop)
         if isinstance(node.spec, SourceInput):
             splits = self._share.splits
             assigned = None if splits is None else splits.get(node.hash, frozenset())
-            source = SourceVertex(position, node, context, metrics, self._batch_rows, assigned)
+            source = SourceVertex(position, node, context, metrics, self.batch_rows, assigned)
             self.sources.append(source)
             return source
         if isinstance(node.spec, SinkSpec):
-            sink = SinkVertex(position, node, context, metrics, node.spec.build(context, self.partition))
+            sink = SinkVertex(
+                position,
+                node,
+                context,
+                metrics,
+                self.sink_of(position, node, node.spec).build(context, self.partition),
+            )
             if self._alone:  # the owner of a share fences its sinks when it is their turn
                 sink.sink.fence()
             self.sinks.append(sink)

@@ -10,8 +10,8 @@ import os
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 import msgpack
@@ -52,11 +52,12 @@ from millrace.cluster.protocol.messages import (
 )
 from millrace.cluster.reading import SourceVertex
 from millrace.cluster.snapshotting import Snapshots
+from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.cluster.vertex import OperatorVertex, SinkVertex, Vertex
 from millrace.errors import Bug, Corrupt, Fenced, Invalid, Unavailable
 from millrace.operators.batch import START_OF_TIME
 from millrace.operators.sink import Commit, Sink, SinkSpec
-from millrace.planner.plan import Plan
+from millrace.planner.plan import Node, Plan
 from millrace.state.checkpoints.manifest import Manifest, OutboxRef, encode_manifest, manifest_key
 from millrace.state.checkpoints.number import NO_CHECKPOINT, CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
@@ -80,6 +81,8 @@ Answer = TypeVar("Answer")
 INPUTS = "inputs"
 """The name under which a checkpoint keeps how far statements and logs of pushed rows are in it."""
 ALL_SINKS = "sinks"
+EMBEDDED = "embedded:"
+"""How the ledger knows a database from a job; what follows tells it from former ones of the same name."""
 RETRY_S = 0.2
 PROBLEMS_KEPT = 20
 
@@ -98,6 +101,7 @@ class Durability:
         runtime: EmbeddedRuntime,
         *,
         vnodes: int,
+        guarantee: str = "none",
         restore_from: CheckpointNumber | None = None,
         inputs: Callable[[], Mapping[str, int]] = dict,
         on_decided: Callable[[Mapping[str, int]], None] = lambda oldest: None,
@@ -121,6 +125,12 @@ class Durability:
         self.inputs = _inputs_of(manifest)
         self._kept: dict[CheckpointNumber, Mapping[str, int]] = {self.restored: self.inputs}
         self._captured: set[int] = set()
+        self._names: dict[int, str] = {}
+        self._guarantee = guarantee
+        self._outside = f"{job}.{self._ledger.state.plan.removeprefix(EMBEDDED)}"
+        self._sinks: dict[str, SinkSpec] = {}
+        self._markers: dict[str, int | None] = {}
+        runtime.dataflow.sink_of = self._sink_of
         self._leaving: dict[str, bytes] = {}
         self._heirs: dict[str, Sink] = {}
         self._seen = 0
@@ -168,10 +178,9 @@ class Durability:
 
     def leave(self, vertex: SinkVertex) -> None:
         """A sink is about to go: what it was given is published with the next checkpoint."""
-        key = self.keys()[vertex.position]
+        key = self._names[vertex.position]
         if isinstance(vertex.node.spec, SinkSpec) and vertex.node.spec.commit is not Commit.NONE:
             self._leaving[key] = vertex.sink.seal(self._coordinator.upcoming.value)
-            self._heirs[key] = vertex.node.spec.build(vertex.context, 0)
 
     def close(self) -> None:
         """Take a last checkpoint, publish it, and stop."""
@@ -183,18 +192,26 @@ class Durability:
         for sink in self._heirs.values():
             sink.close()
 
-    def keys(self) -> dict[int, str]:
-        """What checkpoints call each node that has to come back, by position.
+    def name_nodes(self) -> None:
+        """Give every node that has to come back the name that checkpoints know it by, and free those of dropped ones.
 
-        That is its hash; where several are alike, the later ones are numbered.
+        That is its hash; of several alike, the later ones are numbered. The same calls in the same order give the same.
         """
-        seen: Counter[str] = Counter()
-        found = {}
-        for position in sorted(self._runtime.lasting()):
-            name = self._runtime.dataflow.vertices[position].node.hash
-            seen[name] += 1
-            found[position] = name if seen[name] == 1 else f"{name}#{seen[name]}"
-        return found
+        lasting = self._runtime.lasting()
+        self._names = {position: name for position, name in self._names.items() if position in lasting}
+        for position in sorted(lasting - self._names.keys()):
+            self._names[position] = self._free_name(self._runtime.dataflow.vertices[position].node.hash)
+
+    def _free_name(self, hash: str) -> str:
+        taken = set(self._names.values())
+        numbered = (hash if number == 1 else f"{hash}#{number}" for number in count(1))
+        return next(name for name in numbered if name not in taken)
+
+    def _sink_of(self, position: int, node: Node, spec: SinkSpec) -> SinkSpec:
+        """The sink as it is known outside: under the name of this database and its own."""
+        name = self._names[position] = self._free_name(node.hash)
+        self._sinks[name] = spec.in_job(self._outside, name, self._guarantee)
+        return self._sinks[name]
 
     # The machine's commands -------------------------------------------------------------------------------
 
@@ -268,7 +285,7 @@ class Durability:
 
     def _restore(self) -> None:
         state = self._snapshots.restored()
-        keys = self.keys()
+        keys = self._names
         vertices = self._runtime.dataflow.vertices
         lost = (set(state.operators) | set(state.sources)) - set(keys.values()) - {INPUTS}
         if lost:
@@ -291,7 +308,7 @@ class Durability:
         cut.sources[INPUTS] = SourceCapture(
             {INPUTS: SplitCapture(dict(self._ask_inputs()), START_OF_TIME)}, frozenset(), START_OF_TIME
         )
-        keys = self.keys()
+        keys = self._names
         outbox = dict(self._leaving)
         for position, key in keys.items():
             match self._runtime.dataflow.vertices[position]:
@@ -317,25 +334,32 @@ class Durability:
     def _publish(self, outbox: OutboxRef) -> None:
         contents: dict[str, bytes] = msgpack.unpackb(read_object(self.store, outbox.content))
         with self._runtime.lock:
-            sinks = {key: self._runtime.dataflow.vertices[at] for at, key in self.keys().items()}
-            for key, content in contents.items():
-                found = sinks.get(key)
-                sink = found.sink if isinstance(found, SinkVertex) else self._heir(key)
-                sink.publish(outbox.number.value, content)
+            vertices = self._runtime.dataflow.vertices
+            sinks = {
+                name: v.sink for at, name in self._names.items() if isinstance(v := vertices[at], SinkVertex)
+            }
+            for name, content in contents.items():
+                sink = sinks.get(name) or self._heir(name)
+                if name not in self._markers:
+                    sink.fence()
+                    self._markers[name] = sink.marker()
+                if (self._markers[name] or 0) < outbox.number.value:
+                    sink.publish(outbox.number.value, content)
+                    self._markers[name] = outbox.number.value
 
-    def _heir(self, key: str) -> Sink:
+    def _heir(self, name: str) -> Sink:
         """A sink in place of one that was dropped after it had sealed the outbox."""
-        if key not in self._heirs:
-            name = key.partition("#")[0]
-            alike = [v for v in self._runtime.dataflow.vertices if v.node.hash == name]
-            if not alike or not isinstance(alike[0].node.spec, SinkSpec):
+        if name not in self._heirs:
+            if name not in self._sinks:
                 raise Corrupt(
-                    f"an outbox is for sink {key}, which no statement made",
+                    f"an outbox is for sink {name}, which no statement made",
                     code="MR5016",
                     hint="restore an older checkpoint",
                 )
-            self._heirs[key] = alike[0].node.spec.build(alike[0].context, 0)
-        return self._heirs[key]
+            context = VertexContext(name, self._spec.vnodes, wall_clock_us, VertexMetrics(), False)
+            self._heirs[name] = self._sinks[name].build(context, 0)
+            self._markers.pop(name, None)
+        return self._heirs[name]
 
     def _moved(self) -> int:
         """Grows with everything that a checkpoint would have to keep."""
@@ -392,9 +416,10 @@ def _take_over(store: Store, spec: JobSpec) -> tuple[Ledger, int]:
         state = ledger.read()
         try:
             if not state.job:
-                ledger = create_job(store, JobCreated(spec.job, "embedded", spec.vnodes, 1), owner)
+                incarnation = EMBEDDED + uuid.uuid4().hex[:12]
+                ledger = create_job(store, JobCreated(spec.job, incarnation, spec.vnodes, 1), owner)
                 continue
-            if state.plan != "embedded":
+            if not state.plan.startswith(EMBEDDED):
                 raise Invalid(
                     f"{spec.job} in this store is a job of a cluster",
                     code="MR1566",

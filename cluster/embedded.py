@@ -46,6 +46,8 @@ class Answered:
     """What is still to be told of nodes that ran for one query and are gone."""
 
     rows_in: int = 0
+    rows_out: int = 0
+    """Rows that queries were answered with."""
     late_rows: int = 0
     dead_rows: int = 0
     examples: deque[tuple[str, BadRecord]] = field(default_factory=lambda: deque(maxlen=EXAMPLES_KEPT))
@@ -77,6 +79,8 @@ class EmbeddedRuntime:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._failure: MillraceError | None = None
+        self._told = False
+        """Whether somebody got the failure raised or called back."""
         self._on_failure: list[Callable[[MillraceError], None]] = []
         self._wanted: set[int] = set()
         self._taps: list[int] = []
@@ -93,6 +97,8 @@ class EmbeddedRuntime:
             self.dataflow.extend(plan)
             self._wanted.update(output.node for output in plan.outputs[len(self.plan.outputs) :])
             self.plan = plan
+            if self.durability is not None:
+                self.durability.name_nodes()
             self._wake.notify_all()
 
     def drop(self, name: str) -> None:
@@ -109,6 +115,8 @@ class EmbeddedRuntime:
                 self._publish(time.monotonic())
             self._wanted -= nodes
             self._sweep()
+            if self.durability is not None:
+                self.durability.name_nodes()
 
     def start(self) -> None:
         """Drive the dataflow on a thread of its own, if none does."""
@@ -132,12 +140,18 @@ class EmbeddedRuntime:
                 self._publish(now)
             return moved
 
-    def push(self, sources: list[SourceVertex], batches: list[pa.RecordBatch], bad: list[BadRecord]) -> None:
-        """Send rows through at once, in the calling thread."""
+    def push(
+        self,
+        sources: list[SourceVertex],
+        batches: list[pa.RecordBatch],
+        bad: list[BadRecord],
+        taken: int = 0,
+    ) -> None:
+        """Send rows through at once, in the calling thread; those of the first `taken` batches are taken back."""
         with self.lock:
             self._raise_failure()
             for source in sources:
-                source.push(batches, bad)
+                source.push(batches, bad, taken)
             self._unpublished = True
 
     def subscribe(
@@ -176,10 +190,13 @@ class EmbeddedRuntime:
 
         return stop
 
-    def answer(self, plan: Plan, position: int) -> list[Batch]:
+    def answer(
+        self, plan: Plan, position: int, observe: Callable[[Sequence[Vertex]], None] | None = None
+    ) -> list[Batch]:
         """Run what `plan` adds over what there is now, to its end, and forget it; answers what `position` sent.
 
-        Materialised tables are read as they stand; further sources are read to their end.
+        Materialised tables are read as they stand; further sources are read to their end. `observe` is shown the
+        nodes that ran before they are forgotten.
         """
         with self.lock:
             self._raise_failure()
@@ -189,6 +206,8 @@ class EmbeddedRuntime:
             self.dataflow.extend(plan, [(position, tap)])
             try:
                 self._complete(self.dataflow.vertices[known:])
+                if observe is not None:
+                    observe(self.dataflow.vertices[known:])
             finally:
                 self.dataflow.vertices[position].detach(tap)
                 self.answered.add(self.dataflow.vertices[known:])
@@ -215,7 +234,7 @@ class EmbeddedRuntime:
             sources = self.dataflow.sources
             return Progress(
                 rows_in=self.answered.rows_in + sum(s.metrics.rows_in for s in sources),
-                rows_out=sum(s.metrics.rows_in for s in self.dataflow.sinks),
+                rows_out=self.answered.rows_out + sum(s.metrics.rows_in for s in self.dataflow.sinks),
                 late_rows=self.answered.late_rows + sum(v.metrics.late_rows for v in vertices),
                 dead_rows=self.answered.dead_rows + sum(v.metrics.dead_rows for v in vertices),
                 watermark=min((s.watermark for s in sources if not s.ended), default=END_OF_TIME),
@@ -254,6 +273,7 @@ class EmbeddedRuntime:
             error = bug
         with self.lock:
             self._failure = error
+            self._told = bool(self._on_failure)
             for on_failure in self._on_failure:
                 on_failure(error)
             self._wake.notify_all()
@@ -307,8 +327,14 @@ class EmbeddedRuntime:
                     self._wake.notify_all()
                     self._wake.wait(0.05 if ended else IDLE_WAIT_S)
 
+    def raise_untold(self) -> None:
+        """Raise what broke, if nobody was told of it yet."""
+        if not self._told:
+            self._raise_failure()
+
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            self._told = True
             raise self._failure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter_ns
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -75,13 +76,14 @@ class SourceVertex(Vertex):
         self._advance()
         return moved
 
-    def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord]) -> None:
-        """Take rows of the source's whole schema that somebody hands over."""
+    def push(self, batches: Sequence[pa.RecordBatch], bad: Sequence[BadRecord], taken: int = 0) -> None:
+        """Take rows of the source's whole schema that somebody hands over; the first `taken` batches take rows back."""
         now = self._ready()
         source = self.spec.source
         assert isinstance(source, PushSpec)
-        for batch in batches:
-            self._take(PUSHED, Batch(source.project(batch)), [], now)
+        for number, batch in enumerate(batches):
+            weights = np.full(batch.num_rows, -1, np.int64) if number < taken else None
+            self._take(PUSHED, Batch(source.project(batch), weights), [], now)
         if bad:
             self._take(PUSHED, None, bad, now)
         self._advance()

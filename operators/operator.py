@@ -46,7 +46,10 @@ class Context(Protocol):
         ...
 
     def late(self, batch: Batch) -> None:
-        """Hand over rows that came after everything they belong to had closed (the operator's input schema)."""
+        """Hand over rows that came after everything they belong to had closed.
+
+        They have the operator's input schema; of a join, the columns of both sides (`joins.late`).
+        """
         ...
 
     def dead_letter(self, batch: Batch, code: str, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -25,22 +26,27 @@ WIDTH = 110
 """Characters of a line; longer values go on below."""
 
 
-def explain_text(plan: Plan) -> str:
+Measured = Mapping[int, Mapping[str, float]]
+"""What nodes did when they ran: `rows_in`, `rows_out`, `late_rows`, `dead_rows`, `busy_ms` by position."""
+
+
+def explain_text(plan: Plan, measured: Measured | None = None) -> str:
     """One tree for each output, its node on top and its inputs below; a node that was shown is named only."""
     shown: set[int] = set()
-    moves = _moves(plan)
+    facts = _Facts(_moves(plan), measured or {})
     blocks: list[str] = []
     roots = [(o.kind, o.name, o.node) for o in plan.outputs]
     for kind, name, node in roots:
         title = "query" if kind is OutputKind.SELECT else f"{kind.value} {name}"
         lines = [title]
-        _tree(plan, node, "", True, lines, shown, moves)
+        _tree(plan, node, "", True, lines, shown, facts)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
-def explain_json(plan: Plan) -> str:
+def explain_json(plan: Plan, measured: Measured | None = None) -> str:
     """The plan as one JSON object: `nodes` by position with the same facts, `outputs`, `late`, `settings`."""
+    ran = measured or {}
     moves = _moves(plan)
     nodes = [
         {
@@ -56,6 +62,7 @@ def explain_json(plan: Plan) -> str:
             "details": _details(node),
             "state": state_of(node, plan),
             "exchange": _exchange(plan, node, moves.get(at, [])),
+            **({"measured": dict(ran[at])} if at in ran else {}),
         }
         for at, node in enumerate(plan.nodes)
     ]
@@ -66,6 +73,36 @@ def explain_json(plan: Plan) -> str:
         "settings": dict(plan.settings),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is said of each node."""
+
+    moves: Mapping[int, list[Edge]]
+    measured: Measured
+
+    def of(self, plan: Plan, at: int) -> list[tuple[str, str]]:
+        """Labels and texts."""
+        node = plan.nodes[at]
+        facts = [(label, text or "none") for label, text in _details(node).items()]
+        facts.append(("rows", _rows(node)))
+        state = state_of(node, plan)
+        if state != "none" and not any(label == "state" for label, _ in facts):
+            facts.append(("state", state))
+        if not isinstance(node.spec, SourceInput):
+            facts.append(("exchange", _exchange(plan, node, self.moves.get(at, []))))
+        ran = self.measured.get(at)
+        if ran is not None:
+            facts.append(("ran", _ran(ran)))
+        return facts
+
+
+def _ran(ran: Mapping[str, float]) -> str:
+    text = f"{ran['rows_in']:,.0f} rows in, {ran['rows_out']:,.0f} rows out, {ran['busy_ms']:,.2f} ms"
+    for name, words in (("late_rows", "late"), ("dead_rows", "did not decode or compute")):
+        text += f", {ran[name]:,.0f} {words}" if ran[name] else ""
+    return text
 
 
 def title_of(node: Node) -> str:
@@ -130,7 +167,7 @@ def _tree(
     last: bool,
     lines: list[str],
     shown: set[int],
-    moves: Mapping[int, list[Edge]],
+    known: _Facts,
 ) -> None:
     node = plan.nodes[at]
     branch, under = ("└─ ", "   ") if last else ("├─ ", "│  ")
@@ -142,21 +179,10 @@ def _tree(
     lines.append(f"{indent}{branch}[{at}] {title_of(node)}{name}")
     inner = indent + under
     bar = "│  " if node.inputs else "   "
-    for label, text in _facts(plan, node, moves.get(at, [])):
+    for label, text in known.of(plan, at):
         lines += _wrapped(f"{inner}{bar}{label}: ", text)
     for place, below in enumerate(node.inputs):
-        _tree(plan, below, inner, place == len(node.inputs) - 1, lines, shown, moves)
-
-
-def _facts(plan: Plan, node: Node, moves: list[Edge]) -> list[tuple[str, str]]:
-    facts = [(label, text or "none") for label, text in _details(node).items()]
-    facts.append(("rows", _rows(node)))
-    state = state_of(node, plan)
-    if state != "none" and not any(label == "state" for label, _ in facts):
-        facts.append(("state", state))
-    if not isinstance(node.spec, SourceInput):
-        facts.append(("exchange", _exchange(plan, node, moves)))
-    return facts
+        _tree(plan, below, inner, place == len(node.inputs) - 1, lines, shown, known)
 
 
 def _rows(node: Node) -> str:

@@ -248,6 +248,11 @@ class SelectStatement(Statement):
     options: tuple[Option, ...] = ()
     connectors: tuple[NamedConnector, ...] = ()
 
+    @property
+    def writes(self) -> bool:
+        """Whether the rows go to a sink that the query declares."""
+        return any(named.role is Role.SINK for named in self.connectors)
+
 
 class ObjectKind(Enum):
     """What DROP, ALTER and SHOW CREATE speak of. `ANY` where the statement gave no kind."""

@@ -12,8 +12,10 @@ import pyarrow as pa
 from millrace.errors import Position
 from millrace.operators.expressions.tree import Expression
 from millrace.operators.joins.interval import joined_schema
+from millrace.operators.joins.late import late_schema
 from millrace.operators.sink import Changelog
-from millrace.planner.logical import Relation
+from millrace.planner.logical import AssignWindow, Filter, Join, Project, Relation, Unary
+from millrace.planner.table_functions import Expansion
 
 Places = Mapping[int, int]
 
@@ -72,7 +74,8 @@ class SameWindow:
 class Asof:
     """The one right row that is last before the left one's time, first after it, or nearest, as `AsofJoin` says.
 
-    `versions`: the right side is a changelog whose rows are versions of what its key names.
+    `versions`: the right side is a changelog whose rows are versions of what its key names. `event` is the left
+    side's event time where `left_time` is another, from `reach[0]` to `reach[1]` µs after it.
     """
 
     left_time: int
@@ -82,17 +85,21 @@ class Asof:
     tolerance: int | None = None
     changes: bool = False
     versions: bool = False
+    event: int | None = None
+    reach: tuple[int, int] = (0, 0)
 
     right_is_set: ClassVar[bool] = False
 
     def moved(self, left: Places, right: Places) -> Asof:
         """The same over inputs whose columns are elsewhere."""
-        return replace(self, left_time=left[self.left_time], right_time=right[self.right_time])
+        event = None if self.event is None else left[self.event]
+        return replace(self, left_time=left[self.left_time], right_time=right[self.right_time], event=event)
 
     @property
     def columns(self) -> tuple[set[int], set[int]]:
         """The columns it reads of both sides."""
-        return {self.left_time}, {self.right_time}
+        also = set() if self.event is None else {self.event}
+        return {self.left_time} | also, {self.right_time}
 
     def times(self) -> tuple[int, int]:
         """The columns of both times."""
@@ -139,6 +146,8 @@ class TimedJoin(Relation):
     form: Form
     condition: Expression | None = None
     position: Position | None = field(default=None, compare=False)
+    late_table: str | None = None
+    """The table that late rows of either side go to."""
 
     @property
     def inputs(self) -> tuple[Relation, ...]:
@@ -153,6 +162,8 @@ class TimedJoin(Relation):
     @property
     def event_time(self) -> int | None:
         left, right = self.form.times()
+        if isinstance(self.form, Asof) and self.form.event is not None:
+            left = self.form.event
         match self.kind:
             case "full":
                 return None
@@ -186,3 +197,62 @@ class TimedJoin(Relation):
     def with_inputs(self, *inputs: Relation) -> Relation:
         left, right = inputs
         return self if left is self.left and right is self.right else replace(self, left=left, right=right)
+
+
+@dataclass(frozen=True)
+class LateSides(Unary):
+    """The rows of either side that came too late for the join it reads: columns of both, NULL in the other side's."""
+
+    input: TimedJoin
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return late_schema(self.input.left.schema, self.input.right.schema)
+
+    @property
+    def event_time(self) -> int | None:
+        return None
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.APPEND
+
+    @property
+    def key(self) -> tuple[int, ...] | None:
+        return None
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        return (None, None)
+
+
+def _keeping_late(relation: Relation) -> Relation:
+    """The side of a window join that leaves it to the join which rows are late."""
+    match relation:
+        case Filter() | Project() | Expansion():
+            return relation.with_inputs(_keeping_late(relation.input))
+        case AssignWindow():
+            return replace(relation, keeps_late=True)
+    return relation
+
+
+def with_late_sides(relation: Relation, table: str) -> Relation | None:
+    """The relation whose join on time sends late rows to `table`; None where it has not just one such join."""
+    match relation:
+        case Filter() | Project() | Expansion():
+            below = with_late_sides(relation.input, table)
+            return None if below is None else relation.with_inputs(below)
+        case TimedJoin() if not isinstance(relation.form, Latest):
+            if any(with_late_sides(item, table) is not None for item in relation.inputs):
+                return None
+            sides = relation.inputs
+            if isinstance(relation.form, SameWindow):
+                sides = tuple(_keeping_late(item) for item in sides)
+            left, right = sides
+            return replace(relation, left=left, right=right, late_table=table)
+        case Join():
+            of_left, of_right = (with_late_sides(item, table) for item in relation.inputs)
+            if (of_left is None) == (of_right is None):
+                return None
+            return relation.with_inputs(of_left or relation.left, of_right or relation.right)
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from millrace.errors import BadData
 from millrace.operators.aggregates import statistic_kernels
 from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots, WordAccumulator
 from millrace.operators.aggregates.calls import AggregateCall
@@ -262,26 +265,31 @@ class PythonState(Accumulator):
                 continue
             state = self._state(int(slots[first]))
             given = [argument.slice(first, last - first) for argument in arguments]
-            (state.retract if retract else state.accumulate)(*given)
+            with _users_code(self.factory, "retract" if retract else "accumulate"):
+                (state.retract if retract else state.accumulate)(*given)
 
     def _state(self, slot: int) -> Any:
         """The state of a group, made where there is none: an instance of the user's class."""
         if self.states[slot] is None:
-            self.states[slot] = self.factory()
+            with _users_code(self.factory, "the making of a state"):
+                self.states[slot] = self.factory()
         return self.states[slot]
 
     def merge(self, slots: Slots, other: Accumulator, other_slots: Slots) -> None:
         assert isinstance(other, PythonState)
         for slot, theirs in zip(slots.tolist(), other.states[other_slots], strict=True):
             if theirs is not None:
-                self._state(slot).merge(theirs)
+                state = self._state(slot)
+                with _users_code(self.factory, "merge"):
+                    state.merge(theirs)
 
     def reset(self, slots: Slots) -> None:
         self.states[slots] = None
 
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
-        values = [self._state(slot).result() for slot in slots.tolist()]
-        return Outcome(pa.array(values, call.type))
+        states = [self._state(slot) for slot in slots.tolist()]
+        with _users_code(self.factory, "result"):
+            return Outcome(pa.array([state.result() for state in states], call.type))
 
     def capture(self, slots: Slots) -> pa.Array:
         return pa.array([None if s is None else pickle.dumps(s) for s in self.states[slots]], pa.binary())
@@ -289,3 +297,17 @@ class PythonState(Accumulator):
     def restore(self, slots: Slots, state: pa.Array) -> None:
         for slot, data in zip(slots.tolist(), state.to_pylist(), strict=True):
             self.states[slot] = None if data is None else pickle.loads(data)
+
+
+@contextmanager
+def _users_code(factory: object, what: str) -> Iterator[None]:
+    """Whatever a user's aggregate raises becomes BadData MR2012, which says whose fault it is."""
+    try:
+        yield
+    except Exception as error:
+        name = getattr(factory, "__name__", type(factory).__name__)
+        raise BadData(
+            f"aggregate {name} failed in {what}: {type(error).__name__}: {error}",
+            code="MR2012",
+            hint="mend the Python class; a group has no value without it, so the job stops",
+        ) from error

@@ -218,6 +218,11 @@ def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
         array = array.cast(pa.int64())
     if pa.types.is_floating(array.type) and pa.types.is_integer(type_):
         return array.cast(pa.float64()).cast(type_)
+    if pa.types.is_timestamp(type_) and type_.tz is not None and pa.types.is_string(array.type):
+        try:
+            return array.cast(type_)
+        except pa.ArrowInvalid:  # without a zone
+            return array.cast(pa.timestamp(type_.unit)).cast(type_)
     return array.cast(type_)
 
 

@@ -94,7 +94,7 @@ _ENTRIES = (
     _Entry("blackhole", f"{_HERE}.blackhole"),
     _Entry("subscription", f"{_HERE}.subscription"),
     _Entry("kafka", f"{_HERE}.kafka.connector", ("kafka_source", "kafka_sink", "upsert-kafka")),
-    _Entry("postgres", None, ("postgresql", "jdbc")),
+    _Entry("postgres", f"{_HERE}.postgres.connector", ("postgresql", "jdbc")),
     _Entry("delta", None),
     _Entry("iceberg", None),
 )

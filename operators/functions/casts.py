@@ -208,7 +208,7 @@ _FLOAT_TEXT = r"(?i)^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?$|^[+-]?(in
 
 def _string_to_number(target: pa.DataType, pattern: str, values: Sequence[Value], rows: int) -> Value:
     try:
-        return pc.cast(values[0], target)
+        return _in_range(pc.cast(values[0], target), values[0], target)
     except pa.ArrowInvalid:
         text = pc.utf8_trim_whitespace(values[0])
         good = pc.match_substring_regex(text, pattern)
@@ -221,7 +221,23 @@ def _string_to_number(target: pa.DataType, pattern: str, values: Sequence[Value]
                 sample = values[0][int(np.argmax(bad))].as_py()
                 raise RowError(BAD_CAST, f"CAST: {sample!r} is no {sql.sql_name(target)}", bad) from None
         text = pc.replace_substring_regex(text, r"^\+", "")
-        return pc.cast(text, target)
+        return _in_range(pc.cast(text, target), values[0], target)
+
+
+def _in_range(made: Value, text: Value, target: pa.DataType) -> Value:
+    """The numbers, where none is infinite that was written in digits."""
+    if not sql.is_float(target):
+        return made
+    digits = pc.and_(pc.is_inf(made), pc.match_substring_regex(text, "[0-9]"))
+    if isinstance(digits, pa.Scalar):
+        if digits.as_py():
+            raise ValueFault(BAD_CAST, f"{text.as_py()!r} is too large for a {sql.sql_name(target)}")
+        return made
+    if pc.any(digits).as_py():
+        bad = np.asarray(digits.fill_null(False))
+        sample = text[int(np.argmax(bad))].as_py()
+        raise RowError(BAD_CAST, f"CAST: {sample!r} is too large for a {sql.sql_name(target)}", bad)
+    return made
 
 
 def _string_to_decimal(target: pa.DataType, values: Sequence[Value], rows: int) -> Value:

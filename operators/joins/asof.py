@@ -22,9 +22,11 @@ class AsofJoin(OperatorSpec):
     the greatest distance. `kind` is inner, or left: rows without a match come alone. Of right rows with one time the
     one that arrived last counts.
     Rows are held until the watermark says that no other right row can belong to them. With `changes` a row is sent at
-    once and corrected when a right row arrives that suits better (direction backward only).
+    once and corrected when a right row arrives that suits better.
     With `versions` the right input is a changelog: a row with weight -1 ends the validity of its key at its time,
     unless a row with weight +1 and that key follows in the same batch.
+    With `event` the left time is not the left side's event time, which is that column: it lies from `reach[0]` to
+    `reach[1]` µs after it.
     """
 
     title: ClassVar[str] = "AsofJoin"
@@ -42,11 +44,14 @@ class AsofJoin(OperatorSpec):
     versions: bool = False
     time_units: tuple[str, str] = ("ms", "ms")
     names: tuple[str, ...] = ()
+    event: int | None = None
+    reach: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         assert self.kind in ("inner", "left"), self.kind
         assert self.direction in DIRECTIONS, self.direction
-        assert not self.changes or (self.direction == "backward" and not self.versions)
+        assert not (self.changes and self.versions)
+        assert self.event is None or self.direction == "backward"
 
     @property
     def output_schema(self) -> pa.Schema:
@@ -67,6 +72,9 @@ class AsofJoin(OperatorSpec):
             match = f"the {which} right row with {right} {compared}{'' if self.strict else '='} left.{left}"
         if self.tolerance is not None:
             match += f", at most {self.tolerance / 1e6:g} s away"
+        if self.event is not None:
+            low, high = (f"{us / 1e6:+g} s" for us in self.reach)
+            match += f" (from {self.left.names[self.event]} {low} to {self.left.names[self.event]} {high})"
         held = "left rows until the watermark says that their match is final"
         kept = f"right rows that a left row from the watermark on may need{'' if self.tolerance is not None else ': the last of each key stays'}"
         return {

@@ -64,6 +64,9 @@ def find(
             at = cut
         if at < 0:
             continue
+        # Of entries with one tick the last counts; from `cut` on they are met first to last.
+        while at >= cut and at + 1 < end and arena[at + 1, 0] == arena[at, 0]:
+            at += 1
         away = arena[at, 0] - tick
         if tolerance >= 0 and abs(away) > tolerance:
             continue
@@ -113,3 +116,44 @@ def trim(
                 counts[WASTED] += segments[slot, ROOM]
                 segments[slot, ROOM] = 0
     return gone
+
+
+@njit(cache=True, nogil=True)
+def drop_below(
+    slots: Int32s,
+    bounds: Int64s,
+    segments: Int64s,
+    arena: Int64s,
+    counts: Int64s,
+    values: Int64s,
+    owners: Int32s,
+) -> int:
+    """Take all entries of distinct slots that are below the slot's own bound. Returns how many were taken."""
+    gone = 0
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        if slot >= segments.shape[0]:
+            continue
+        while segments[slot, SIZE] > 0 and arena[segments[slot, START], 0] < bounds[i]:
+            values[gone] = arena[segments[slot, START], 1]
+            owners[gone] = slot
+            gone += 1
+            segments[slot, START] += 1
+            segments[slot, ROOM] -= 1
+            segments[slot, SIZE] -= 1
+            counts[WASTED] += 1
+            counts[LIVE] -= 1
+        if segments[slot, SIZE] == 0:
+            counts[WASTED] += segments[slot, ROOM]
+            segments[slot, ROOM] = 0
+    return gone
+
+
+@njit(cache=True, nogil=True)
+def earliest(segments: Int64s, arena: Int64s, none: int) -> int:
+    """The least tick of all entries; `none` where there is no entry."""
+    least = none
+    for slot in range(segments.shape[0]):
+        if segments[slot, SIZE] > 0:
+            least = min(least, arena[segments[slot, START], 0])
+    return least

@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 from millrace.operators.aggregates.progress import capture_clock, restored_clock
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
 from millrace.operators.joins.asof import DIRECTIONS, AsofJoin
+from millrace.operators.joins.late import late_batch
 from millrace.operators.joins.shared_ticks import SharedTicks, late_rows
 from millrace.operators.joins.timed_pairs import PairShape
 from millrace.operators.joins.timed_side import Expired, TimedSide, before
 from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
 from millrace.operators.over.held_rows import HeldRows
+from millrace.operators.over.ticks import Ticks
 from millrace.state.key_index import KeyIndex
 from millrace.state.multimap import Multimap
 from millrace.state.row_store import RowStore
@@ -40,6 +42,9 @@ class AsofState:
         schemas = (spec.left, spec.right)
         self.ticks = SharedTicks(schemas, spec.times, spec.time_units)
         self.keys = tuple(tuple(pair[port] for pair in spec.equal) for port in (0, 1))
+        self._event = None
+        if spec.event is not None:
+            self._event = Ticks.of(spec.left.field(spec.event).type, spec.time_units[0])
         also = frozenset({spec.times[0], *self.keys[0]})
         self.shape = PairShape.of(schemas, spec.outputs, None, spec.output_schema, also)
         kept = self.shape.kept[0]
@@ -52,7 +57,7 @@ class AsofState:
         self.right = TimedSide(stored, self.index, context.vnodes)
         self.direction = DIRECTIONS.index(spec.direction)
         self.tolerance = -1 if spec.tolerance is None else spec.tolerance * self.ticks.per_us
-        self.tick = START_OF_TIME
+        self.tick = self.watermark = START_OF_TIME
 
     def usable(self, port: int, batch: Batch, out: list[Batch]) -> tuple[Batch, Int64Array]:
         """Rows in time with a time and keys, and their ticks; a left row without comes alone where it must."""
@@ -70,13 +75,35 @@ class AsofState:
                 out.append(self.shape.alone(0, self.shape.keep(0, alone)))
             batch = batch.take(np.flatnonzero(~missing))
         ticks = self.ticks.read(port, batch.data)
-        late = late_rows(ticks, self.tick, batch.row_watermarks, self.ticks.per_us)
+        late = self._late(port, batch, ticks)
         if late is not None:
             self.metrics.late_rows += int(late.sum())
-            self.context.late(batch.take(np.flatnonzero(late)))
+            schemas = (self.spec.left, self.spec.right)
+            self.context.late(late_batch(port, batch.take(np.flatnonzero(late)), schemas))
             rows = np.flatnonzero(~late)
             batch, ticks = batch.take(rows), ticks[rows]
         return batch, ticks
+
+    def _late(self, port: int, batch: Batch, ticks: Int64Array) -> Bools | None:
+        """Which rows are behind the watermark by their event time."""
+        if port == 1 or self._event is None:
+            return late_rows(ticks, self.tick, batch.row_watermarks, self.ticks.per_us)
+        own = self._event
+        column = batch.data.column(self.spec.event)
+        return late_rows(own.read(column), own.moment(self.watermark), batch.row_watermarks, own.per_us)
+
+    def reach(self, ticks: Int64Array, known: Bools, found: Int64Array) -> Int64Array:
+        """For left rows with the ticks of what they found: the last tick of a right row that could suit as well."""
+        reach = np.where(known, np.where(found >= ticks, found, 2 * ticks - found), END_OF_TIME)
+        return reach if self.tolerance < 0 else np.minimum(reach, ticks + self.tolerance)
+
+    def asked(self) -> int:
+        """The earliest tick that a left row still to come may have."""
+        return before(self.tick, -min(0, self.spec.reach[0]) * self.ticks.per_us)
+
+    def promised(self, watermark: int) -> int:
+        """What may be promised of the left side's event time, where rows are kept that have a tick of now or later."""
+        return watermark if watermark == END_OF_TIME else watermark - max(0, self.spec.reach[1])
 
     def insert(self, batch: Batch, ticks: Int64Array) -> Slots:
         """Keep right rows; the slot of each that is kept."""
@@ -103,6 +130,7 @@ class AsofState:
     def set_clock(self, watermark: int) -> None:
         """The watermark (µs) has come to where it is."""
         ends = (START_OF_TIME, END_OF_TIME)
+        self.watermark = watermark
         self.tick = watermark if watermark in ends else watermark * self.ticks.per_us
 
     def free(self, slots: Slots) -> None:
@@ -198,7 +226,7 @@ class AsofOperator(Operator):
         popped = self._held.pop(due)
         if popped is not None:
             self._settle(popped[0], out)
-        empty = state.expire(min(state.tick, self._earliest()))
+        empty = state.expire(min(state.asked(), self._earliest()))
         state.free(empty[self._by_slot.sizes(empty) == 0])
         state.metrics.rows_out += sum(batch.num_rows for batch in out)
         return out
@@ -206,7 +234,7 @@ class AsofOperator(Operator):
     def output_watermark(self, watermark: int) -> int:
         earliest = self._earliest()
         if watermark == END_OF_TIME or earliest >= self._state.tick:
-            return watermark
+            return self._state.promised(watermark)
         return earliest // self._state.ticks.per_us
 
     def capture(self, *, changes: bool) -> Capture:
@@ -259,9 +287,7 @@ class AsofOperator(Operator):
         state = self._state
         now = state.tick
         # A right row still to come has a tick of `now` or later: what is known must not be farther than that.
-        reach = np.where(known, np.where(found >= ticks, found, 2 * ticks - found), END_OF_TIME)
-        if state.tolerance >= 0:
-            reach = np.minimum(reach, ticks + state.tolerance)
+        reach = state.reach(ticks, known, found)
         return reach < now, reach
 
     def _wait(self, rows: pa.RecordBatch) -> None:

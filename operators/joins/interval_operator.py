@@ -12,6 +12,7 @@ from millrace.operators.aggregates.progress import capture_clock, restored_clock
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
 from millrace.operators.joins.backlog import ROWS_PER_ASKED, Asked, chunks
 from millrace.operators.joins.interval import IntervalJoin, WindowJoin
+from millrace.operators.joins.late import late_batch
 from millrace.operators.joins.shared_ticks import SharedTicks, late_rows
 from millrace.operators.joins.timed_pairs import PairCondition, PairShape
 from millrace.operators.joins.timed_side import Bools, TimedSide, before
@@ -37,7 +38,7 @@ class IntervalJoinOperator(Operator):
         """Counters; `matches` and `expired` in extra."""
         self._context = context
         self._kind = spec.kind
-        schemas = (spec.left, spec.right)
+        schemas = self._schemas = (spec.left, spec.right)
         self._shape = PairShape.of(schemas, spec.outputs, spec.condition, spec.output_schema)
         self._condition = None
         if spec.condition is not None:
@@ -70,7 +71,7 @@ class IntervalJoinOperator(Operator):
         late = late_rows(ticks, self._tick, batch.row_watermarks, self._per_us)
         if late is not None:
             self.metrics.late_rows += int(late.sum())
-            self._context.late(batch.take(np.flatnonzero(late)))
+            self._context.late(late_batch(port, batch.take(np.flatnonzero(late)), self._schemas))
             batch = batch.take(np.flatnonzero(~late))
         known = self._without_nulls(port, batch, self._keys[port], out)
         if late is not None or known is not batch:

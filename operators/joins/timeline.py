@@ -138,6 +138,18 @@ class Timeline:
         )
         return values[:gone] >> 1, owners[:gone], kept
 
+    def drop_below(self, slots: Slots, bounds: Int64s) -> tuple[Int64s, Slots]:
+        """Take entries of distinct slots that are below the slot's bound: rows, and the slot of each."""
+        room = int(self.sizes(slots).sum())
+        values: Int64s = np.empty(room, np.int64)
+        owners: Int32s = np.empty(room, np.int32)
+        gone = self._asof.drop_below(slots, bounds, self._segments, self._arena, self._counts, values, owners)
+        return values[:gone] >> 1, owners[:gone]
+
+    def earliest(self, none: int) -> int:
+        """The least tick there is, or `none`."""
+        return int(self._asof.earliest(self._segments, self._arena, none)) if len(self) else none
+
     def live(self) -> tuple[Slots, Int64s, Int64s, npt.NDArray[np.bool_]]:
         """All entries: slot, tick, row and whether it is matched."""
         slots: Int32s = np.empty(len(self), np.int32)

@@ -28,7 +28,7 @@ def within_bounds(left: Scope, right: Scope, both: Scope, node: exp.Join) -> lis
     """The conditions that WITHIN stands for: the right time from `before` to `after` around the left one."""
     within = node.args["within"]
     width = len(left.relation.schema)
-    times = _times(left.relation, right.relation, within, "WITHIN")
+    times = event_times(left.relation, right.relation, within, "WITHIN")
     schema = both.relation.schema
     a, b = column(schema, times[0]), column(schema, width + times[1])
     binder = ScalarBinder(both, "WITHIN")
@@ -44,7 +44,7 @@ def asof_join(
 ) -> Relation:
     """An ASOF JOIN: equal columns, and one comparison of the times, in MATCH_CONDITION or among `conditions`."""
     match = node.args["asof"]
-    times = _times(left.relation, right.relation, node, "ASOF JOIN")
+    times = event_times(left.relation, right.relation, node, "ASOF JOIN")
     bounds = Bounds.of(left.relation, right.relation)
     if bounds is None:
         raise invalid(node, "MR1327", "the times of an ASOF JOIN do not compare", "cast one in a subquery")
@@ -60,7 +60,7 @@ def asof_join(
     rest = [part for part in said if not bounds.take(part)]
     form = _asof_form(bounds, nearest, times, node)
     kind = "left" if node.args.get("side") == "LEFT" else "inner"
-    return _one_match(joined(left.relation, right.relation, kind, rest, nodes.position_of(node)), form, node)
+    return one_match(joined(left.relation, right.relation, kind, rest, nodes.position_of(node)), form, node)
 
 
 def temporal_join(
@@ -82,7 +82,7 @@ def temporal_join(
     ):
         form = Latest(left.relation.event_time)
     else:
-        times = _times(left.relation, right.relation, version, "FOR SYSTEM_TIME AS OF")
+        times = event_times(left.relation, right.relation, version, "FOR SYSTEM_TIME AS OF")
         if not isinstance(time, Column) or time.index != times[0]:
             known = left.relation.schema.names[times[0]]
             raise invalid(
@@ -93,7 +93,7 @@ def temporal_join(
             )
         form = Asof(*times, versions=right.relation.changelog is not Changelog.APPEND)
     relation = joined(left.relation, right.relation, kind, conditions, nodes.position_of(node))
-    return _one_match(relation, form, node)
+    return one_match(relation, form, node)
 
 
 def sent_at_once(relation: Relation) -> Relation:
@@ -101,24 +101,23 @@ def sent_at_once(relation: Relation) -> Relation:
     match relation:
         case Filter() | Project():
             return relation.with_inputs(sent_at_once(relation.input))
-        case TimedJoin(form=Asof(direction="backward", versions=False) as form):
-            return replace(relation, form=replace(form, changes=True))
         case TimedJoin(form=Asof(versions=False) as form):
-            raise unsupported(
-                None,
-                "MR1943",
-                f"EMIT CHANGES with an ASOF JOIN that looks {form.direction} is not executed",
-                "leave it out: rows are sent when their match is final",
-            )
+            return replace(relation, form=replace(form, changes=True))
     return relation
 
 
-def _one_match(relation: Relation, form: Form, node: exp.Join) -> Relation:
+def one_match(relation: Relation, form: Form, node: exp.Join) -> Relation:
     """The join with a form in which a left row has one match."""
     if isinstance(relation, Project):
-        return replace(relation, input=_one_match(relation.input, form, node))
+        return replace(relation, input=one_match(relation.input, form, node))
     assert isinstance(relation, Join)
-    name = "ASOF JOIN" if node.args.get("method") else "FOR SYSTEM_TIME AS OF"
+    name = (
+        "ASOF JOIN"
+        if node.args.get("method")
+        else "TEMPORAL PROBE JOIN"
+        if node.args.get("probe")
+        else "FOR SYSTEM_TIME AS OF"
+    )
     if relation.condition is not None or relation.null_equal:
         raise unsupported(
             node,
@@ -203,7 +202,7 @@ def _check_nearest(arguments: Sequence[Expression], times: tuple[int, int], widt
         )
 
 
-def _times(left: Relation, right: Relation, node: object, what: str) -> tuple[int, int]:
+def event_times(left: Relation, right: Relation, node: object, what: str) -> tuple[int, int]:
     """The event times of both sides. Raises Invalid MR1325."""
     if left.event_time is None or right.event_time is None:
         side = "left" if left.event_time is None else "right"

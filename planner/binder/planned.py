@@ -10,7 +10,7 @@ from millrace.errors import Position
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.bound import check_order, shown
 from millrace.planner.catalog import Change, Entry
-from millrace.planner.logical import Relation
+from millrace.planner.logical import Positions, Relation
 from millrace.planner.plan import OutputKind
 from millrace.planner.ranking import SortKey, TopN
 from millrace.planner.rules.order import optimize
@@ -48,11 +48,16 @@ class PlannedOutput:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A statement that the front door carries out itself; `rows` are those of INSERT … VALUES, bound to the table."""
+    """A statement that the front door carries out itself.
+
+    `rows` are those of INSERT … VALUES, bound to the table `target`; `key` is its key for UPDATE and DELETE, whose
+    rows the one output gives.
+    """
 
     statement: Statement
     target: Entry | None = None
     rows: pa.RecordBatch | None = None
+    key: Positions = ()
 
 
 @dataclass(frozen=True, slots=True)

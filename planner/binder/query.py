@@ -27,6 +27,7 @@ from millrace.planner.binder.joins import bind_join
 from millrace.planner.binder.joins_on_time import sent_at_once
 from millrace.planner.binder.lateral import bind_lateral, is_lateral
 from millrace.planner.binder.over import apply_over
+from millrace.planner.binder.probes import bind_probe
 from millrace.planner.binder.scalars import ScalarBinder, check_repeatable
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
@@ -55,6 +56,7 @@ from millrace.planner.dialect import nodes
 from millrace.planner.expressions import column, conjunction, rewrite
 from millrace.planner.logical import AssignWindow, Filter, Project, Relation, Session
 from millrace.planner.rules.to_timed_join import to_timed_join
+from millrace.planner.timed_joins import with_late_sides
 
 
 class Names(Protocol):
@@ -129,7 +131,9 @@ class QueryBinder:
             )
         scope = self.member(clause.this)
         for join in node.args.get("joins") or []:
-            if is_lateral(join.this):
+            if join.args.get("probe") is not None:
+                scope = bind_probe(scope, self.member(join.this), join)
+            elif is_lateral(join.this):
                 scope = bind_lateral(replace(scope, outer=self.outer), join, self._inner)
             else:
                 scope = bind_join(scope, self.member(join.this), join)
@@ -138,7 +142,7 @@ class QueryBinder:
     def _one_row(self) -> Scope:
         return Scope(one_row(), (Member(None, 0, 1, frozenset({0})),), self.outer)
 
-    def _where(self, scope: Scope, condition: exp.Expr) -> Scope:
+    def where(self, scope: Scope, condition: exp.Expr) -> Scope:
         """Plain conditions first, then those that need a value of a query, then IN and EXISTS."""
         plain, tests = split_where(condition)
         site = Subqueries(scope, self._inner)
@@ -214,7 +218,7 @@ class QueryBinder:
         scope = self._from(node)
         where = node.args.get("where")
         if where is not None:
-            scope = self._where(scope, where.this)
+            scope = self.where(scope, where.this)
             scope = scope.over(to_timed_join(scope.relation))
         clause = node.args.get("group")
         group_window = next(
@@ -246,7 +250,7 @@ class QueryBinder:
         if clause is not None or calls.aggregates or calls.groupings or having is not None:
             relation, resolve = self._grouped(node, scope, clause, calls, items, binder)
         else:
-            check_no_emission(node)
+            scope = _with_late_joins(scope, node)
             emit = node.args.get("emit")
             if emit is not None and str(emit.args["mode"]) == "changes":
                 scope = scope.over(sent_at_once(scope.relation))
@@ -372,6 +376,14 @@ def _with_subqueries(relation: Relation, resolve: Resolve, site: Subqueries) -> 
         return relation, resolve
     whole, values = site.attach(relation, resolve)
     return whole, lambda e, at: settled(resolve(e, at), values)
+
+
+def _with_late_joins(scope: Scope, node: exp.Select) -> Scope:
+    """The scope of a block that aggregates nothing, its join on time sending late rows where LATE DATA TO says."""
+    late = node.args.get("late_data")
+    whole = None if late is None else with_late_sides(scope.relation, str(late.this.name))
+    check_no_emission(node, late_rows=whole is not None)
+    return scope if whole is None else scope.over(whole)
 
 
 def _bound_type(relation: Relation) -> pa.DataType | None:

@@ -98,6 +98,20 @@ class RowsSite(Protocol):
         ...
 
 
+def assignable(source: pa.DataType, target: pa.DataType) -> bool:
+    """Whether a value of one type may be written into a column of the other, which converts it."""
+    numbers = sql.is_number(source) and sql.is_number(target)
+    return numbers or (sql.is_timestamp(source) and sql.is_timestamp(target))
+
+
+def finite(text: str, node: object) -> float:
+    """The number that digits say. Raises Invalid MR1147 where it is beyond what a DOUBLE holds."""
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise invalid(node, "MR1147", f"{text} is too large for a DOUBLE", "the largest is about 1.8e308")
+    return value
+
+
 def check_repeatable(value: Expression, relation: Relation, node: object) -> None:
     """Refuse, over rows that may be taken back, what would give another value then (MR1956)."""
     if relation.changelog is not Changelog.APPEND and not is_deterministic(value):
@@ -137,6 +151,11 @@ class ScalarBinder:
     def bind_as(self, node: exp.Expr, type: pa.DataType, what: str) -> Expression:
         """Bound and coerced to `type`. Raises Invalid MR1110 where it does not fit."""
         return self.coerce(self.bind(node), type, node, what)
+
+    def assign(self, node: exp.Expr, type: pa.DataType, what: str) -> Expression:
+        """Bound and converted to the type of a column that it is written into: what is too large is a row error."""
+        value = self.bind(node)
+        return cast(value, type) if assignable(value.type, type) else self.coerce(value, type, node, what)
 
     def condition(self, node: exp.Expr) -> Expression:
         """A boolean expression."""
@@ -252,12 +271,20 @@ class ScalarBinder:
         if text.isdigit():
             return integer(int(text), node)
         if "e" in text.lower():
-            return Literal(float(text), sql.DOUBLE)
+            return Literal(finite(text, node), sql.DOUBLE)
         value = decimal.Decimal(text)
         digits, scale = len(value.as_tuple().digits), -int(value.as_tuple().exponent)
         if max(digits, scale) > sql.MOST_DIGITS:
-            return Literal(float(text), sql.DOUBLE)
+            return Literal(finite(text, node), sql.DOUBLE)
         return Literal(value, sql.decimal_type(max(digits, scale, 1), max(scale, 0)))
+
+    def _octets(self, node: exp.HexString) -> Expression:
+        try:
+            return Literal(bytes.fromhex(str(node.this)), sql.BYTES)
+        except ValueError:
+            raise invalid(
+                node, "MR1148", f"x'{node.this}' is not a row of octets", "write two hex digits for each"
+            ) from None
 
     def _unary(self, node: exp.Expr) -> Expression:
         inner = node.this
@@ -489,6 +516,7 @@ _HANDLERS: dict[type, Handler] = {
     exp.Column: ScalarBinder._column,  # type: ignore[dict-item]
     nodes.Call: ScalarBinder._call,  # type: ignore[dict-item]
     exp.Literal: ScalarBinder._literal,  # type: ignore[dict-item]
+    exp.HexString: ScalarBinder._octets,  # type: ignore[dict-item]
     exp.Boolean: ScalarBinder._boolean,  # type: ignore[dict-item]
     exp.Null: ScalarBinder._null,  # type: ignore[dict-item]
     exp.Paren: ScalarBinder._paren,  # type: ignore[dict-item]

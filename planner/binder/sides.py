@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from millrace.errors import Position
 from millrace.operators.expressions.tree import Column, Expression
+from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind
 from millrace.planner.expressions import column
 from millrace.planner.logical import (
@@ -19,6 +20,7 @@ from millrace.planner.logical import (
     Scan,
     WindowedAggregate,
 )
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
 
 def with_late_table(relation: Relation, table: str) -> Relation:
@@ -38,12 +40,22 @@ def with_late_table(relation: Relation, table: str) -> Relation:
 
 def late_tables(relation: Relation) -> list[tuple[str, Relation]]:
     """For each window of the relation that names a table for late rows: the name, and those rows."""
-    if isinstance(relation, Read | LateInput):
+    if isinstance(relation, Read | LateInput | LateSides):
         return []
     found = [table for item in relation.inputs for table in late_tables(item)]
     if isinstance(relation, WindowedAggregate) and relation.late_table is not None:
         found.append((relation.late_table, _shown(LateInput(relation))))
+    if isinstance(relation, TimedJoin) and relation.late_table is not None:
+        found.append((relation.late_table, _both_shown(LateSides(relation))))
     return found
+
+
+def _both_shown(late: LateSides) -> Relation:
+    """Late rows of a join without the columns that planning added, each under a name of its own."""
+    schema = late.schema
+    places = [at for at, name in enumerate(schema.names) if not name.startswith("_")]
+    names = distinct_names([schema.names[at] for at in places])
+    return Project(late, tuple(column(schema, at) for at in places), names)
 
 
 def _shown(late: LateInput) -> Relation:

@@ -13,7 +13,7 @@ from millrace.operators.expressions.tree import Expression, Literal
 from millrace.operators.functions import types as sql
 from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Changelog, SinkSpec
-from millrace.planner.binder.scalars import cast
+from millrace.planner.binder.scalars import assignable, cast
 from millrace.planner.catalog import suggest
 from millrace.planner.expressions import column, columns_of
 from millrace.planner.logical import Filter, Project, Read, Relation, Scan
@@ -181,11 +181,7 @@ def align(
 
 
 def _assignable(source: pa.DataType, target: pa.DataType) -> bool:
-    if sql.can_coerce(source, target):
-        return True
-    return (sql.is_number(source) and sql.is_number(target)) or (
-        sql.is_timestamp(source) and sql.is_timestamp(target)
-    )
+    return sql.can_coerce(source, target) or assignable(source, target)
 
 
 def _target_name(given: str, target: pa.Schema, name: str, position: Position) -> str:

@@ -53,9 +53,7 @@ def bind_source(statement: CreateSource) -> Scan:
     time = _event_time(statement.watermark, own, schema, spec)
     key = _primary_key(statement, schema)
     bad_rows = own.text("bad_rows") or "skip"
-    mode = Changelog.UPSERT if connector is None and key else Changelog.APPEND
-    own_mode = getattr(spec, "changelog", None)
-    mode = own_mode if isinstance(own_mode, Changelog) else mode
+    mode = Changelog.UPSERT if connector is None and key else _mode_of(spec)
     source = SourceInput(spec, computed, schema, time, bad_rows)
     return Scan(str(statement.name), source, tuple(range(len(schema))), key, mode)
 
@@ -68,7 +66,13 @@ def inline_source(name: str, connector: str, options: Mapping[str, str], format:
     source = SourceInput(
         spec, None, schema, _event_time(None, own, schema, spec), own.text("bad_rows") or "skip"
     )
-    return Scan(name, source, tuple(range(len(schema))))
+    return Scan(name, source, tuple(range(len(schema))), None, _mode_of(spec))
+
+
+def _mode_of(spec: SourceSpec) -> Changelog:
+    """What the rows mean to those before; a source that does not say gives rows that are never taken back."""
+    own = getattr(spec, "changelog", None)
+    return own if isinstance(own, Changelog) else Changelog.APPEND
 
 
 def scan_of(name: str, spec: SourceSpec, event_time: EventTime | None = None) -> Scan:

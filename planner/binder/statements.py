@@ -17,8 +17,10 @@ from millrace.planner.binder.planned import Command, PlannedOutput, PlannedState
 from millrace.planner.binder.query import QueryBinder
 from millrace.planner.binder.query_options import key_option, with_options
 from millrace.planner.binder.reader import Reader
+from millrace.planner.binder.scope import Scope
 from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
 from millrace.planner.binder.sources import bind_source, options_of, placed
+from millrace.planner.binder.table_changes import changed_rows
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External
 from millrace.planner.dialect import nodes
@@ -43,6 +45,7 @@ from millrace.planner.statements import (
     SelectStatement,
     SourceKind,
     Statement,
+    Subscribe,
     Update,
 )
 from millrace.planner.user_functions import declare_function, function_of, with_functions
@@ -125,12 +128,9 @@ class Binder:
                     "lookup tables are not executed yet", code="MR1949", position=statement.position
                 )
             case Update() | Delete():
-                raise Unsupported(
-                    "UPDATE and DELETE are not executed yet",
-                    code="MR1950",
-                    hint="INSERT a row with the same primary key to replace one",
-                    position=statement.position,
-                )
+                return self._change_rows(statement)
+            case Subscribe():
+                return self._subscribe(statement)
         return PlannedStatement(statement, command=Command(statement))
 
     def _create_source(self, statement: CreateSource) -> PlannedStatement:
@@ -284,6 +284,30 @@ class Binder:
                 offset=bound.offset,
                 hidden=bound.hidden,
             )
+        return PlannedStatement(statement, (), (output,))
+
+    def _change_rows(self, statement: Update | Delete) -> PlannedStatement:
+        where = QueryBinder(Reader(self.catalog, snapshot=True)).where
+        entry, relation, key = changed_rows(statement, self.catalog, where)
+        output = PlannedOutput("changed", OutputKind.SELECT, optimize(relation), statement.position)
+        return PlannedStatement(statement, (), (output,), Command(statement, entry, key=key))
+
+    def _subscribe(self, statement: Subscribe) -> PlannedStatement:
+        if statement.epoch is not None:
+            raise Unsupported(
+                "a subscription begins with what holds now",
+                code="MR1957",
+                hint="leave AS OF EPOCH out; a table gives the rows it has before its changes",
+                position=statement.position,
+            )
+        reader = Reader(self.catalog)
+        relation = reader.relation(str(statement.name), statement.name.position)
+        if statement.where is not None:
+            scope = Scope.of(relation, str(statement.name))
+            relation = QueryBinder(reader).where(scope, statement.where).relation
+        output = PlannedOutput(
+            "select", OutputKind.SELECT, normalized(optimize(relation)), statement.position
+        )
         return PlannedStatement(statement, (), (output,))
 
     def _create_function(self, statement: CreateFunction) -> PlannedStatement:

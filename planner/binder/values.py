@@ -47,7 +47,7 @@ def bind_values(statement: InsertValues, entry: Entry) -> pa.RecordBatch:
             node = given.get(field.name)
             value: Expression = Literal(None, field.type)
             if node is not None:
-                value = binder.bind_as(node, field.type, f"column {field.name}")
+                value = binder.assign(node, field.type, f"column {field.name}")
             try:
                 (result,) = compile_expressions([value], _NOTHING)(_ONE_ROW)
             except RowError as error:

@@ -158,18 +158,23 @@ def emission_of(node: exp.Expr, relation: Relation, *, windowed: bool) -> Emitti
     return Emitting(CHANGES, us, table)
 
 
-def check_no_emission(node: exp.Expr) -> None:
-    """Refuses emission clauses on a block that aggregates nothing. EMIT CHANGES says what it does anyway."""
+def check_no_emission(node: exp.Expr, *, late_rows: bool = False) -> None:
+    """Refuses emission clauses on a block that aggregates nothing. EMIT CHANGES says what it does anyway.
+
+    `late_rows`: it has a join that some rows are late for.
+    """
     emit = node.args.get("emit")
     if emit is not None and str(emit.args["mode"]) in ("final", "interval"):
         raise invalid(
             emit, "MR1323", "this EMIT has no meaning here: the query aggregates nothing", "leave it out"
         )
     for clause, name in (("lateness", "ALLOW LATENESS"), ("late_data", "LATE DATA TO")):
-        if node.args.get(clause) is not None:
+        if node.args.get(clause) is not None and not (late_rows and clause == "late_data"):
             raise invalid(
                 node.args[clause],
                 "MR1324",
                 f"{name} needs a window of event time",
-                "no row is late without one",
+                "no row is late without one"
+                if clause == "lateness"
+                else "or, in a query that aggregates nothing, one join on time: interval, window or as-of",
             )

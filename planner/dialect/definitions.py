@@ -284,6 +284,11 @@ def _source(
             )
         cursor.rewind(start)
         return _query_rest(cursor, head, query_kind, name, exists, replace)
+    if query_kind is QueryKind.STREAM and clauses.connector is None and clauses.options_at is None:
+        hint = f"write CREATE STREAM {name} AS SELECT …; CREATE SOURCE declares input from outside"
+        cursor.fail(
+            f"stream {name} has neither a query nor a connector", "MR1067", hint=hint, at=name.position
+        )
     needed = f"{kind.value} {name}" if kind is SourceKind.SOURCE else None
     connector = connected(cursor, clauses, needed)
     if connector is None and not elements.columns:

@@ -28,7 +28,8 @@ Relations in FROM (exp.From.this) and in joins (exp.Join.this); each takes `alia
   MatchRecognize  its `this` is the relation it reads
   TableCall       any other function in FROM: `this` is a Call
 exp.Join          this, side ('LEFT'|'RIGHT'|'FULL'|None), kind ('INNER'|'CROSS'|'SEMI'|'ANTI'|None), on, using list,
-                  method ('ASOF' or None), asof (AsofMatch), within (Within). A comma in FROM is kind 'CROSS'.
+                  method ('ASOF' or None), asof (AsofMatch), within (Within), probe (Probe: TEMPORAL PROBE JOIN, of side
+                  'LEFT'). A comma in FROM is kind 'CROSS'.
 
 Expressions
   Call            every function call, aggregate or not, whatever syntax it had (f(a => 1) has a NamedArgument):
@@ -215,6 +216,13 @@ class Within(exp.Expression):
     """WITHIN of a join: |left time - right time| bounds in µs: `before` and `after` (equal for a plain WITHIN)."""
 
     arg_types: ClassVar[dict[str, bool]] = {"before": True, "after": True}
+
+
+class Probe(exp.Expression):
+    """TEMPORAL PROBE JOIN: `offsets` (list of µs, whole ms), `times` (list of the left and the right time, or None),
+    `alias` (exp.TableAlias) of the relation with offset_ms and probe_ts."""
+
+    arg_types: ClassVar[dict[str, bool]] = {"offsets": True, "times": False, "alias": False}
 
 
 class SystemTime(exp.Expression):

@@ -17,6 +17,7 @@ from millrace.planner.dialect.nodes import (
     Within,
 )
 from millrace.planner.dialect.options import read_options
+from millrace.planner.dialect.probes import read_probe
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.windows import at_window_table, read_table_name, read_window_table
 
@@ -44,9 +45,7 @@ def _at_join(cursor: Cursor) -> bool:
     if word == "NATURAL" and cursor.ahead().word in _JOIN_WORDS:
         return True
     if word == "TEMPORAL" and cursor.ahead().word in (*_JOIN_WORDS, "PROBE"):
-        if word == "TEMPORAL":
-            cursor.fail("temporal probe joins are not supported", "MR1985", hint="use ASOF JOIN")
-        cursor.leftover()
+        return True
     if word == "CROSS" and cursor.ahead().word == "APPLY":
         cursor.fail("CROSS APPLY is not supported", "MR1987", hint="use CROSS JOIN UNNEST(…)")
     return word in _JOIN_WORDS
@@ -54,6 +53,15 @@ def _at_join(cursor: Cursor) -> bool:
 
 def _read_join(cursor: Cursor) -> exp.Join:
     token = cursor.here
+    if cursor.take("TEMPORAL"):
+        cursor.expect("PROBE")
+        cursor.expect("JOIN")
+        probing = exp.Join(this=read_relation(cursor), side="LEFT")
+        read_probe(cursor, probing)
+        alias = read_table_alias(cursor)
+        if alias is not None:
+            probing.args["probe"].set("alias", alias)
+        return cursor.placed(probing, token)
     natural = bool(cursor.take("NATURAL"))
     said: list[str] = []
     while not cursor.at("JOIN"):
@@ -292,6 +300,8 @@ def read_table_alias(cursor: Cursor) -> exp.TableAlias | None:
         if cursor.here.kind is Kind.WORD and cursor.here.word in RESERVED:
             cursor.identifier("an alias")
         this = cursor.label("an alias")
+    elif cursor.at("TEMPORAL", "PROBE"):
+        return None
     elif token.kind is Kind.QUOTED or (token.kind is Kind.WORD and token.word not in _NO_ALIAS):
         this = cursor.label()
     else:

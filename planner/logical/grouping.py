@@ -30,13 +30,15 @@ AnyWindow = Window | Session
 class AssignWindow(Unary):
     """Each row once for every window it is in, with window_start, window_end and window_time behind its columns.
 
-    `time` None is processing time. `partition` belongs to sessions.
+    `time` None is processing time. `partition` belongs to sessions. With `keeps_late` rows whose windows are over pass
+    too: who reads them tells which are late.
     """
 
     time: int | None
     window: AnyWindow
     partition: Positions = ()
     position: Position | None = field(default=None, compare=False)
+    keeps_late: bool = False
 
     @property
     def bound_type(self) -> pa.DataType:

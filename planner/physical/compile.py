@@ -30,7 +30,7 @@ from millrace.planner.ranking import Ranking, TopN
 from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.read_through_projects import read_through_projects
-from millrace.planner.timed_joins import TimedJoin
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
 
 @dataclass(slots=True)
@@ -136,7 +136,7 @@ class Compiler:
         below = [self.compile(item) for item in inputs]
         schema = spec.output_schema
         at = self._add(spec, tuple(below), schema, relation.changelog, relation.key, relation.event_time)
-        if isinstance(relation, LateInput):
+        if isinstance(relation, LateInput | LateSides):
             late = LateOutput(below[0], relation.input.late_table or "")
             self.late += [] if late in self.late else [late]
         return at

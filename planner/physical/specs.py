@@ -42,8 +42,10 @@ from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
 from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
-from millrace.planner.timed_joins import TimedJoin
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
+FOREVER = 2**60
+"""µs by which a row may be late that is never too late: beyond any clock, and a sum with one is still 64 bits."""
 Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 """The relations the operator reads, one a port, and the operator."""
 
@@ -55,7 +57,9 @@ def spec_of(relation: Relation) -> Lowered:
             return (below.input,), Calc(
                 below.input.schema, below.predicate, relation.expressions, relation.names
             )
-        case Project(input=TimedJoin() as below) if all(isinstance(e, Column) for e in relation.expressions):
+        case Project(input=TimedJoin(late_table=None) as below) if all(
+            isinstance(e, Column) for e in relation.expressions
+        ):
             return below.inputs, timed_join_spec(below, relation)
         case Project(input=Join() | TableLookup() as below):
             return project_join(relation, below)
@@ -65,7 +69,7 @@ def spec_of(relation: Relation) -> Lowered:
             schema = relation.input.schema
             every = tuple(column(schema, i) for i in range(len(schema)))
             return (relation.input,), Calc(schema, relation.predicate, every, tuple(schema.names))
-        case LateInput():
+        case LateInput() | LateSides():
             return (relation.input,), LateRows(relation.schema)
         case BadRecords():
             return (relation.input,), DeadLetters()
@@ -196,7 +200,10 @@ def _assign(node: AssignWindow) -> OperatorSpec:
             hint="GROUP BY the partition columns, window_start and window_end",
             position=node.position,
         )
-    return WindowAssign(node.input.schema, node.time, node.window, time_unit=node.time_unit)
+    lateness = FOREVER if node.keeps_late else 0
+    return WindowAssign(
+        node.input.schema, node.time, node.window, time_unit=node.time_unit, allowed_lateness=lateness
+    )
 
 
 def _over(node: Over) -> OperatorSpec:

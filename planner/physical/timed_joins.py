@@ -50,6 +50,8 @@ def timed_join_spec(node: TimedJoin, shown: Project | None = None) -> OperatorSp
                 form.versions,
                 units,
                 names,
+                form.event,
+                form.reach,
             )
         case Latest():
             return LatestJoin(left, right, node.kind, node.equal, outputs, names)

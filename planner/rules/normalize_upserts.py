@@ -8,7 +8,7 @@ from millrace.planner.logical import BadRecords, Filter, Join, LateInput, Projec
 from millrace.planner.normalized import Normalized
 from millrace.planner.rules.traversal import bottom_up
 from millrace.planner.table_lookup import TableLookup
-from millrace.planner.timed_joins import TimedJoin
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
 
 def normalize_upserts(relation: Relation) -> Relation:
@@ -33,6 +33,6 @@ def _fits(node: Relation, below: Relation) -> bool:
             return columns_of([node.predicate]) <= set(below.key or ())
         case Join() | TableLookup() | TimedJoin():
             return below.key is not None
-        case BadRecords() | LateInput():
+        case BadRecords() | LateInput() | LateSides():
             return True
     return False

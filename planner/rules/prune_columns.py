@@ -31,7 +31,7 @@ from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
 from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
-from millrace.planner.timed_joins import TimedJoin
+from millrace.planner.timed_joins import LateSides, TimedJoin
 
 Kept = Mapping[SourceInput, tuple[int, ...]]
 """Columns that a source has anyway, because of other queries."""
@@ -92,6 +92,10 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             assert isinstance(below, WindowedAggregate)
             names = below.input.schema.names
             return replace(node, input=below), {i: names.index(n) for i, n in enumerate(node.schema.names)}
+        case LateSides():
+            below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
+            assert isinstance(below, TimedJoin)
+            return replace(node, input=below), {i: i for i in range(len(node.schema))}
         case BadRecords():
             below, _ = _prune(node.input, set(range(len(node.input.schema))), have)
             assert isinstance(below, Scan)
@@ -303,6 +307,8 @@ def _join(node: Join | TableLookup, wanted: set[int], have: Kept) -> Pruned:
 
 def _timed_join(node: TimedJoin, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.left.schema)
+    if node.late_table is not None:  # late rows are shown whole
+        wanted = set(range(width + len(node.right.schema)))
     needed = wanted | (set() if node.condition is None else columns_of([node.condition]))
     at_form = node.form.columns
     in_left = {i for i in needed if i < width} | {a for a, _ in node.equal} | at_form[0]

@@ -10,19 +10,58 @@ import pyarrow.compute as pc
 from millrace.catalog_views import text_rows
 from millrace.cluster.embedded import EmbeddedRuntime
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
+from millrace.cluster.vertex import OperatorVertex, Vertex
+from millrace.errors import Invalid
 from millrace.operators.batch import Batch, concatenate
 from millrace.operators.materialize import Materialize, Materialized
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import OperatorSpec
-from millrace.planner.plan import Node
-from millrace.planner.session import PlannedOutput
+from millrace.planner.plan import Node, OutputKind
+from millrace.planner.session import PlannedOutput, PlannedStatement
+from millrace.planner.statements import Drop
 from millrace.result import Result
 
 
 def done(text: str) -> Result:
     """The answer of a statement that has no rows."""
     return text_rows(["status"], [(text,)])
+
+
+def effect_of(planned: PlannedStatement) -> str:
+    """What a statement without rows has done, in words."""
+    if planned.changes:
+        return "; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes)
+    written = [o.name for o in planned.outputs if o.kind is OutputKind.SINK]
+    if written:
+        return f"writing into {', '.join(written)}"
+    word = "there is nothing to drop" if isinstance(planned.statement, Drop) else "it is there already"
+    return f"nothing to do: {word}"
+
+
+def check_ends(nodes: Sequence[Node]) -> None:
+    """Refuse an answer that would wait for a source without end. Raises Invalid MR1503."""
+    for node in nodes:
+        if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
+            raise Invalid(
+                f"source {node.name} never ends, so this query would never answer",
+                code="MR1503",
+                hint="subscribe to the query, or keep it as a table: CREATE TABLE t AS SELECT …",
+            )
+
+
+def measures_of(ran: Sequence[Vertex]) -> dict[int, dict[str, float]]:
+    """What nodes did, by position, as `explain_text` shows it."""
+    return {
+        v.position: {
+            "rows_in": v.metrics.rows_in,
+            "rows_out": v.metrics.rows_out,
+            "late_rows": v.metrics.late_rows,
+            "dead_rows": v.metrics.dead_rows,
+            "busy_ms": v.metrics.busy_ns / 1e6,
+        }
+        for v in ran
+    }
 
 
 def metrics_of(runtime: EmbeddedRuntime) -> Result:
@@ -33,7 +72,7 @@ def metrics_of(runtime: EmbeddedRuntime) -> Result:
             {
                 "node": pa.array([v.position for v in running], pa.int64()),
                 "operator": pa.array([_title(v.node.spec) for v in running], pa.string()),
-                "name": pa.array([v.node.name for v in running], pa.string()),
+                "name": pa.array([v.node.name or v.context.name for v in running], pa.string()),
                 "rows_in": pa.array([v.metrics.rows_in for v in running], pa.int64()),
                 "rows_out": pa.array([v.metrics.rows_out for v in running], pa.int64()),
                 "late_rows": pa.array([v.metrics.late_rows for v in running], pa.int64()),
@@ -43,6 +82,14 @@ def metrics_of(runtime: EmbeddedRuntime) -> Result:
             }
         )
     )
+
+
+def table_of(runtime: EmbeddedRuntime, name: str) -> pa.Table:
+    """All rows that the table of this name holds. The caller has the runtime's lock."""
+    nodes = [o.node for o in runtime.plan.outputs if o.kind is OutputKind.TABLE and o.name == name]
+    vertex = runtime.dataflow.vertices[nodes[-1]]
+    assert isinstance(vertex, OperatorVertex) and isinstance(vertex.operator, Materialized)
+    return vertex.operator.snapshot()
 
 
 def dead_letters_of(runtime: EmbeddedRuntime) -> Result:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import pyarrow as pa
 
-from millrace.answers import arranged, dead_letters_of, done, folded, metrics_of
+from millrace.answers import (
+    arranged,
+    check_ends,
+    dead_letters_of,
+    done,
+    effect_of,
+    folded,
+    measures_of,
+    metrics_of,
+    table_of,
+)
 from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
 from millrace.cluster.job import check_nodes
 from millrace.cluster.reading import SourceVertex
 from millrace.errors import Invalid, MillraceError, Unsupported
+from millrace.operators.connectors.console import ConsoleSpec, LineSink
 from millrace.operators.connectors.push import PushSpec, to_batches
 from millrace.operators.sink import Changelog
-from millrace.operators.source import SourceInput
 from millrace.persistence import Kept, Persistence, Pushed, check_unlogged, lasting, pushed_into
 from millrace.planner.catalog import ChangeKind, Function
 from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.dialect.types import parse_type
+from millrace.planner.explain import explain_json, explain_text
 from millrace.planner.plan import OutputKind, Plan
 from millrace.planner.session import PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import (
     Checkpoint,
+    Delete,
     Describe,
     Explain,
     Restore,
@@ -35,12 +49,14 @@ from millrace.planner.statements import (
     ShowKind,
     Statement,
     Subscribe,
+    Update,
 )
 from millrace.planner.user_functions import declare_function
 from millrace.result import Result
+from millrace.row_changes import row_change
 from millrace.settings import Settings
 from millrace.state.checkpoints.number import CheckpointNumber
-from millrace.subscription import Subscription, as_batches, as_objects, as_rows
+from millrace.subscription import Subscription, converter
 
 Row = TypeVar("Row")
 
@@ -270,7 +286,10 @@ class Database:
             return dead_letters_of(self._runtime)
 
     def close(self) -> None:
-        """Publish what sinks hold, stop everything, end all subscriptions. Closing twice does nothing."""
+        """Publish what sinks hold, stop everything, end all subscriptions. Closing twice does nothing.
+
+        Raises what broke while the database ran, if no call has raised it yet.
+        """
         if self._closed:
             return
         self._closed = True
@@ -281,6 +300,7 @@ class Database:
                 self._persistence.close()
         for subscription in self._subscriptions:
             subscription.finish()
+        self._runtime.raise_untold()
 
     def __enter__(self) -> Self:
         return self
@@ -288,7 +308,11 @@ class Database:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except MillraceError:
+            if kind is None:
+                raise
 
     def __repr__(self) -> str:
         names = ", ".join(entry.name for entry in self.planner.catalog)
@@ -341,23 +365,22 @@ class Database:
             for vertex in vertices:
                 vertex.end()
         else:
-            self._runtime.push(vertices, pushed.batches, pushed.bad)
+            self._runtime.push(vertices, pushed.batches, pushed.bad, pushed.taken)
 
     def _execute_one(self, statement: Statement, sql: str, pending: list[PlannedStatement]) -> Result:
         match statement:
-            case SelectStatement() if not statement.connectors:
+            case SelectStatement() if not statement.writes:
                 self._run(pending)
                 return self._select(statement, sql)
             case Explain():
-                return self._explain(statement)
+                self._run(pending)
+                return self._explain(statement, sql)
             case Show() | Describe():
                 return self._look(statement, sql)
             case SetVariable():
-                changed = self.settings.with_values({statement.name or "": statement.value or ""})
-                self.settings.check_change(changed)
-                self.planner.state_ttl = parse_ttl(changed.state_ttl)
-                self.settings = changed
-                return done(f"set {statement.name}")
+                self._run(pending)
+                self._set(statement, sql)
+                return done(f"{'re' if statement.value is None else ''}set {statement.name or 'everything'}")
             case Restore():
                 raise Unsupported(
                     "an open database can not go back to a checkpoint",
@@ -365,6 +388,13 @@ class Database:
                     hint="SHOW CHECKPOINT STATUS lists them; connect(…, restore_from='2.17')",
                     position=statement.position,
                 )
+            case Subscribe():
+                self._run(pending)
+                self._show(statement, sql)
+                return done(f"subscribed to {statement.name}")
+            case Update() | Delete():
+                self._run(pending)
+                return self._change_rows(statement, sql)
         planned = self.planner.plan(statement, sql)
         command = planned.command
         if command is not None and command.rows is not None and command.target is not None:
@@ -385,7 +415,7 @@ class Database:
         if self._persistence is None and not self._runtime.paused:
             check_unlogged(planned)
         pending.append(planned)
-        return done("; ".join(f"{c.kind.value} {c.entry.kind.value} {c.entry.name}" for c in planned.changes))
+        return done(effect_of(planned))
 
     def _end_former(self, name: str) -> None:
         """End the input of what is dropped, and give nothing to its readers from what has its name later."""
@@ -413,16 +443,12 @@ class Database:
 
     def _select(self, statement: SelectStatement, sql: str) -> Result:
         planned, plan, position = self._plan_select(statement, sql, snapshot=True)
-        for node in plan.nodes[len(self._runtime.plan.nodes) :]:
-            if isinstance(node.spec, SourceInput) and not node.spec.source.bounded:
-                raise Invalid(
-                    f"source {node.name} never ends, so this query would never answer",
-                    code="MR1503",
-                    hint="subscribe to the query, or keep it as a table: CREATE TABLE t AS SELECT …",
-                )
+        check_ends(plan.nodes[len(self._runtime.plan.nodes) :])
         batches = self._runtime.answer(plan, position)
         node = plan.nodes[position]
-        return Result(arranged(folded(batches, node), planned.outputs[0]))
+        rows = arranged(folded(batches, node), planned.outputs[0])
+        self._runtime.answered.rows_out += rows.num_rows
+        return Result(rows)
 
     def _subscribe(
         self, statement: Statement, sql: str, name: str, form: str | type, max_rows: int
@@ -430,23 +456,11 @@ class Database:
         _, plan, position = self._plan_select(statement, sql, streamed=True)
         node = plan.nodes[position]
         changelog = node.changelog is not Changelog.APPEND
-        convert: Callable[[pa.RecordBatch], list[Any]]
-        match form:
-            case "arrow":
-                convert = as_batches
-            case "rows":
-                convert = as_rows
-            case type():
-                convert = as_objects(form, node.schema)
-            case _:
-                raise Invalid(
-                    f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass"
-                )
         stop: list[Callable[[], None]] = []
         subscription: Subscription[Any] = Subscription(
             name,
             node.schema,
-            convert,
+            converter(form, node.schema),
             changelog=changelog,
             max_rows=max_rows,
             on_close=lambda: stop[0](),
@@ -459,6 +473,47 @@ class Database:
         self._subscriptions.append(subscription)
         self._runtime.start()
         return subscription
+
+    def _set(self, statement: SetVariable, sql: str) -> None:
+        """What runs already goes on as before; what comes is run under the new settings."""
+        name, value = statement.name, statement.value
+        try:
+            changed = self.settings.changed(name, value)
+        except MillraceError as error:
+            error.position, error.source_text = error.position or statement.position, sql
+            raise
+        self.planner.state_ttl = parse_ttl(changed.state_ttl)
+        self._runtime.dataflow.batch_rows = changed.batch_max_rows
+        self._runtime.dataflow.stop_at_bad_rows = changed.bad_rows == "fail"
+        self.settings = changed
+
+    def _show(self, statement: Subscribe, sql: str) -> None:
+        """Write the rows of a subscription to standard output as they come."""
+        _, plan, position = self._plan_select(statement, sql, streamed=True)
+        node = plan.nodes[position]
+        lines = LineSink(ConsoleSpec(node.schema, node.changelog, label=str(statement.name)), sys.stdout)
+        self._runtime.subscribe(plan, position, lines.write, lines.close, lambda error: lines.close())
+        self._runtime.start()
+
+    def _change_rows(self, statement: Update | Delete, sql: str) -> Result:
+        planned, plan, position = self._plan_select(statement, sql, snapshot=True)
+        assert planned.command is not None and planned.command.target is not None
+        target, key = planned.command.target, planned.command.key
+        before = self._runtime.answered.dead_rows
+        rows = folded(self._runtime.answer(plan, position), plan.nodes[position])
+        if self._runtime.answered.dead_rows > before:
+            raise Invalid(
+                f"some rows of {target.name} can not be computed, so none was changed",
+                code="MR1145",
+                hint="dead_letters() tells which; leave them out with WHERE, or use TRY_CAST and CASE",
+                position=statement.position,
+                source_text=sql,
+            )
+        change = row_change(rows, target, key, lambda: table_of(self._runtime, target.name))
+        if change.batches:
+            self._take(self._push_source(target.name), change)
+        word = "updated" if isinstance(statement, Update) else "deleted"
+        return done(f"{word} {rows.num_rows} rows")
 
     def _plan_select(
         self, statement: Statement, sql: str, *, snapshot: bool = False, streamed: bool = False
@@ -502,17 +557,25 @@ class Database:
             and vertex.position not in self._runtime.dataflow.former
         ]
 
-    def _explain(self, statement: Explain) -> Result:
-        if statement.analyze:
+    def _explain(self, statement: Explain, sql: str) -> Result:
+        if not statement.analyze:
+            explain = self.planner.explain_json if statement.json else self.planner.explain
+            return text_rows(["plan"], [(line,) for line in explain(statement.text).splitlines()])
+        inner = statement.statement
+        if not isinstance(inner, SelectStatement) or inner.writes:
             raise Unsupported(
-                "EXPLAIN ANALYZE is not executed: nothing runs for an EXPLAIN",
+                "EXPLAIN ANALYZE runs a SELECT, and no other statement",
                 code="MR1955",
                 hint="EXPLAIN shows the plan; SHOW METRICS what each node of what runs has done",
-                position=statement.position,
-                source_text=statement.text,
+                position=inner.position,
             )
-        explain = self.planner.explain_json if statement.json else self.planner.explain
-        return text_rows(["plan"], [(line,) for line in explain(statement.text).splitlines()])
+        _, plan, position = self._plan_select(inner, sql, snapshot=True)
+        check_ends(plan.nodes[len(self._runtime.plan.nodes) :])
+        measured: dict[int, dict[str, float]] = {}
+        self._runtime.answer(plan, position, lambda ran: measured.update(measures_of(ran)))
+        own = replace(plan, outputs=tuple(o for o in plan.outputs if o.node == position))
+        told = explain_json(own, measured) if statement.json else explain_text(own, measured)
+        return text_rows(["plan"], [(line,) for line in told.splitlines()])
 
     def _look(self, statement: Show | Describe, sql: str) -> Result:
         if isinstance(statement, Show):

@@ -20,6 +20,7 @@ from millrace.planner.logical import Read, Scan
 from millrace.planner.session import PlannedStatement
 from millrace.planner.statements import (
     Checkpoint,
+    Delete,
     Describe,
     Explain,
     InsertValues,
@@ -27,6 +28,7 @@ from millrace.planner.statements import (
     Show,
     Statement,
     Subscribe,
+    Update,
 )
 from millrace.settings import Settings
 from millrace.state.checkpoints.number import CheckpointNumber
@@ -53,16 +55,19 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """One call of `push`, or, where `ended`, of `end`."""
+    """One call of `push`, or, where `ended`, of `end`. The first `taken` batches are rows that go out of a table."""
 
     batches: list[pa.RecordBatch]
     bad: list[BadRecord]
     ended: bool = False
+    taken: int = 0
 
 
 def lasting(statement: Statement) -> bool:
     """Whether a statement is to be executed again when the database is opened again: it declares, drops or sets."""
-    passing = SelectStatement | Show | Describe | Explain | Subscribe | Checkpoint | InsertValues
+    passing = (
+        SelectStatement | Show | Describe | Explain | Subscribe | Checkpoint | InsertValues | Update | Delete
+    )
     return not isinstance(statement, passing)
 
 
@@ -106,6 +111,7 @@ class Persistence:
                 settings.job,
                 runtime,
                 vnodes=settings.vnodes,
+                guarantee=settings.guarantee,
                 restore_from=restore_from,
                 inputs=self._inputs,
                 on_decided=self._trim,
@@ -245,12 +251,12 @@ def _encode(pushed: Pushed) -> bytes:
             for batch in pushed.batches:
                 writer.write_batch(batch)
     bad = [[r.code, r.reason, r.split, r.position, r.payload] for r in pushed.bad]
-    packed = msgpack.packb([sink.getvalue().to_pybytes(), bad, pushed.ended])
+    packed = msgpack.packb([sink.getvalue().to_pybytes(), bad, pushed.ended, pushed.taken])
     assert packed is not None
     return packed
 
 
 def _decode(payload: bytes) -> Pushed:
-    rows, bad, ended = msgpack.unpackb(payload)
+    rows, bad, ended, taken = msgpack.unpackb(payload)
     batches = list(pa.ipc.open_stream(rows)) if rows else []
-    return Pushed(batches, [BadRecord(*record) for record in bad], ended)
+    return Pushed(batches, [BadRecord(*record) for record in bad], ended, taken)

@@ -60,12 +60,7 @@ class Settings:
         """
         changes: dict[str, str | int] = {}
         for name, text in values.items():
-            wanted = name.strip().lower()
-            field = NAMES.get(wanted, wanted if wanted in NAMES.values() else None)
-            if field is None:
-                close = difflib.get_close_matches(name.lower(), list(NAMES), n=1)
-                hint = f"did you mean {close[0]}?" if close else f"settings are {', '.join(NAMES)}"
-                raise Invalid(f"there is no setting {name!r}", code="MR1540", hint=hint)
+            field = NAMES[self._known(name)]
             if isinstance(getattr(self, field), int):
                 try:
                     changes[field] = int(text.replace("_", ""))
@@ -74,6 +69,30 @@ class Settings:
             else:
                 changes[field] = text.strip() if field in AS_WRITTEN else text.strip().lower()
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def changed(self, name: str | None, value: str | None) -> Settings:
+        """What SET makes of them, or, with value None, RESET of one (name None: of all that may change).
+
+        Raises Invalid MR1540, MR1541, MR1542.
+        """
+        plain = dict(Settings().rows())
+        if name is None:
+            return self.with_values({n: plain[n] for n in NAMES if n not in FROM_THE_START})
+        wanted = self._known(name)
+        changed = self.with_values({wanted: plain[wanted] if value is None else value})
+        self.check_change(changed)
+        return changed
+
+    @staticmethod
+    def _known(name: str) -> str:
+        """The name as in `NAMES`."""
+        wanted = name.strip().lower()
+        found = wanted if wanted in NAMES else next((n for n, f in NAMES.items() if f == wanted), None)
+        if found is None:
+            close = difflib.get_close_matches(name.lower(), list(NAMES), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"settings are {', '.join(NAMES)}"
+            raise Invalid(f"there is no setting {name!r}", code="MR1540", hint=hint)
+        return found
 
     def check_change(self, changed: Settings) -> None:
         """Raises Invalid MR1542 where `changed` differs in what a database is opened with."""

@@ -7,7 +7,7 @@ import dataclasses
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -157,6 +157,18 @@ class Subscription(Generic[Item]):
         self._changed.notify_all()
         for wake in self._wakers:
             wake()
+
+
+def converter(form: str | type, schema: pa.Schema) -> Callable[[pa.RecordBatch], list[Any]]:
+    """What makes items of a batch: "arrow", "rows" or a dataclass. Raises Invalid MR1504, MR1511."""
+    match form:
+        case "arrow":
+            return as_batches
+        case "rows":
+            return as_rows
+        case type():
+            return as_objects(form, schema)
+    raise Invalid(f"there is no form {form!r}", code="MR1504", hint="'arrow', 'rows' or a dataclass")
 
 
 def as_batches(batch: pa.RecordBatch) -> list[pa.RecordBatch]:

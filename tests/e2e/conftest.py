@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e import broker as kafka
+from tests.e2e import postgres_server as postgresql
 from tests.e2e import ray_jobs
 
 from millrace.cluster.jobs import Cluster
@@ -16,6 +17,12 @@ from millrace.cluster.jobs import Cluster
 def broker() -> Iterator[kafka.Broker]:
     """A real Kafka broker, one a session."""
     yield from kafka.running()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Server]:
+    """A real PostgreSQL server, one a session."""
+    yield from postgresql.running()
 
 
 @pytest.fixture(scope="session")

@@ -64,9 +64,10 @@ def stamp(ms: int | None) -> datetime | None:
 @pytest.mark.parametrize("direction", ["backward", "forward", "nearest"])
 @pytest.mark.parametrize("kind", ["inner", "left"])
 @pytest.mark.parametrize("tolerance", [None, 30_000])
-def test_asof_join_equals_the_model(direction: str, kind: str, tolerance: int | None) -> None:
+@pytest.mark.parametrize("changes", [False, True])
+def test_asof_join_equals_the_model(direction: str, kind: str, tolerance: int | None, changes: bool) -> None:
     for seed in range(6):
-        rng = random.Random(f"{direction} {kind} {tolerance} {seed}")
+        rng = random.Random(f"{direction} {kind} {tolerance} {seed} {changes}")
         left = some_rows(rng, 60, 5, 400)
         right = distinct_times(some_rows(rng, rng.choice([8, 60]), 5, 400))
         spec = AsofJoin(
@@ -79,12 +80,13 @@ def test_asof_join_equals_the_model(direction: str, kind: str, tolerance: int | 
             direction,
             direction != "nearest" and seed % 2 == 1,
             tolerance,
+            changes,
         )
         disorder = rng.choice([0, 25, 90])
         parts = Partitions(spec)
         drive(parts, rng, (disordered(rng, left, disorder), disordered(rng, right, disorder)), disorder)
         assert +parts.out == model(left, right, spec), seed
-        assert parts.sent == sum(parts.out.values())
+        assert changes or parts.sent == sum(parts.out.values())
         assert not parts.context.late_rows
         assert all(operator.state_rows == 0 for operator in parts.operators)
 
@@ -156,3 +158,16 @@ def test_forward_rows_without_a_match_hold_the_output_watermark_back() -> None:
     assert [b.num_rows for b in operator.on_watermark(200_000)] == [1]
     assert operator.output_watermark(200_000) == 40_000
     assert np.int64(operator.state_rows) >= 1
+
+
+@pytest.mark.parametrize("direction", ["backward", "forward", "nearest"])
+@pytest.mark.parametrize("changes", [False, True])
+def test_of_right_rows_with_one_time_the_one_that_arrived_last_counts(direction: str, changes: bool) -> None:
+    spec = AsofJoin(SCHEMA, SCHEMA, "inner", ((0, 0),), (1, 1), (2, 5), direction, changes=changes)
+    parts = Partitions(spec)
+    at = 60 if direction == "forward" else 40
+    parts.process(1, Batch(record_batch([("a", at, 7), ("a", at, 8), ("a", 500, 0)])))
+    parts.process(0, Batch(record_batch([("a", 50, 1)])))
+    parts.process(1, Batch(record_batch([("a", at, 9)])))
+    parts.on_watermark(END_OF_TIME)
+    assert +parts.out == Counter({(1, 9): 1})

@@ -19,6 +19,7 @@ from millrace.operators.formats.lines import LineDecoder
 from millrace.operators.formats.raw import RawDecoder
 from millrace.operators.formats.records import TextLayout
 from millrace.operators.operator import Context
+from millrace.operators.sink import Changelog
 from millrace.operators.source import Polled, Position, Source, SourceSpec, SplitReader
 
 _PLAIN = TextLayout()
@@ -50,6 +51,11 @@ class FileSourceSpec(SourceSpec):
     @property
     def bounded(self) -> bool:
         return not self.follow
+
+    @property
+    def changelog(self) -> Changelog:
+        """What the rows mean to those before them."""
+        return Changelog.RETRACT if self.format == "debezium-json" else Changelog.APPEND
 
     def build(self, context: Context) -> Source:
         return FileSource(self, context)
