@@ -57,7 +57,7 @@ from millrace.state.store import Store
 Answer = TypeVar("Answer")
 
 LOG = logging.getLogger("millrace.coordinator")
-TICK_S = 0.05
+TICK_S = 0.02
 END_OF_WAIT = float("inf")
 DISCOVERY_S = 2.0
 """How often sources are asked for new splits; they may look less often themselves."""
@@ -225,6 +225,8 @@ class CoordinatorDriver:
         while self.ended is None:
             with contextlib.suppress(queue.Empty):
                 self._feed(self._events.get(timeout=TICK_S))
+                while self.ended is None:  # all of them: who is silent is known only when all was heard
+                    self._feed(self._events.get_nowait())
             for lost in self._processes.lost():
                 self._note_loss(lost)
                 self._feed(lost)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millrace.cluster.functions import CarriedFunction
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.into_table import IntoTable
@@ -40,8 +41,9 @@ class JobSpec:
     stop_at_bad_rows: bool = False
     guarantee: str = "exactly_once"
     checkpoint_interval_s: float = 1.0
-    liveness_s: float = 5.0
-    lease_s: float = 10.0
+    liveness_s: float = 2.0
+    lease_s: float = 6.0
+    functions: tuple[CarriedFunction, ...] = ()
     incarnation: str = ""
     """Tells this job from former ones of the same name, where sinks left marks outside; empty until it is settled."""
 

@@ -60,7 +60,7 @@ IDLE_WAIT_S = 0.005
 SINK_THREADS = 4
 """What sinks show outside is waited for here, so that the loop goes on; each stream takes one step at a time."""
 LOG = logging.getLogger("millrace.partition")
-STUCK_S = 120.0
+STUCK_S = 60.0
 """A loop that made no round for so long is as good as dead: no more heartbeats are sent for it."""
 
 

@@ -132,6 +132,7 @@ class PartitionShare:
         self._into: dict[int, tuple[Vertex, int]] = {}
         self._senders: dict[int, list[ExchangeSender]] = {}
         self._captured: set[int] = set()
+        self._opened = False
         self._uncut: dict[CheckpointNumber, set[int]] = {}
         self.dataflow = Dataflow(
             vnodes=job.vnodes,
@@ -149,8 +150,13 @@ class PartitionShare:
         self._regions = [self._region(at) for at in range(len(self.layout.regions))]
 
     def restore(self, state: Restored) -> None:
-        """Load a checkpoint, before the first step."""
+        """Load a checkpoint, before the first step. What follows is captured as changes, where that is possible."""
         self.dataflow.restore(state)
+        if self.start.continues:
+            for vertex in self.dataflow.vertices:
+                if isinstance(vertex, OperatorVertex):
+                    vertex.operator.capture(changes=True)
+            self._captured = set(range(len(self._regions)))
 
     def step(self, *, poll: bool) -> int:
         """One round: take in what peers sent, then poll the sources; answers how much moved."""
@@ -162,7 +168,8 @@ class PartitionShare:
 
     def inject(self, number: CheckpointNumber) -> None:
         """Send barrier `number` behind everything that sources have given."""
-        if not self._captured:
+        if not self._opened:
+            self._opened = True
             self._poll()  # opens the splits, so that the checkpoint says something of each
         self._uncut[number] = set(range(len(self._regions)))
         for region in self._regions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from millrace.cluster.beginnings import Beginnings
 from millrace.cluster.capture import Restored, SourceCapture, SplitCapture
 from millrace.cluster.job import JobSpec
-from millrace.cluster.protocol.messages import PartitionStart
+from millrace.cluster.protocol.messages import PartitionStart, RangedChain
 from millrace.errors import Bug
 from millrace.operators.batch import START_OF_TIME
 from millrace.operators.operator import VNODE, StateDelta
@@ -27,6 +28,9 @@ from millrace.state.checkpoints.snapshots import (
     write_object,
 )
 from millrace.state.store import Store
+
+READERS = 4
+"""Tables that are read at a time when state is restored."""
 
 
 @dataclass(slots=True)
@@ -120,9 +124,12 @@ class Snapshots:
     def restored(self) -> Restored:
         """State and positions of the checkpoint that the partition starts from."""
         found: dict[str, dict[str, list[pa.RecordBatch]]] = {}
-        for ranged in self._start.chains:
-            rows = read_chain(self._store, ranged.chain, range(ranged.first, ranged.end))
-            found.setdefault(ranged.chain.node, {}).setdefault(ranged.chain.table, []).append(rows)
+        chains = self._start.chains
+        with ThreadPoolExecutor(READERS, thread_name_prefix="restore") as readers:
+            for ranged, rows in zip(chains, readers.map(self._read, chains), strict=True):
+                found.setdefault(ranged.chain.node, {}).setdefault(ranged.chain.table, []).append(rows)
+        if self._start.continues:
+            self._writer.adopt(ranged.chain for ranged in chains)
         tables = {
             node: {name: pa.concat_batches(parts) for name, parts in of_node.items()}
             for node, of_node in found.items()
@@ -147,6 +154,9 @@ class Snapshots:
                     splits[split] = SplitCapture(at, START_OF_TIME)
             found[node] = SourceCapture(splits, point.ended, point.watermark)
         return found
+
+    def _read(self, ranged: RangedChain) -> pa.RecordBatch:
+        return read_chain(self._store, ranged.chain, range(ranged.first, ranged.end))
 
     def _owned(self, node: str, name: str, delta: StateDelta, rows: pa.RecordBatch) -> pa.RecordBatch:
         vnodes = np.asarray(rows.column(VNODE))

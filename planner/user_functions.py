@@ -98,13 +98,18 @@ def function_of(statement: CreateFunction) -> Function:
     return Function(parameters, result, statement.aggregate, body)
 
 
-def activate(catalog: Catalog) -> None:
-    """Let the library hold the users' functions of this catalog, and of no other one."""
-    wanted = {
+def functions_in(catalog: Catalog) -> dict[str, Function]:
+    """The users' functions of a catalog, by name in lower case."""
+    return {
         entry.name.lower(): entry.function
         for entry in catalog.of_kind(EntryKind.FUNCTION)
         if entry.function is not None
     }
+
+
+def activate(catalog: Catalog) -> None:
+    """Let the library hold the users' functions of this catalog, and of no other one."""
+    wanted = functions_in(catalog)
     with _lock:
         for name in [n for n, function in _active.items() if wanted.get(n) is not function]:
             _unregister(name, _active.pop(name))
@@ -148,7 +153,7 @@ def with_functions(catalog: Catalog, change: Change, relation: Relation | None) 
     own = {entry.name.lower(): entry.name for entry in catalog.of_kind(EntryKind.FUNCTION)}
     if not own or relation is None:
         return change
-    called = {name for node in relation.walk() for name in _called(node) if name in own}
+    called = {name for node in relation.walk() for name in called_functions(node) if name in own}
     if not called:
         return change
     depends = (*change.entry.depends, *sorted(f"{own[name]}()" for name in called))
@@ -157,20 +162,20 @@ def with_functions(catalog: Catalog, change: Change, relation: Relation | None) 
     return Change(change.kind, entry)
 
 
-def _called(value: object) -> Iterator[str]:
-    """Names of all functions called in a node, its inputs aside."""
+def called_functions(value: object) -> Iterator[str]:
+    """Names (in lower case) of all functions called in a relation or a spec, a relation's inputs aside."""
     if isinstance(value, Call | AggregateCall):
         yield value.function.lower()
     if isinstance(value, Expansion):
         yield value.function
     if isinstance(value, tuple):
         for item in value:
-            yield from _called(item)
+            yield from called_functions(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
             if not isinstance(item, Relation):
-                yield from _called(item)
+                yield from called_functions(item)
 
 
 def _check_name(name: str, function: Function) -> None:
@@ -283,6 +288,7 @@ def _compiled(name: str, source: str) -> Callable[..., object]:
             code="MR1221",
             hint=f"define one called {name}",
         )
+    sys.modules.setdefault(SOURCES, ModuleType(SOURCES))  # pickle imports the parent too
     sys.modules[place] = module
     found: Callable[..., object] = body
     return found

@@ -56,6 +56,8 @@ class FlightPeers:
         """End all streams. Streams of peers end when they do."""
         for outlet in self._outlets.values():
             outlet.close()
+        # Waits for streams that peers hold open, and nobody has to wait for that.
+        threading.Thread(target=self._server.shutdown, name="exchange-end", daemon=True).start()
 
     def _connect(self, on_done: Callable[[], None]) -> None:
         if not self._introduced.wait(CONNECT_S):

@@ -77,7 +77,7 @@ class JobCoordinator:
         self._me = ray.get_runtime_context().current_actor
         owner = f"{job}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._appends = RayAppends(job, store_url, options, owner)
-        self._processes = RayProcesses(store_url, options, self._me, num_cpus)
+        self._processes = RayProcesses(store_url, options, job, self._me, num_cpus)
         self._driver = CoordinatorDriver(
             read_job(store, job), owner, store, self._appends, self._processes, resume=resume
         )

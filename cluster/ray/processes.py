@@ -1,4 +1,4 @@
-"""Partitions as actors of the coordinator: made, told, watched and ended through Ray. Decides nothing."""
+"""Partitions in processes of the coordinator: made, told, watched, ended and used again through Ray. Decides nothing."""
 
 from __future__ import annotations
 
@@ -13,66 +13,101 @@ from ray.exceptions import RayActorError, RayError
 
 from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Tell
 from millrace.cluster.ray.partition_actor import PartitionActor
-from millrace.cluster.ray.session import partition_name
+from millrace.cluster.ray.session import partition_name, standby_name
 
 PIDS_S = 2.0
-NAME_S = 3.0
-"""How long to wait for a killed predecessor to give its name free."""
+NAME_S = 0.2
+"""How long to wait for a killed predecessor to give its name free; after that another one is taken."""
+END_S = 0.5
+"""How long an owner that is replaced has to end; after that its process is killed."""
+STANDBY_AFTER_S = 3.0
+"""How long nobody was started before a process on standby is made: what starts a job has the machine for itself."""
+
+
+@dataclass(slots=True, eq=False)
+class _Process:
+    """An actor; `running` is its owner's life, or that of the last one, until it has ended.
+
+    `served` is the partition it had last; `reserved` says whether CPUs are set aside for it.
+    """
+
+    handle: Any
+    served: int | None
+    reserved: bool
+    running: Any = None
 
 
 @dataclass(slots=True)
 class _Owner:
     start: PartitionStart
-    handle: Any
-    running: Any
+    process: _Process
     address: Any
     introduced: bool = False
 
 
-class RayProcesses:
-    """The actors of one job's partitions, by partition."""
+@dataclass(slots=True)
+class _Wanted:
+    start: PartitionStart
+    partitions: int
+    since: float
 
-    def __init__(self, store_url: str, options: Mapping[str, str], coordinator: Any, num_cpus: float) -> None:
-        self._store_url = store_url
-        self._options = options
-        self._coordinator = coordinator
+
+class RayProcesses:
+    """The actors of one job's partitions. One more than needed is on standby, if there is room.
+
+    An owner that is replaced ends and its process is used again: it has all that is slow to load. One that does not
+    end at once hangs, and is killed.
+    """
+
+    def __init__(
+        self,
+        store_url: str,
+        options: Mapping[str, str],
+        job: str,
+        coordinator: Any,
+        num_cpus: float,
+        *,
+        standby: int = 1,
+    ) -> None:
+        self._arguments = (store_url, options, job, coordinator)
+        self._job = job
         self._num_cpus = num_cpus
+        self._standby = standby
         self._owners: dict[int, _Owner] = {}
+        self._wanted: dict[int, _Wanted] = {}
+        self._ending: dict[int, tuple[_Process, float]] = {}
+        self._free: list[_Process] = []
+        self._made = 0
+        self._started_at = time.monotonic()
 
     def start(self, start: PartitionStart, partitions: int) -> None:
         partition = start.plan.partition
         if partition in self._owners:
             self.kill(partition, self._owners[partition].start.epoch)
-        handle = self._make(partition, (self._store_url, self._options, start, partitions, self._coordinator))
-        self._owners[partition] = _Owner(start, handle, handle.run.remote(), handle.address.remote())
-
-    def _make(self, partition: int, arguments: tuple[Any, ...]) -> Any:
-        name = partition_name(arguments[2].job, partition)
-        deadline = time.monotonic() + NAME_S
-        while True:
-            try:
-                return PartitionActor.options(  # type: ignore[attr-defined]  # Ray adds it
-                    name=name, num_cpus=self._num_cpus, scheduling_strategy="SPREAD"
-                ).remote(*arguments)
-            except ValueError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        self._started_at = time.monotonic()
+        self._wanted[partition] = _Wanted(start, partitions, self._started_at)
+        self._settle()
 
     def tell(self, command: Tell) -> None:
         owner = self._owners.get(command.partition)
         if owner is not None and owner.start.epoch == command.epoch:
-            owner.handle.deliver.remote(command)
+            owner.process.handle.deliver.remote(command)
 
     def kill(self, partition: int, epoch: int) -> None:
         owner = self._owners.get(partition)
-        if owner is not None and owner.start.epoch == epoch:
-            del self._owners[partition]
-            ray.kill(owner.handle)
+        if owner is None or owner.start.epoch != epoch:
+            wanted = self._wanted.get(partition)
+            if wanted is not None and wanted.start.epoch == epoch:
+                del self._wanted[partition]
+            return
+        del self._owners[partition]
+        owner.process.handle.end.remote(epoch)
+        self._ending[partition] = owner.process, time.monotonic() + END_S
 
     def lost(self) -> list[PartitionLost]:
+        self._settle()
         self._introduce()
-        watched = {owner.running: owner for owner in self._owners.values()}
+        watched = {owner.process.running: owner for owner in self._owners.values()}
         if not watched:
             return []
         ended, _ = ray.wait(list(watched), num_returns=len(watched), timeout=0)
@@ -80,13 +115,26 @@ class RayProcesses:
         for reference in ended:
             owner = watched[reference]
             partition = owner.start.plan.partition
-            found.append(PartitionLost(partition, owner.start.epoch, *_reason(reference)))
-            self.kill(partition, owner.start.epoch)
+            reason, lasting, reusable = _reason(reference)
+            found.append(PartitionLost(partition, owner.start.epoch, reason, lasting))
+            del self._owners[partition]
+            self._release(owner.process, reusable=reusable)
         return found
+
+    def close(self) -> None:
+        """End every process."""
+        processes = (
+            [o.process for o in self._owners.values()] + [p for p, _ in self._ending.values()] + self._free
+        )
+        self._owners, self._wanted, self._ending, self._free = {}, {}, {}, []
+        for process in processes:
+            ray.kill(process.handle)
 
     def pids(self) -> dict[int, int]:
         """The process of each partition; those that do not answer are left out."""
-        asked = {owner.handle.pid.remote(): partition for partition, owner in list(self._owners.items())}
+        asked = {
+            owner.process.handle.pid.remote(): partition for partition, owner in list(self._owners.items())
+        }
         if not asked:
             return {}
         found = {}
@@ -94,6 +142,73 @@ class RayProcesses:
             with contextlib.suppress(RayError):
                 found[asked[reference]] = ray.get(reference)
         return found
+
+    def _settle(self) -> None:
+        """Let go of owners that have ended, begin those that are wanted, and see that somebody is on standby."""
+        now = time.monotonic()
+        for partition, (process, until) in list(self._ending.items()):
+            ended, _ = ray.wait([process.running], timeout=0)
+            if ended:
+                del self._ending[partition]
+                self._release(process, reusable=_reason(process.running)[2])
+            elif now > until:
+                del self._ending[partition]
+                ray.kill(process.handle)
+        for partition, wanted in sorted(self._wanted.items()):
+            chosen = self._choose(partition)
+            if chosen is not None:
+                del self._wanted[partition]
+                self._begin(wanted, chosen)
+        if not self._wanted and not self._ending and now - self._started_at > STANDBY_AFTER_S:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Give free what is set aside for nobody, and see that somebody is on standby."""
+        for process in [p for p in self._free if p.reserved]:
+            self._free.remove(process)
+            ray.kill(process.handle)
+        if self._owners and len(self._free) < self._standby:
+            self._started_at = time.monotonic()
+            self._free.append(self._make(standby_name(self._job, self._made), None, 0))
+
+    def _choose(self, partition: int) -> _Process | None:
+        """A process for a partition: its own again, one on standby, or a new one; None: its own is about to end."""
+        if partition in self._ending:
+            return None
+        own = next((p for p in self._free if p.served == partition), None)
+        free = own or next((p for p in self._free if p.served is None or p.served not in self._wanted), None)
+        if free is not None:
+            self._free.remove(free)
+            return free
+        return self._make(partition_name(self._job, partition), partition, self._num_cpus)
+
+    def _begin(self, wanted: _Wanted, process: _Process) -> None:
+        start = wanted.start
+        process.served = start.plan.partition
+        process.running = process.handle.run.remote(start, wanted.partitions)
+        address = process.handle.address.remote(start.epoch) if start.peers else None
+        self._owners[start.plan.partition] = _Owner(start, process, address)
+
+    def _make(self, name: str, partition: int | None, num_cpus: float) -> _Process:
+        self._made += 1
+        deadline = time.monotonic() + NAME_S
+        chosen = name
+        while True:
+            try:
+                handle = PartitionActor.options(  # type: ignore[attr-defined]  # Ray adds it
+                    name=chosen, num_cpus=num_cpus, scheduling_strategy="SPREAD"
+                ).remote(*self._arguments)
+                return _Process(handle, partition, num_cpus > 0)
+            except ValueError:
+                if time.monotonic() > deadline:
+                    chosen = f"{name}.{self._made}"  # a process of that name has another partition now
+                time.sleep(0.02)
+
+    def _release(self, process: _Process, *, reusable: bool) -> None:
+        if reusable:
+            self._free.append(process)
+        else:
+            ray.kill(process.handle)
 
     def _introduce(self) -> None:
         """Tell peers of the same epochs where each is, once all are known."""
@@ -113,15 +228,15 @@ class RayProcesses:
             except RayActorError:
                 continue
             owner.introduced = True
-            owner.handle.introduce.remote(epochs, addresses)
+            owner.process.handle.introduce.remote(epochs, addresses)
 
 
-def _reason(reference: Any) -> tuple[str, bool]:
-    """Why a partition ended, and whether the next one would end in the same way."""
+def _reason(reference: Any) -> tuple[str, bool, bool]:
+    """Why an owner ended, whether the next one would end in the same way, and whether its process is as good as new."""
     try:
         reason, lasting = ray.get(reference)
-        return f"ended: {reason}", lasting
+        return f"ended: {reason}", lasting, True
     except RayActorError:
-        return "its process died", False
+        return "its process died", False, False
     except Exception as error:  # noqa: BLE001  # whatever the partition raised comes out here
-        return f"failed: {str(error).strip().splitlines()[-1]}", True
+        return f"failed: {str(error).strip().splitlines()[-1]}", True, False

@@ -43,6 +43,11 @@ def partition_name(job: str, partition: int) -> str:
     return f"millrace:{job}:partition-{partition}"
 
 
+def standby_name(job: str, number: int) -> str:
+    """The name of a process that is there to take the place of a lost one."""
+    return f"millrace:{job}:standby-{number}"
+
+
 def living(name: str) -> Any | None:
     """The actor of that name, or None."""
     try:

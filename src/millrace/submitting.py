@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from millrace.cluster.functions import carried_functions
 from millrace.cluster.job import JobSpec, for_sinks
 from millrace.cluster.jobs import Cluster
 from millrace.errors import Invalid, Unsupported
@@ -14,6 +15,7 @@ from millrace.operators.batch import END_OF_TIME, START_OF_TIME
 from millrace.planner.plan import Plan
 from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import SetVariable
+from millrace.planner.user_functions import functions_in
 from millrace.settings import GUARANTEES, Settings
 
 
@@ -85,15 +87,17 @@ def job_spec(
             f"guarantee can not be {guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
         )
     known = Settings().with_values(values)
+    plan = for_sinks(planner.extend(Plan(), *planned))
     return JobSpec(
         job,
-        for_sinks(planner.extend(Plan(), *planned)),
+        plan,
         partitions=partitions,
         vnodes=known.vnodes,
         batch_rows=known.batch_max_rows,
         stop_at_bad_rows=known.bad_rows == "fail",
         guarantee=guarantee,
         checkpoint_interval_s=checkpoint_interval,
+        functions=carried_functions(plan, functions_in(planner.catalog)),
     )
 
 

@@ -255,3 +255,13 @@ def test_script_finds_functions_in_a_module_of_the_path(
     )
     db.wait(5)
     assert db.query("SELECT * FROM t").tuples() == [(3,)]
+
+
+def test_the_state_of_an_aggregate_given_as_source_is_captured() -> None:
+    with millrace.connect() as db:
+        db.execute(TICKS)
+        db.execute(SPAN)
+        db.execute("CREATE TABLE spans AS SELECT symbol, span(price) AS s FROM ticks GROUP BY symbol")
+        prices(db, 3, 9)
+        captured = db._runtime.dataflow.capture(changes=False)
+    assert any(tables for tables in captured.operators.values())
