@@ -108,11 +108,6 @@ class JobCoordinator:
         self._driver.scale(partitions)
 
     @ray.method(concurrency_group="control")
-    def pid(self) -> int:
-        """The process."""
-        return os.getpid()
-
-    @ray.method(concurrency_group="control")
     def pids(self) -> dict[str, int]:
         """The processes of the job, by role."""
         found = {f"partition-{p}": pid for p, pid in self._processes.pids().items()}
@@ -124,10 +119,11 @@ class JobCoordinator:
         except BaseException:  # whatever it is, a new process starts from the ledger
             LOG.exception("the coordinator of %s broke", self._job)
             os._exit(1)
-        if self._driver.deposed and not self._is_present():
+        if self._driver.deposed:  # where this is the job's own actor, Ray makes it anew, and it reads on
             LOG.warning(
                 "job %s: %s; this process ends and leaves everything to its successor", self._job, reason
             )
+            time.sleep(RENEW_S)
             os._exit(1)
         while True:
             try:
@@ -136,13 +132,6 @@ class JobCoordinator:
             except Unavailable:
                 time.sleep(RENEW_S)
         ray.kill(self._me, no_restart=True)
-
-    def _is_present(self) -> bool:
-        """Whether Ray knows this process as the actor: a frozen one that wakes up has had its successor for long."""
-        try:
-            return bool(ray.get(self._me.pid.remote(), timeout=ANSWER_S) == os.getpid())
-        except RayError:
-            return False
 
     def _renew(self, status: JobStatus) -> None:
         now = time.monotonic()

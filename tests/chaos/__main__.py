@@ -27,6 +27,7 @@ OUT = Path("out/chaos")
 AGGREGATES, COPIES = "aggregates", "copies"
 STALL_S = 180.0
 """A job that decides nothing for so long is stuck, whatever was done to it."""
+RETRY_S = 2.0
 QUIET_S = 8.0
 PATIENCE = 4
 """So many deeds in a row are done though nothing was decided between."""
@@ -125,8 +126,10 @@ class Run:
                 self._check_stall()
                 self.nodes.tend()
                 time.sleep(0.2)
-                while planned and time.monotonic() - begun >= planned[0][0]:
-                    self._say(*planned.pop(0)[1:])
+                if planned and time.monotonic() - begun >= planned[0][0]:
+                    due, *deed = planned.pop(0)
+                    if not self._say(*deed):
+                        planned = sorted([*planned, (due + RETRY_S, *deed)])
                 if time.monotonic() < at:
                     continue
                 at = time.monotonic() + rng.uniform(0.4, 1.6) * options.every
@@ -150,7 +153,8 @@ class Run:
             ]
         )  # type: ignore[return-value]
 
-    def _say(self, kind: str | None, partitions: int = 0) -> None:
+    def _say(self, kind: str | None, partitions: int = 0) -> bool:
+        """Do it and tell; whether it could be done."""
         if kind == "rescale":
             done = [self.violence.rescale(job, partitions) for job in (COPIES, AGGREGATES)]
         else:
@@ -158,6 +162,7 @@ class Run:
             done = [] if one is None else [one]
         for attack in done:
             self.console.print(f"[dim]{attack.at:7.1f} s[/dim]  [bold]{attack.kind}[/bold]  {attack.what}")
+        return bool(done)
 
     def settle(self) -> None:
         """Wait until everything has come, and end the jobs in good order."""
@@ -183,6 +188,8 @@ class Run:
 
     def close(self) -> None:
         """End everything."""
+        self.violence.over.set()
+        self.violence.wait(90)
         self.feeder.stop()
         self.watcher.stop()
         self.nodes.close()

@@ -20,6 +20,7 @@ WAKING_S = 3.0
 """How long a zombie that woke up is left alone."""
 UNREAPED_S = 12.0
 """How long a killed raylet's workers may believe that it lives."""
+RESCALED_S = 180.0
 RESCALES = (4, 3)
 
 
@@ -41,6 +42,7 @@ class Violence:
     def __init__(self, nodes: Nodes, broker: Broker, watcher: Watcher, seed: int) -> None:
         self.attacks: list[Attack] = []
         self.rng = random.Random(seed)
+        self.over = threading.Event()
         self._nodes, self._broker, self._watcher = nodes, broker, watcher
         self._busy: list[threading.Thread] = []
         self._rescaling: dict[str, threading.Thread] = {}
@@ -79,8 +81,8 @@ class Violence:
         def scale() -> None:
             if before is not None:
                 before.join()
-            deadline = time.monotonic() + 180
-            while time.monotonic() < deadline:
+            deadline = time.monotonic() + RESCALED_S
+            while time.monotonic() < deadline and not self.over.is_set():
                 try:
                     self._nodes.cluster.job(job).scale(partitions, timeout=60)
                     attack.recovered = time.monotonic() - self._watcher.begun - attack.at
@@ -235,7 +237,7 @@ class Violence:
     def _until(self, done: Callable[[], bool], timeout: float = REPLACED_S) -> bool:
         deadline = time.monotonic() + timeout
         while not done():
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self.over.is_set():
                 return False
             time.sleep(0.1)
         return True
