@@ -81,7 +81,14 @@ class Nodes:
     def tend(self) -> None:
         """Start nodes in the place of those that are gone. To be called by the main thread only: Ray asks for it."""
         while len(self._nodes) + self._held < self._count:
-            node = self._simulated.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES, wait=False)
+            try:
+                node = self._simulated.add_node(
+                    num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES, wait=False
+                )
+            except Exception as error:  # noqa: BLE001  # Ray has no kind for it
+                if "timed out during startup" not in str(error) or not self._nodes:
+                    raise
+                return  # a busy machine; there are others, and it is tried again
             self._nodes[int(node.all_processes["raylet"][0].process.pid)] = node
 
     @property

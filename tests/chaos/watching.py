@@ -98,7 +98,7 @@ class Watcher:
             latest = OffsetSpec.latest()
             assert latest is not None
             places = {TopicPartition(topic, p): latest for p in range(partitions)}
-            with contextlib.suppress(KafkaException):
+            with contextlib.suppress(KafkaException, TimeoutError):
                 asked = self._broker.admin.list_offsets(
                     places, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
                 )
