@@ -85,7 +85,7 @@ class Nodes:
                 node = self._simulated.add_node(
                     num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES, wait=False
                 )
-            except Exception as error:  # noqa: BLE001  # Ray has no kind for it
+            except Exception as error:  # Ray has no kind for it
                 if "timed out during startup" not in str(error) or not self._nodes:
                     raise
                 return  # a busy machine; there are others, and it is tried again
