@@ -262,8 +262,8 @@ class Durability:
             case Published():
                 self._coordinator.record_published(message.stream, message.number)
             case Durable():
-                assert self._start.plan is not None
-                manifest = self._coordinator.durable(message.contribution, Assignment((self._start.plan,)))
+                mine = PartitionPlan(0, 0, self._spec.vnodes, ())  # splits come and go with statements
+                manifest = self._coordinator.durable(message.contribution, Assignment((mine,)))
                 assert manifest is not None
                 return self._decide(manifest)
         return None
@@ -440,15 +440,17 @@ def _take_over(store: Store, spec: JobSpec) -> tuple[Ledger, int]:
 
 def _start_of(spec: JobSpec, epoch: int, manifest: Manifest | None) -> PartitionStart:
     found = None if manifest is None else manifest.contributions[0]
+    sources = () if found is None else found.sources
+    splits = tuple((point.node, split) for point in sources for split in (*point.splits, *point.ended))
     chains = () if found is None else tuple(RangedChain(c, 0, spec.vnodes) for c in found.tables)
     return PartitionStart(
         job=spec.job,
-        plan=PartitionPlan(0, 0, spec.vnodes, ()),
+        plan=PartitionPlan(0, 0, spec.vnodes, splits),
         epoch=epoch,
         vnodes=spec.vnodes,
         restored=NO_CHECKPOINT if manifest is None else manifest.number,
         chains=chains,
-        sources=() if found is None else found.sources,
+        sources=sources,
         streams=((ALL_SINKS, 0),),
         pending=() if manifest is None else manifest.pending,
         peers={},
