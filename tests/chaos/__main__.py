@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tests.chaos.nodes import Nodes
-from tests.chaos.report import refused, write_report
+from tests.chaos.report import COLOURS, refused, write_report
 from tests.chaos.verdict import Verdict, judge
 from tests.chaos.violence import RESCALES, Violence
 from tests.chaos.watching import Watcher
@@ -44,7 +44,7 @@ class Options:
     partitions: int
     every: float
     interval: float
-    only: str | None
+    deeds: tuple[str, ...]
     out: Path
 
     @property
@@ -54,7 +54,7 @@ class Options:
             f"python -m tests.chaos --seed {self.seed} --events {self.events} --minutes {self.minutes:g} "
             f"--nodes {self.nodes} --partitions {self.partitions} --every {self.every:g} --interval {self.interval:g}"
         )
-        return text + (f" --only '{self.only}'" if self.only else "")
+        return text + (f" --deeds '{','.join(self.deeds)}'" if self.deeds else "")
 
 
 def read_options(arguments: list[str]) -> Options:
@@ -69,12 +69,16 @@ def read_options(arguments: list[str]) -> Options:
     parser.add_argument("--partitions", type=int, default=6, help="of the topic of events")
     parser.add_argument("--every", type=float, default=5.0, help="mean seconds between two deeds")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between two checkpoints")
-    parser.add_argument("--only", default=None, help="one kind of deed: partition, coordinator, metadata, …")
+    parser.add_argument("--deeds", default="", help=f"these in turn and no others: {', '.join(COLOURS)}")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(arguments)
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1 << 31)
-    fields = {name: getattr(given, name) for name in vars(given) if name != "seed"}
-    return Options(seed=seed, **fields)
+    deeds = tuple(deed.strip() for deed in given.deeds.split(",") if deed.strip())
+    for deed in deeds:
+        if deed not in COLOURS:
+            parser.error(f"there is no deed {deed!r}; there are {', '.join(COLOURS)}")
+    fields = {name: getattr(given, name) for name in vars(given) if name not in ("seed", "deeds")}
+    return Options(seed=seed, deeds=deeds, **fields)
 
 
 class Run:
@@ -116,7 +120,7 @@ class Run:
         self.feeder.start()
         begun = time.monotonic()
         length = options.minutes * 60
-        planned = [] if options.only else self._planned(length)
+        planned = self._planned(length)
         in_a_row = 0
         with self._progress() as progress:
             bar = progress.add_task("events", total=options.events)
@@ -130,18 +134,22 @@ class Run:
                     due, *deed = planned.pop(0)
                     if not self._say(*deed):
                         planned = sorted([*planned, (due + RETRY_S, *deed)])
-                if time.monotonic() < at:
+                if time.monotonic() < at or options.deeds:
                     continue
                 at = time.monotonic() + rng.uniform(0.4, 1.6) * options.every
                 struck = max(self.violence.attacks, key=lambda a: a.at).at if self.violence.attacks else 0.0
                 decided = min(seen.decided_at for seen in self.watcher.jobs.values()) - self.watcher.begun
                 in_a_row = 0 if decided > struck else in_a_row + 1
                 if in_a_row <= PATIENCE:
-                    self._say(options.only)
+                    self._say(None)
             progress.update(bar, completed=self.feeder.sent)
 
     def _planned(self, length: float) -> list[tuple[float, str | None, int]]:
-        """What happens for certain: both rescales, the broker's restart, a zombie of each kind."""
+        """What happens for certain: what was asked for, or both rescales, the broker's restart, a zombie of each kind."""
+        deeds = self.options.deeds
+        if deeds:
+            step = length / (len(deeds) + 1)
+            return [(step * (i + 1), deed, RESCALES[0]) for i, deed in enumerate(deeds)]
         return sorted(
             [
                 (length * 0.15, "zombie", 0),
