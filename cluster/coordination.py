@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import re
 import time
@@ -31,6 +32,7 @@ from millrace.cluster.protocol.messages import (
     ManifestRead,
     ManifestWritten,
     PartitionLost,
+    PartitionReport,
     PartitionStart,
     PruneObjects,
     ReadLedger,
@@ -60,6 +62,7 @@ from millrace.state.store import Store
 
 Answer = TypeVar("Answer")
 
+LOG = logging.getLogger("millrace.coordinator")
 TICK_S = 0.02
 REPORTS = 20
 """Reports of a partition over which its rows a second are counted."""
@@ -213,6 +216,7 @@ class CoordinatorDriver:
         self._progress = _Progress()
         self._checkpoint_at = time.monotonic()
         self._stopping = False
+        self._refused: set[tuple[int, int]] = set()
         self.ended: str | None = None
         self.broken = False
         self.deposed = False
@@ -222,9 +226,19 @@ class CoordinatorDriver:
         """Hand the machine an event."""
         self._events.put(event)
 
-    def report(self, event: CoordinatorEvent, status: PartitionStatus | None = None) -> None:
+    def report(self, event: PartitionReport, status: PartitionStatus | None = None) -> None:
         """A partition's report, with where it stands."""
-        if status is not None:
+        member = self._machine.members.get(event.partition)
+        if member is not None and event.epoch < member.epoch:
+            who = event.partition, event.epoch
+            if who not in self._refused:
+                self._refused.add(who)
+                LOG.warning(
+                    "refused: partition %s reports under epoch %s, and has an owner under %s",
+                    *who,
+                    member.epoch,
+                )
+        elif status is not None:
             self._statuses[status.partition] = status
             self._rates.note(status, time.monotonic())
         self._events.put(event)
@@ -384,7 +398,8 @@ class CoordinatorDriver:
     def _append(self, command: AppendRecord) -> CoordinatorEvent:
         try:
             state = self._retried(lambda: self._appends.append(command.seq, command.record))
-        except Fenced:
+        except Fenced as error:
+            LOG.warning("refused: %s", error.message)
             return RecordLost(command.seq)
         return RecordAppended(command.seq, state)
 
