@@ -145,7 +145,8 @@ class KafkaSource(Source):
                     "fetch.wait.max.ms": 100,
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
-                    "enable.partition.eof": spec.bounded,
+                    "enable.partition.eof": True,
+                    "error_cb": self._fetcher.on_client_error,
                 }
             )
         )
@@ -272,6 +273,10 @@ class KafkaReader(SplitReader):
     def lag(self) -> int | None:
         end = self._lane.high if self._lane.stop is None else self._lane.stop
         return None if end is None else max(0, end - self._offset)
+
+    @property
+    def caught_up(self) -> bool:
+        return self._lane.caught_up and not self._lane.chunks
 
     def close(self) -> None:
         self._fetcher.remove(self._lane)
