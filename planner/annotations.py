@@ -61,9 +61,22 @@ class JobDefaults:
     partitions: int | None = None
     batch_rows: int | None = None
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those that are settings, by the name that SET knows."""
+        return {} if self.batch_rows is None else {"batch.max_rows": str(self.batch_rows)}
 
-def job_defaults(statements: Iterable[Statement]) -> JobDefaults:
-    """The defaults that annotations of a script give. Raises Invalid MR1082 where two differ."""
+
+def job_defaults(statements: Iterable[Statement], text: str) -> JobDefaults:
+    """The defaults that annotations of the script `text` give. Raises Invalid MR1082 where two differ."""
+    try:
+        return _job_defaults(statements)
+    except Invalid as error:
+        error.source_text = text
+        raise
+
+
+def _job_defaults(statements: Iterable[Statement]) -> JobDefaults:
     found: dict[str, Annotation] = {}
     for statement in statements:
         for annotation in statement.annotations:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,6 +13,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from millrace.cluster.figures import reading, watermark_readings
 from millrace.errors import Unavailable
 from millrace.operators.reading import Reading
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Exposition:
-    """Serves what `database.readings()` tells, on every address of the machine, from `with` to its end."""
+    """Serves what `readings` tells, on every address of the machine, from `with` to its end."""
 
     def __init__(self, database: Database, port: int) -> None:
         self._registry = CollectorRegistry()
@@ -32,7 +35,7 @@ class Exposition:
         except OSError as error:
             raise Unavailable(
                 f"metrics can not be served on port {self._port}: {error.strerror}",
-                code="MR1554",
+                code="MR1555",
                 hint="another program may have it: give another --metrics-port",
             ) from None
         self.port = int(self._server.server_port)
@@ -51,10 +54,47 @@ class _Readings(Collector):
         self._database = database
 
     def collect(self) -> Iterator[Metric]:
-        return families(self._database.readings())
+        return families(readings(self._database))
 
     def describe(self) -> Iterable[Metric]:
         return ()  # what there is is known when it is asked for
+
+
+def readings(database: Database) -> Iterator[Reading]:
+    """What a database tells of itself, of its nodes, and what its `@metric` annotations count."""
+    progress = database.progress()
+    yield reading("rows_in", progress.rows_in)
+    yield reading("rows_out", progress.rows_out)
+    yield reading("late_rows", progress.late_rows)
+    yield reading("dead_rows", progress.dead_rows)
+    yield from watermark_readings(progress.watermark, time.time())
+    rows = database.metrics().rows()
+    names = Counter(row["name"] for row in rows)
+    for row in rows:
+        node = str(row["name"]) if names[row["name"]] == 1 else f"{row['name']}#{row['node']}"
+        for column, name, scale in _COLUMNS:
+            value = row[column]
+            if isinstance(value, int | float):
+                yield reading(name, value * scale, node=node)
+    for row in database.custom_metrics().rows():
+        texts = [str(row[column]) for column in ("metric", "type", "help", "sample")]
+        labels, value = row["labels"], row["value"]
+        assert isinstance(labels, list) and isinstance(value, float)
+        yield Reading(*texts, tuple(labels), value)
+
+
+_COLUMNS = (
+    ("rows_in", "node_rows_in", 1),
+    ("rows_out", "node_rows_out", 1),
+    ("late_rows", "node_late_rows", 1),
+    ("dead_rows", "node_dead_rows", 1),
+    ("busy_ms", "node_busy_seconds", 1e-3),
+    ("state_rows", "state_rows", 1),
+    ("state_bytes", "state_bytes", 1),
+    ("matches", "node_matches", 1),
+    ("expired", "node_expired", 1),
+    ("retractions", "node_retractions", 1),
+)
 
 
 def families(readings: Iterable[Reading]) -> Iterator[Metric]:

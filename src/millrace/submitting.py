@@ -12,6 +12,7 @@ from millrace.cluster.job import JobSpec, for_sinks, settled
 from millrace.cluster.jobs import Cluster, Job
 from millrace.cluster.upgrade import Upgrade
 from millrace.errors import Invalid, Unsupported
+from millrace.planner.annotations import JobDefaults, job_defaults
 from millrace.planner.plan import Plan
 from millrace.planner.session import PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import SetVariable
@@ -164,6 +165,11 @@ def _settings(values: Mapping[str, str]) -> tuple[str, Settings]:
             f"guarantee can not be {guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
         )
     return guarantee, Settings().with_values(others)
+
+
+def defaults_of(sql: str, variables: Mapping[str, str]) -> JobDefaults:
+    """What the annotations of a script say of how it wants to be run. Raises the script's first error."""
+    return job_defaults(Planner(variables=dict(variables)).parse(sql), sql)
 
 
 def job_name(file: Path) -> str:
