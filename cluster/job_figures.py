@@ -77,10 +77,10 @@ class JobFigures:
             if self._begun_at is not None:
                 self._took = now - self._begun_at
             self._checkpoint, self._decided_at, self._begun_at = status.checkpoint, now, None
-        if status.holding:
-            self._begun_at = now if self._begun_at is None else self._begun_at
-        elif self._begun_at is not None and status.checkpoint == "none":
-            self._begun_at = None
+        if status.round is None:
+            self._begun_at = None  # decided or given up
+        elif self._begun_at is None:
+            self._begun_at = now - status.round.age_s
 
     def read(self, status: JobStatus) -> list[Reading]:
         """Everything, as it is now."""
@@ -91,7 +91,7 @@ class JobFigures:
             reading("partition_restarts", self._restarts),
             reading("partitions", len(status.partitions)),
             reading("partitions_wanted", status.target),
-            reading("checkpoint_waits_for", len(status.holding)),
+            reading("checkpoint_waits_for", 0 if status.round is None else len(status.round.storing)),
         ]
         number = status.checkpoint.rpartition(".")[2]
         if number.isdigit():

@@ -77,10 +77,10 @@ def readings(database: Database) -> Iterator[Reading]:
             if isinstance(value, int | float):
                 yield reading(name, value * scale, node=node)
     for row in database.custom_metrics().rows():
-        texts = [str(row[column]) for column in ("metric", "type", "help", "sample")]
+        family, kind, help, name = (str(row[column]) for column in ("metric", "type", "help", "sample"))
         labels, value = row["labels"], row["value"]
         assert isinstance(labels, list) and isinstance(value, float)
-        yield Reading(*texts, tuple(labels), value)
+        yield Reading(family, kind, help, name, tuple(labels), value)
 
 
 _COLUMNS = (

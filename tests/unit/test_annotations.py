@@ -78,7 +78,7 @@ def test_a_stream_with_metrics_is_counted_once_whoever_reads_it(db: millrace.Dat
     db.execute("-- @metric: n\nCREATE STREAM t AS SELECT k, v FROM s")
     with db.subscribe("t", "rows") as one, db.subscribe("t", "rows") as other:
         db.push("s", [{"k": "a", "v": 1, "p": None}])
-        assert next(one)["v"] == 1 and next(other)["v"] == 1
+        assert next(iter(one))["v"] == 1 and next(iter(other))["v"] == 1
     assert samples(db) == {("n_total",): 1}
     db.execute("DROP STREAM t")
     assert samples(db) == {}
@@ -230,7 +230,11 @@ def test_what_taps_count_is_what_a_loop_counts(
     batches = [batch(rows[at : at + size]) for at in range(0, len(rows), size)]
     labels = (("k", K),) if labelled else ()
     bounds = (-1.0, 0.0, 2.5)
-    good = [(k or "" if labelled else "", v, w) for k, v, w in rows if w > 0 and v is not None and not math.isnan(v)]
+    good = [
+        (k or "" if labelled else "", v, w)
+        for k, v, w in rows
+        if w > 0 and v is not None and not math.isnan(v)
+    ]
 
     def got(kind: TapKind, buckets: tuple[float, ...] = ()) -> dict[tuple[str, ...], float]:
         found = run(TappedMetric("m", kind, "", None, V, labels, buckets), batches)
