@@ -122,7 +122,21 @@ def show(rows: Iterator[dict[str, object]], *, as_json: bool) -> bool:
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("group", choices=[*GROUPS, "keyindex", "latency", "soak", "kafka", "recovery", "all"])
+    parser.add_argument(
+        "group",
+        choices=[
+            *GROUPS,
+            "keyindex",
+            "latency",
+            "soak",
+            "kafka",
+            "recovery",
+            "checkpoint",
+            "scaling",
+            "cluster",
+            "all",
+        ],
+    )
     parser.add_argument("--queries", help="comma-separated names; all of the group without")
     parser.add_argument("--events", type=int, help="input events")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each engine (3 at least)")

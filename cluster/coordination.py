@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from millrace.cluster.partition import PartitionStatus
 from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
 from millrace.cluster.protocol.messages import (
     AppendRecord,
+    BeginCheckpoint,
     CheckpointDue,
     CoordinatorCommand,
     CoordinatorEvent,
@@ -49,7 +51,7 @@ from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
 from millrace.state.checkpoints.snapshots import write_object
-from millrace.state.ledger import JobState, Record
+from millrace.state.ledger import CheckpointDecided, JobState, Record
 from millrace.state.store import Store
 
 Answer = TypeVar("Answer")
@@ -59,6 +61,7 @@ END_OF_WAIT = float("inf")
 DISCOVERY_S = 2.0
 """How often sources are asked for new splits; they may look less often themselves."""
 RETRY_S = 0.2
+DECISIONS_KEPT = 100
 FAILURES_MAX = 5
 """Losses of partitions by what will not mend itself, with no checkpoint decided between, after which the job is given
 up. Processes that are killed, and services that do not answer, are waited out."""
@@ -112,6 +115,8 @@ class JobStatus:
     """Partitions that the checkpoint under way still waits for."""
     target: int = 0
     """How many partitions there are to be."""
+    decisions_s: tuple[float, ...] = ()
+    """Of the last checkpoints, how long it took from the barrier's start to the decision."""
 
 
 @dataclass(slots=True)
@@ -120,6 +125,8 @@ class _Progress:
     decided: int = 0
     last: CheckpointNumber | None = None
     problems: list[str] = field(default_factory=list)
+    begun: tuple[CheckpointNumber, float] | None = None
+    decisions: deque[float] = field(default_factory=lambda: deque(maxlen=DECISIONS_KEPT))
     fatal: str | None = None
     """What a thread beside the driver's met that no further try will mend."""
 
@@ -201,6 +208,7 @@ class CoordinatorDriver:
             tuple(self._progress.problems[-5:]),
             () if found is None else found.owing,
             machine.state.target,
+            tuple(self._progress.decisions),
         )
 
     def run(self, on_round: Callable[[JobStatus], None] | None = None) -> str:
@@ -245,6 +253,12 @@ class CoordinatorDriver:
             self._progress.last = latest.number
             self._progress.failures = 0
 
+    def _note_begin(self, command: Tell) -> None:
+        if isinstance(command.message, BeginCheckpoint):
+            number, known = command.message.number, self._progress.begun
+            if known is None or known[0] != number:
+                self._progress.begun = number, time.monotonic()
+
     def _note_loss(self, lost: PartitionLost) -> None:
         self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
         self._progress.failures += lost.lasting
@@ -285,6 +299,7 @@ class CoordinatorDriver:
             case KillPartition():
                 self._processes.kill(command.partition, command.epoch)
             case Tell():
+                self._note_begin(command)
                 self._processes.tell(command)
             case PruneObjects():
                 self._prune(command)
@@ -307,6 +322,9 @@ class CoordinatorDriver:
             state = self._retried(lambda: self._appends.append(command.seq, command.record))
         except Fenced:
             return RecordLost(command.seq)
+        begun = self._progress.begun
+        if isinstance(command.record, CheckpointDecided) and begun is not None:
+            self._progress.decisions.append(time.monotonic() - begun[1])
         return RecordAppended(command.seq, state)
 
     def _retried(self, call: Callable[[], Answer]) -> Answer:

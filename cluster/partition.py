@@ -88,7 +88,10 @@ class Peers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more."""
+    """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more.
+
+    `at` is when that was, in s of the machine's own clock.
+    """
 
     partition: int
     epoch: int
@@ -101,6 +104,7 @@ class PartitionStatus:
     splits: int
     ended: bool
     busy_s: float
+    at: float = 0.0
 
 
 class PartitionDriver:
@@ -190,6 +194,7 @@ class PartitionDriver:
             len(plan.splits),
             share is not None and self._polling and all(v.ended for v in sources),
             sum(v.metrics.busy_ns for v in vertices) / 1e9,
+            time.monotonic(),
         )
 
     def _handle_events(self) -> None:

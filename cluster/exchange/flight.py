@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -24,6 +25,7 @@ WINDOW_FRAMES, WINDOW_BYTES = 64, 8 << 20
 """The sender waits for acknowledgements with more than that under way."""
 _ACK = struct.Struct("<q")
 _READY = -1
+RETRY_S = 0.05
 CONNECT_S = 30.0
 """How long a partition waits for its peers to take its streams."""
 
@@ -83,20 +85,22 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
                 raise flight.FlightServerError(f"nobody here expects {hello}")
             self._open.add(hello)
             self._changed.notify_all()
-        writer.write(_ACK.pack(_READY))
         try:
-            self._take_in(hello, inbox, reader, writer)
+            writer.write(_ACK.pack(_READY))
+            first = reader.read_chunk()
+        except (StopIteration, pa.ArrowException, OSError):
+            with self._changed:  # nothing came: the sender did not hear that we are ready, and tries again
+                self._open.discard(hello)
+            return
+        try:
+            self._take_in(hello, inbox, reader, writer, first)
         except (MillraceError, pa.ArrowException, OSError) as error:
             self._on_failure(f"the exchange from partition {hello.sender} broke: {error}")
 
-    def _take_in(self, hello: Hello, inbox: Inbox, reader: Any, writer: Any) -> None:
+    def _take_in(self, hello: Hello, inbox: Inbox, reader: Any, writer: Any, chunk: Any) -> None:
         sequence = 0
         frames = size = 0
         while True:
-            try:
-                chunk = reader.read_chunk()
-            except StopIteration:
-                return
             frame = decode_frame(memoryview(chunk.app_metadata), chunk.data, hello.sender_epoch, sequence)
             sequence += 1
             if not inbox.put_when_room((hello.edge, hello.sender), frame):
@@ -106,6 +110,10 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
             if frames >= ACK_FRAMES or size >= ACK_BYTES:
                 writer.write(_ACK.pack(sequence))
                 frames = size = 0
+            try:
+                chunk = reader.read_chunk()
+            except StopIteration:
+                return
 
 
 class FlightOutlet:
@@ -170,6 +178,7 @@ class FlightOutlet:
         descriptor = flight.FlightDescriptor.for_command(self._hello.encode())
         deadline = time.monotonic() + CONNECT_S
         while True:
+            writer = None
             try:
                 writer, reader = client.do_put(descriptor, self._schema)
                 if _ACK.unpack(reader.read())[0] == _READY:
@@ -177,7 +186,10 @@ class FlightOutlet:
             except (pa.ArrowException, OSError, TypeError):
                 if self._closed or time.monotonic() > deadline:
                     raise
-                time.sleep(0.02)
+                if writer is not None:
+                    with contextlib.suppress(pa.ArrowException, OSError):
+                        writer.close()
+                time.sleep(RETRY_S)
 
     def _send_all(self, writer: Any, reader: Any) -> None:
         sequence = 0
