@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millrace.cluster.exchange.security import ExchangeTls
 from millrace.cluster.functions import CarriedFunction
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
@@ -23,6 +24,7 @@ from millrace.state.checkpoints.sealed import seal, unseal
 from millrace.state.store import Store
 
 _VERSION = 1
+PLACEMENTS = ("spread", "pack")
 
 
 @serialisable
@@ -44,6 +46,11 @@ class JobSpec:
     liveness_s: float = 2.0
     lease_s: float = 6.0
     functions: tuple[CarriedFunction, ...] = ()
+    placement: str = "spread"
+    """`spread`: over nodes as evenly as there is room; `pack`: on the coordinator's node as far as there is room."""
+    resources: tuple[tuple[str, float], ...] = ()
+    """Custom resources of nodes that each partition takes, by name."""
+    exchange_tls: ExchangeTls | None = None
     incarnation: str = ""
     """Tells this job from former ones of the same name, where sinks left marks outside; empty until it is settled."""
 

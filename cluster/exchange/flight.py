@@ -17,6 +17,7 @@ from pyarrow import flight
 
 from millrace.cluster.exchange.channels import Inbox
 from millrace.cluster.exchange.frames import Frame, Kind, decode_frame, encode_head
+from millrace.cluster.exchange.security import ExchangeTls
 from millrace.errors import MillraceError
 
 ACK_FRAMES, ACK_BYTES = 8, 1 << 20
@@ -53,8 +54,11 @@ class Hello:
 class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no types
     """Takes the streams of all peers of one partition in. Streams of other epochs are refused."""
 
-    def __init__(self, host: str, on_failure: Callable[[str], None]) -> None:
-        super().__init__(f"grpc://{host}:0")
+    def __init__(self, host: str, on_failure: Callable[[str], None], tls: ExchangeTls | None = None) -> None:
+        if tls is None:
+            super().__init__(f"grpc://{host}:0")
+        else:
+            super().__init__(f"grpc+tls://{host}:0", **tls.server())
         self._on_failure = on_failure
         self._expected: dict[Hello, Inbox] = {}
         self._open: set[Hello] = set()
@@ -119,7 +123,14 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
 class FlightOutlet:
     """The sending end of one stream, with a thread of its own. Frames wait here until it is connected."""
 
-    def __init__(self, hello: Hello, schema: pa.Schema, on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        schema: pa.Schema,
+        on_failure: Callable[[str], None],
+        tls: ExchangeTls | None = None,
+    ) -> None:
+        self._tls = tls
         self._hello = hello
         self._schema = schema
         self._on_failure = on_failure
@@ -160,7 +171,7 @@ class FlightOutlet:
 
     def _run(self, address: str, on_ready: Callable[[], None]) -> None:
         try:
-            with flight.connect(address) as client:
+            with flight.connect(address, **({} if self._tls is None else self._tls.client())) as client:
                 writer, reader = self._open(client)
                 on_ready()
                 self._send_all(writer, reader)

@@ -75,10 +75,9 @@ class JobCoordinator:
         self._me = ray.get_runtime_context().current_actor
         owner = f"{job}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._appends = RayAppends(job, store_url, options, owner)
-        self._processes = RayProcesses(store_url, options, job, self._me, num_cpus)
-        self._driver = CoordinatorDriver(
-            read_job(store, job), owner, store, self._appends, self._processes, resume=resume
-        )
+        spec = read_job(store, job)
+        self._processes = RayProcesses(store_url, options, spec, self._me, num_cpus)
+        self._driver = CoordinatorDriver(spec, owner, store, self._appends, self._processes, resume=resume)
         self._renewed = 0.0
         threading.Thread(target=self._lead, name="coordinator", daemon=True).start()
 

@@ -11,6 +11,7 @@ from millrace.cluster.functions import carried_functions
 from millrace.cluster.job import JobSpec, for_sinks
 from millrace.cluster.jobs import Cluster
 from millrace.errors import Invalid, Unsupported
+from millrace.job_settings import take_job_settings
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
 from millrace.planner.plan import Plan
 from millrace.planner.session import PlannedStatement, Planner
@@ -86,6 +87,7 @@ def job_spec(
         raise Invalid(
             f"guarantee can not be {guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
         )
+    own = take_job_settings(values)
     known = Settings().with_values(values)
     plan = for_sinks(planner.extend(Plan(), *planned))
     return JobSpec(
@@ -98,6 +100,7 @@ def job_spec(
         guarantee=guarantee,
         checkpoint_interval_s=checkpoint_interval,
         functions=carried_functions(plan, functions_in(planner.catalog)),
+        **own,
     )
 
 
