@@ -20,9 +20,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.comparison import difference
-from benchmarks.queries import NEXMARK, NEXMARK_JOINS, ONE_BRC, SCENARIOS, Query
+from benchmarks.queries import NEXMARK, NEXMARK_JOINS, NEXMARK_SIDE_INPUTS, ONE_BRC, SCENARIOS, Query
 
-GROUPS = {"nexmark": [*NEXMARK, *NEXMARK_JOINS], "scenarios": SCENARIOS, "onebrc": [ONE_BRC]}
+GROUPS = {
+    "nexmark": [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS],
+    "scenarios": SCENARIOS,
+    "onebrc": [ONE_BRC],
+}
 DEFAULT_EVENTS = {"nexmark": 2_000_000, "scenarios": 5_000_000, "onebrc": 10_000_000}
 FLOORS = {
     "q0": (1.0, 3), "q1": (0.7, 1.5), "q2": (0.5, 1), "q3": (0.2, 0.5), "q4": (0.2, 0.5), "q5": (1.5, 3),
@@ -128,6 +132,7 @@ def main() -> None:
             *GROUPS,
             "keyindex",
             "latency",
+            "joins",
             "soak",
             "kafka",
             "recovery",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +17,7 @@ BATCH_ROWS = 65_536
 SEED = 20_150_715
 TRADES_FROM_MS = 1_700_000_000_000
 STATIONS = 413
+SIDE_KEYS = 10_000
 KEYS = {"100": 100, "200": 200, "10k": 10_000, "1m": 1_000_000}
 
 
@@ -31,6 +36,26 @@ def event_time(name: str) -> str | None:
     if name == "measurements":
         return None
     return "ts" if name.startswith("trades_") else "dateTime"
+
+
+@cache
+def side_input() -> Path:
+    """A CSV file with a text for each of 10,000 keys."""
+    path = Path(tempfile.mkdtemp(prefix="millrace-benchmark-")) / "side_input.csv"
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    path.write_text("key,value\n" + "".join(f"{key},value {key}\n" for key in range(SIDE_KEYS)))
+    return path
+
+
+def declared_side_input() -> str:
+    """The statement that makes the file readable in Millrace."""
+    options = f"'connector' = 'file', 'path' = '{side_input()}', 'format' = 'csv'"
+    return f"CREATE SOURCE side_input (key BIGINT, value VARCHAR) WITH ({options})"
+
+
+def read_side_input() -> str:
+    """The statement that makes the file readable in DuckDB."""
+    return f"CREATE VIEW side_input AS SELECT * FROM read_csv('{side_input()}')"
 
 
 def _nexmark(name: str, events: int) -> list[pa.RecordBatch]:

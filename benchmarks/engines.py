@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from benchmarks.data import event_time, table
+from benchmarks.data import declared_side_input, event_time, read_side_input, table
 from benchmarks.queries import Query
 from millrace.cluster.dataflow import Dataflow
 from millrace.database import Database
@@ -65,7 +65,7 @@ class Millrace:
         return timing
 
     def _declarations(self, *, warm: bool) -> str:
-        statements = []
+        statements = [declared_side_input()] if self._query.side_input else []
         for name, tokens in self._sources.items():
             time_column = event_time(name)
             watermark = f"(WATERMARK FOR {time_column})" if time_column else ""
@@ -82,6 +82,8 @@ class DuckDB:
         self._query = query
         self._connection = duckdb.connect()
         self._connection.execute("SET threads = 1; SET TimeZone = 'UTC'")
+        if query.side_input:
+            self._connection.execute(read_side_input())
         for name in query.tables:
             self._connection.register(name, pa.Table.from_batches(table(name, events)))
         self.run()

@@ -20,6 +20,8 @@ class Query:
     tables: tuple[str, ...] = ("bid",)
     compare: str = ""
     updating: bool = False
+    side_input: bool = False
+    """Whether they also read `side_input` (key, value), which is a file for both."""
 
 
 Q15_COUNTS = """
@@ -336,6 +338,29 @@ NEXMARK_JOINS = [
         updating=True,
     ),
     Query(
+        "q6",
+        """
+        SELECT seller, avg(final) OVER (
+          PARTITION BY seller ORDER BY dateTime, id ROWS BETWEEN 10 PRECEDING AND CURRENT ROW) AS price
+        FROM (
+          SELECT A.id, A.seller, B.price AS final, B.dateTime,
+            ROW_NUMBER() OVER (PARTITION BY A.id, A.seller ORDER BY B.price DESC, B.dateTime) AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires)
+        WHERE rownum <= 1
+        """,
+        """
+        SELECT seller, avg(final) OVER (
+          PARTITION BY seller ORDER BY "dateTime", id ROWS BETWEEN 10 PRECEDING AND CURRENT ROW) AS price
+        FROM (
+          SELECT A.id, A.seller, B.price AS final, B."dateTime",
+            ROW_NUMBER() OVER (PARTITION BY A.id, A.seller ORDER BY B.price DESC, B."dateTime") AS rownum
+          FROM auction A, bid B WHERE A.id = B.auction AND B."dateTime" BETWEEN A."dateTime" AND A.expires)
+        WHERE rownum <= 1
+        """,
+        tables=("auction", "bid"),
+        updating=True,
+    ),
+    Query(
         "q9",
         """
         SELECT id, itemName, description, initialBid, reserve, dateTime, expires, seller, category, extra,
@@ -385,6 +410,21 @@ NEXMARK_JOINS = [
         FROM bid B JOIN auction A ON B.auction = A.id JOIN person P ON A.seller = P.id
         """,
         tables=("auction", "bid", "person"),
+    ),
+]
+
+NEXMARK_SIDE_INPUTS = [
+    Query(
+        "q13",
+        """
+        SELECT B.auction, B.bidder, B.price, B.dateTime, S.value FROM bid AS B
+        JOIN side_input FOR SYSTEM_TIME AS OF PROCTIME() AS S ON MOD(B.auction, 10000) = S.key
+        """,
+        """
+        SELECT B.auction, B.bidder, B.price, B."dateTime", S.value FROM bid AS B
+        JOIN side_input AS S ON B.auction % 10000 = S.key
+        """,
+        side_input=True,
     ),
 ]
 

@@ -10,9 +10,11 @@ import sys
 import pyarrow.parquet as pq
 
 from benchmarks.engines import ENGINES
-from benchmarks.queries import NEXMARK, NEXMARK_JOINS, ONE_BRC, SCENARIOS, Query
+from benchmarks.queries import NEXMARK, NEXMARK_JOINS, NEXMARK_SIDE_INPUTS, ONE_BRC, SCENARIOS, Query
 
-QUERIES: dict[str, Query] = {query.name: query for query in [*NEXMARK, *NEXMARK_JOINS, *SCENARIOS, ONE_BRC]}
+QUERIES: dict[str, Query] = {
+    query.name: query for query in [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS, *SCENARIOS, ONE_BRC]
+}
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from millrace.operators.operator import Operator
 from millrace.operators.side import DeadLetters, LateRows
 from millrace.operators.sink import SinkSpec
 from millrace.operators.source import SourceInput
+from millrace.planner.physical.side_inputs import side_inputs
 from millrace.planner.plan import Node, Plan
 
 
@@ -82,6 +83,7 @@ class Dataflow:
         self.stop_at_bad_rows = stop_at_bad_rows
         self._share = share or Share()
         self._alone = share is None
+        self._first: frozenset[int] = frozenset()
 
     def extend(self, plan: Plan, taps: Sequence[tuple[int, Receiver]] = ()) -> None:
         """Build and connect the nodes of `plan` that do not run yet. Its first nodes are those that do.
@@ -94,6 +96,7 @@ class Dataflow:
             for position in range(known, len(plan.nodes)):
                 self.vertices.append(self._build(position, plan.nodes[position]))
             self._connect_all(known, taps)
+            self._first = side_inputs(plan.nodes)
         except BaseException:
             self.truncate(known)
             raise
@@ -115,7 +118,12 @@ class Dataflow:
     def poll(self) -> int:
         """One round: processing time, then one poll of every split. Answers the number of rows that moved."""
         self.tick()
-        return sum(source.poll() for source in self.sources if not source.ended)
+        return sum(source.poll() for source in self.to_poll(self.sources))
+
+    def to_poll(self, sources: Sequence[SourceVertex]) -> list[SourceVertex]:
+        """Those of the sources whose turn it is: first bounded ones that rows look up, as long as they have any."""
+        going = [source for source in sources if not source.ended]
+        return [source for source in going if source.position in self._first] or going
 
     def tick(self) -> None:
         """Let processing time pass for all operators."""
@@ -258,11 +266,19 @@ class Dataflow:
                     return _feed(vertex, 0)
         return None
 
+    def pushed(self, name: str) -> list[SourceVertex]:
+        """The sources that take the rows pushed into `name`, or inserted into the table of that name."""
+        return [
+            source
+            for source in self.sources
+            if isinstance(source.spec.source, PushSpec)
+            and source.spec.source.name == name
+            and source.position not in self.former
+        ]
+
     def _insert(self, spec: IntoTable, batch: Batch) -> None:
-        for source in self.sources:
-            named = isinstance(source.spec.source, PushSpec) and source.spec.source.name == spec.table
-            if named and source.position not in self.former:
-                source.insert(batch)
+        for source in self.pushed(spec.table):
+            source.insert(batch)
 
 
 def _feed(vertex: OperatorVertex | SinkVertex, port: int) -> Callable[[Batch], None]:

@@ -292,7 +292,7 @@ class EmbeddedRuntime:
         """Give nodes that were just added all the input they will get."""
         sources = [v for v in added if isinstance(v, SourceVertex)]
         while not all(source.ended for source in sources):
-            if sum(source.poll() for source in sources if not source.ended) == 0:
+            if sum(source.poll() for source in self.dataflow.to_poll(sources)) == 0:
                 time.sleep(0.001)
         first = added[0].position if added else 0
         for vertex in added:

@@ -67,7 +67,7 @@ class Cluster:
         check_job(spec)
         if store.startswith("memory:"):
             raise Invalid(
-                "a store in memory is lost with its process", code="MR1385", hint="give file:///… or s3://…"
+                "a store in memory is lost with its process", code="MR1391", hint="give file:///… or s3://…"
             )
         self._ask(self._metadata().submit.remote(spec, store, dict(options or {}), num_cpus, resume))
         return Job(self, spec.job)
@@ -136,7 +136,7 @@ class Cluster:
         found = self._session.living(self._session.coordinator_name(job))
         if found is None:
             raise Unavailable(
-                f"the coordinator of job {job} does not run at the moment", code="MR3012", hint="try again"
+                f"the coordinator of job {job} does not run at the moment", code="MR3014", hint="try again"
             )
         return found
 

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.over.frames import BufferEmission, Frame
+from millrace.operators.sink import Changelog
 from millrace.planner.logical import Positions, Unary
+from millrace.planner.ranking import SortKey
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,25 @@ class RowBuffer(Unary):
     @cached_property
     def schema(self) -> pa.Schema:
         return _with_calls(self.input.schema, self.calls, self.names)
+
+
+@dataclass(frozen=True)
+class OverChanges(Unary):
+    """The input's columns, then calls over a frame around each row in any order, brought up to date as rows come and go."""
+
+    partition: Positions
+    order: tuple[SortKey, ...]
+    frame: Frame
+    calls: tuple[AggregateCall, ...]
+    names: tuple[str, ...]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        return _with_calls(self.input.schema, self.calls, self.names)
+
+    @property
+    def changelog(self) -> Changelog:
+        return Changelog.RETRACT
 
 
 def _with_calls(below: pa.Schema, calls: tuple[AggregateCall, ...], names: tuple[str, ...]) -> pa.Schema:

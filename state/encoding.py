@@ -92,7 +92,7 @@ def _encoded(columns: Sequence[pa.Array], rows: int) -> tuple[Int64s, pa.Buffer]
     from millrace.state import encoding_kernels  # deferred: Numba is slow to import
 
     layout = Layout.of(kinds_of(plain), nulls=True)
-    buffers = buffers_of(plain, layout.kinds, layout.places)
+    buffers, _kept = buffers_of(plain, layout.kinds, layout.places)
     words = np.empty(_CHUNK_ROWS * layout.stride, np.uint64)
     hashes = np.empty(_CHUNK_ROWS, np.uint64)
     scratch = (buffers, rows, layout.stride, layout.null_at, words, hashes, offsets)

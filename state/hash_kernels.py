@@ -15,17 +15,12 @@ from millrace.state.memory_kernels import (
     inlined,
     internal,
     is_set,
-    load_i8,
-    load_i16,
-    load_i32,
     load_u8,
-    load_u16,
     load_u32,
     load_u64,
     multiply_fold,
     signed,
     store_u64,
-    widened_f32_bits,
 )
 from millrace.state.words import Addresses, Int16s, Int32s, Int64s, Kind, Uint16s, Words
 
@@ -42,14 +37,8 @@ _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 NULL_LENGTH = _ALL
-_SIGN = np.uint64(0x8000000000000000)
-_MAGNITUDE = np.uint64(0x7FFFFFFFFFFFFFFF)
-_INFINITE = np.uint64(0x7FF0000000000000)
-_NAN = np.uint64(0x7FF8000000000000)
 
 # Plain integers, since Numba freezes globals but does not take an enum's members apart.
-_BOOL, _I8, _I16, _I32, _W64 = int(Kind.BOOL), int(Kind.I8), int(Kind.I16), int(Kind.I32), int(Kind.W64)
-_U8, _U16, _U32, _F32, _F64 = int(Kind.U8), int(Kind.U16), int(Kind.U32), int(Kind.F32), int(Kind.F64)
 _W128, _VAR32 = int(Kind.W128), int(Kind.VAR32)
 _FIRST_VARIABLE = int(Kind.VAR32)
 
@@ -61,16 +50,6 @@ def combine(before: np.uint64, value: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
-
-
-@inlined
-def _canonical(bits: np.uint64) -> np.uint64:
-    """One bit pattern for all NaN, and 0.0 for -0.0."""
-    if (bits & _MAGNITUDE) > _INFINITE:
-        return _NAN
-    if bits == _SIGN:
-        return _ZERO
-    return bits
 
 
 @inlined
@@ -127,82 +106,37 @@ def _hash_long(address: int, length: int) -> np.uint64:
 
 
 @internal
-def _load_words(kind: int, data: int, bit: int, start: int, count: int, words: int, step: int) -> None:
-    """Widen `count` values of a fixed-width column from row `start` to words `step` bytes apart."""
-    if kind == _I32:
-        for k in range(count):
-            store_u64(words + k * step, np.uint64(load_i32(data + (start + k) * 4)))
-    elif kind == _I16:
-        for k in range(count):
-            store_u64(words + k * step, np.uint64(load_i16(data + (start + k) * 2)))
-    elif kind == _I8:
-        for k in range(count):
-            store_u64(words + k * step, np.uint64(load_i8(data + start + k)))
-    elif kind == _U32:
-        for k in range(count):
-            store_u64(words + k * step, load_u32(data + (start + k) * 4))
-    elif kind == _U16:
-        for k in range(count):
-            store_u64(words + k * step, load_u16(data + (start + k) * 2))
-    elif kind == _U8:
-        for k in range(count):
-            store_u64(words + k * step, load_u8(data + start + k))
-    elif kind == _F64:
-        for k in range(count):
-            store_u64(words + k * step, _canonical(load_u64(data + (start + k) * 8)))
-    elif kind == _F32:
-        for k in range(count):
-            store_u64(words + k * step, _canonical(widened_f32_bits(data + (start + k) * 4)))
-    elif kind == _BOOL:
-        for k in range(count):
-            store_u64(words + k * step, _ONE if is_set(data, bit + start + k) else _ZERO)
-    elif kind == _W128:
-        for k in range(count):
-            store_u64(words + k * step, load_u64(data + (start + k) * 16))
-            store_u64(words + k * step + 8, load_u64(data + (start + k) * 16 + 8))
-
-
-@internal
 def _stage_fixed(
     column: Addresses, place: int, start: int, count: int, words: int, step: int, null_word: int, hashes: int
 ) -> None:
     """Words and hashes of one fixed-width column; column number `place` is its bit in the null word."""
     kind, data, valid, bit = column[0], column[1], column[2], column[4]
-    if kind == _W64 and valid == 0:
+    wide = kind == _W128
+    if valid == 0 and data != 0 and not wide:
         for k in range(count):
             value = load_u64(data + (start + k) * 8)
             store_u64(words + k * step, value)
             store_u64(hashes + k * 8, combine(load_u64(hashes + k * 8), value))
         return
-    if kind == _W64:
-        for k in range(count):
-            store_u64(words + k * step, load_u64(data + (start + k) * 8))
-    elif data != 0:
-        _load_words(kind, data, bit, start, count, words, step)
-    wide = kind == _W128
-    if valid == 0 and data != 0 and not wide:
-        for k in range(count):
-            value = load_u64(words + k * step)
-            store_u64(hashes + k * 8, combine(load_u64(hashes + k * 8), value))
-        return
     for k in range(count):
-        before = load_u64(hashes + k * 8)
+        low, high, mixed = _ZERO, _ZERO, load_u64(hashes + k * 8)
         if data == 0 or (valid != 0 and not is_set(valid, bit + start + k)):
-            store_u64(words + k * step, _ZERO)
-            if wide:
-                store_u64(words + k * step + 8, _ZERO)
+            mixed = combine(mixed, _NULL)
             if null_word != 0:
                 at = null_word + k * step
                 store_u64(at, load_u64(at) | (_ONE << np.uint64(place)))
-            store_u64(hashes + k * 8, combine(before, _NULL))
-            continue
-        low = load_u64(words + k * step)
-        mixed = combine(before, low)
-        if wide:
-            high = load_u64(words + k * step + 8)
+        elif wide:
+            low, high = load_u64(data + (start + k) * 16), load_u64(data + (start + k) * 16 + 8)
+            mixed = combine(mixed, low)
             # A 128-bit value that fits in 64 bits hashes like the 64-bit one.
             if high != (_ZERO - (low >> np.uint64(63))):
                 mixed = combine(mixed, high)
+        else:
+            low = load_u64(data + (start + k) * 8)
+            mixed = combine(mixed, low)
+        store_u64(words + k * step, low)
+        if wide:
+            store_u64(words + k * step + 8, high)
         store_u64(hashes + k * 8, mixed)
 
 
@@ -262,7 +196,7 @@ def stage(
     """Fill `count * stride` words and `count` hashes, at those addresses, for rows from `start`.
 
     `columns` has a row a column: kind, data, validity, offsets (addresses; 0 where absent), bit offset,
-    place of its first word, end of the data.
+    place of its first word, end of the data. Values of fixed width are 64 or 128 bits wide.
     """
     step = stride * 8
     for k in range(count):

@@ -31,7 +31,7 @@ def hash_columns(columns: Sequence[pa.Array], rows: int | None = None) -> Words:
     columns = [readable(column) for column in columns]
     layout = Layout.of(kinds_of(columns), nulls=False)
     words = np.empty(CHUNK_ROWS * max(layout.stride, 1), np.uint64)
-    buffers = buffers_of(columns, layout.kinds, layout.places)
+    buffers, _kept = buffers_of(columns, layout.kinds, layout.places)
     hash_kernels.hash_rows(buffers, count, words.ctypes.data, layout.stride, CHUNK_ROWS, hashes.ctypes.data)
     return hashes
 

@@ -28,7 +28,7 @@ LIVE, HINT, HIGH, ARENA_USED, ARENA_DEAD, CREATED = range(6)
 """Places in the `counts` array: live slots, first bitmap word that may have a free slot, one past the
 highest slot, bytes used in the arena, of them bytes of removed keys, slots created in this call."""
 
-_BLOCK = 64
+_ENTRY_AHEAD, _RECORD_AHEAD, _VALUE_AHEAD = 24, 12, 6
 _PREFETCH_FROM = 1 << 16
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -79,107 +79,40 @@ def _same_key(record: int, row: int, fixed: int, variable: int, arena: int) -> b
 
 
 @inlined
-def _home(table: int, mask: np.uint64, tag: np.uint64) -> int:
-    return table + signed((tag & mask) << np.uint64(3))
+def _home(table: int, mask: np.uint64, hashes: int) -> int:
+    """The address of the entry at which the search for the hash at `hashes` begins."""
+    return table + signed(((load_u64(hashes) >> np.uint64(32)) & mask) << np.uint64(3))
+
+
+@inlined
+def _record(records: int, entry: np.uint64, size: int) -> int:
+    """The address of an entry's record; of an empty entry that before the first, which may be prefetched only."""
+    return records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * size
+
+
+@inlined
+def _warm_entry(table: int, mask: np.uint64, hashes: int) -> None:
+    prefetch(_home(table, mask, hashes))
+
+
+@inlined
+def _warm_record(table: int, mask: np.uint64, hashes: int, records: int, size: int) -> None:
+    record = _record(records, load_u64(_home(table, mask, hashes)), size)
+    prefetch(record)
+    if size > 8:
+        prefetch(record + size - 8)
 
 
 @internal
-def _warm(
-    table: int, mask: np.uint64, records: int, hashes: int, count: int, arena: int, fixed: int, variable: int
+def _warm_values(
+    table: int, mask: np.uint64, hashes: int, records: int, fixed: int, variable: int, arena: int
 ) -> None:
-    """Have the entries of `count` rows brought into cache, the records they point to, and long values of those."""
-    record_size = (fixed + 3 * variable) * 8
-    for k in range(count):
-        prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
-    for k in range(count):
-        entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
-        if entry != _ZERO:
-            record = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size
-            prefetch(record)
-            prefetch(record + record_size - 8)
-    if variable > 0:
-        for k in range(count):
-            entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
-            if entry != _ZERO:
-                value = records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * record_size + fixed * 8
-                if _is_long(load_u64(value)):
-                    prefetch(arena + signed(load_u64(value + 16)) + 8)
-
-
-@internal
-def _find_number(
-    table: int, mask: np.uint64, records: int, words: int, hashes: int, slots: int, count: int
-) -> int:
-    """`find` for keys of one word: most joins and groups have such."""
-    warm = mask >= np.uint64(_PREFETCH_FROM)
-    misses = 0
-    for first in range(0, count, _BLOCK):
-        last = min(first + _BLOCK, count)
-        if warm:
-            for k in range(first, last):
-                prefetch(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
-            for k in range(first, last):
-                entry = load_u64(_home(table, mask, load_u64(hashes + k * 8) >> np.uint64(32)))
-                # Of an empty entry the word before the records is asked for, which does no harm.
-                prefetch(records + (signed(np.uint64(entry & _LOW_HALF)) - 1) * 8)
-        for k in range(first, last):
-            tag = load_u64(hashes + k * 8) >> np.uint64(32)
-            key = load_u64(words + k * 8)
-            position = tag & mask
-            slot = -1
-            while True:
-                entry = load_u64(table + signed(position << np.uint64(3)))
-                if entry == _ZERO:
-                    misses += 1
-                    break
-                if (entry >> np.uint64(32)) == tag:
-                    found = signed(np.uint64(entry & _LOW_HALF)) - 1
-                    if load_u64(records + found * 8) == key:
-                        slot = found
-                        break
-                position = (position + _ONE) & mask
-            store_u32(slots + k * 4, np.uint64(slot))
-    return misses
-
-
-@internal
-def find(
-    table: int,
-    mask: np.uint64,
-    records: int,
-    words: int,
-    hashes: int,
-    slots: int,
-    count: int,
-    arena: int,
-    fixed: int,
-    variable: int,
-) -> int:
-    """Slot of each staged row, -1 where absent; returns how many are. All arrays are addresses."""
-    if fixed == 1 and variable == 0:
-        return _find_number(table, mask, records, words, hashes, slots, count)
-    record_size = (fixed + 3 * variable) * 8
-    warm = mask >= np.uint64(_PREFETCH_FROM)
-    misses = 0
-    for k in range(count):
-        if warm and k % _BLOCK == 0:
-            _warm(table, mask, records, hashes + k * 8, min(_BLOCK, count - k), arena, fixed, variable)
-        tag = load_u64(hashes + k * 8) >> np.uint64(32)
-        position = tag & mask
-        slot = -1
-        while True:
-            entry = load_u64(table + signed(position << np.uint64(3)))
-            if (entry >> np.uint64(32)) == tag and entry != _ZERO:
-                found = signed(np.uint64(entry & _LOW_HALF)) - 1
-                if _same_key(records + found * record_size, words + k * record_size, fixed, variable, arena):
-                    slot = found
-                    break
-            elif entry == _ZERO:
-                misses += 1
-                break
-            position = (position + _ONE) & mask
-        store_u32(slots + k * 4, np.uint64(slot))
-    return misses
+    """Have the first long value of the key brought in that an entry tells of."""
+    entry = load_u64(_home(table, mask, hashes))
+    if entry != _ZERO:
+        value = _record(records, entry, (fixed + 3 * variable) * 8) + fixed * 8
+        if _is_long(load_u64(value)):
+            prefetch(arena + signed(load_u64(value + 16)) + 8)
 
 
 @internal
@@ -222,11 +155,13 @@ def _take_slot(live: Words, counts: Int64s) -> int:
     return slot
 
 
-@internal
-def _insert_missing(
-    table: Words,
+@inlined
+def _place(
+    table: int,
+    mask: np.uint64,
+    limit: int,
     records: int,
-    slot_hashes: Words,
+    slot_hashes: int,
     live: Words,
     counts: Int64s,
     arena: int,
@@ -234,43 +169,61 @@ def _insert_missing(
     words: int,
     hashes: int,
     count: int,
-    slots: Slots,
-    base: int,
-    created: Slots,
+    slots: int,
+    created: int,
     fixed: int,
     variable: int,
+    create: bool,
 ) -> int:
-    """Make slots for the staged rows that have none; returns the row at which something must grow, or `count`."""
-    mask = np.uint64(table.shape[0] - 1)
-    limit = min(slot_hashes.shape[0], table.shape[0] // 2)
+    """Slots of `count` staged rows; returns the row at which something must grow, or `count`.
+
+    A row's entry is asked for `_ENTRY_AHEAD` rows before it is read, its record `_RECORD_AHEAD` and a
+    long value `_VALUE_AHEAD`, so that the cache misses of many rows overlap.
+    """
     size = (fixed + 3 * variable) * 8
+    warm = mask >= np.uint64(_PREFETCH_FROM)
+    long_values = warm and counts[ARENA_USED] > 0
+    if warm:
+        for k in range(min(_ENTRY_AHEAD, count)):
+            _warm_entry(table, mask, hashes + k * 8)
+        for k in range(min(_RECORD_AHEAD, count)):
+            _warm_record(table, mask, hashes + k * 8, records, size)
     for k in range(count):
-        if slots[base + k] >= 0:
-            continue
+        if warm:
+            if k + _ENTRY_AHEAD < count:
+                _warm_entry(table, mask, hashes + (k + _ENTRY_AHEAD) * 8)
+            if k + _RECORD_AHEAD < count:
+                _warm_record(table, mask, hashes + (k + _RECORD_AHEAD) * 8, records, size)
+            if long_values and k + _VALUE_AHEAD < count:
+                _warm_values(table, mask, hashes + (k + _VALUE_AHEAD) * 8, records, fixed, variable, arena)
         hashed = load_u64(hashes + k * 8)
         tag = hashed >> np.uint64(32)
         position = tag & mask
         row = words + k * size
         while True:
-            entry = table[position]
+            at = table + signed(position << np.uint64(3))
+            entry = load_u64(at)
             if entry == _ZERO:
-                if counts[LIVE] >= limit:
-                    return k
-                if variable and counts[ARENA_USED] + _arena_need(row, fixed, variable) > arena_size:
-                    return k
-                slot = _take_slot(live, counts)
-                table[position] = (tag << np.uint64(32)) | np.uint64(slot + 1)
-                _write_record(records + slot * size, row, fixed, variable, arena, counts)
-                slot_hashes[slot] = hashed
-                created[counts[CREATED]] = slot
-                counts[CREATED] += 1
+                slot = -1
+                if create:
+                    if counts[LIVE] >= limit:
+                        return k
+                    if variable and counts[ARENA_USED] + _arena_need(row, fixed, variable) > arena_size:
+                        return k
+                    slot = _take_slot(live, counts)
+                    store_u64(at, (tag << np.uint64(32)) | np.uint64(slot + 1))
+                    _write_record(records + slot * size, row, fixed, variable, arena, counts)
+                    store_u64(slot_hashes + slot * 8, hashed)
+                    store_u32(created + counts[CREATED] * 4, np.uint64(slot))
+                    counts[CREATED] += 1
                 break
-            if (entry >> np.uint64(32)) == tag:
+            if (entry >> np.uint64(32)) == tag and _same_key(
+                _record(records, entry, size), row, fixed, variable, arena
+            ):
                 slot = signed(np.uint64(entry & _LOW_HALF)) - 1
-                if _same_key(records + slot * size, row, fixed, variable, arena):
-                    break
+                break
             position = (position + _ONE) & mask
-        slots[base + k] = slot
+        store_u32(slots + k * 4, np.uint64(slot))
     return count
 
 
@@ -300,20 +253,20 @@ def find_or_create(
     Returns the row at which something must grow, or `rows`.
     """
     mask = np.uint64(table.shape[0] - 1)
+    limit = min(slot_hashes.shape[0], table.shape[0] // 2)
     chunk = hashes.shape[0]
-    table_at, records_at = table.ctypes.data, records.ctypes.data
-    words_at, hashes_at, slots_at = words.ctypes.data, hashes.ctypes.data, slots.ctypes.data
+    words_at, hashes_at = words.ctypes.data, hashes.ctypes.data
     done = start
     while done < rows:
         count = min(chunk, rows - done)
         stage(columns, done, count, words_at, fixed + 3 * variable, null_at, hashes_at)
-        out = slots_at + done * 4
-        misses = find(table_at, mask, records_at, words_at, hashes_at, out, count, arena, fixed, variable)
-        if misses and create:
-            reached = _insert_missing(
-                table,
-                records_at,
-                slot_hashes,
+        if fixed == 1 and variable == 0:
+            reached = _place(
+                table.ctypes.data,
+                mask,
+                limit,
+                records.ctypes.data,
+                slot_hashes.ctypes.data,
                 live,
                 counts,
                 arena,
@@ -321,15 +274,35 @@ def find_or_create(
                 words_at,
                 hashes_at,
                 count,
-                slots,
-                done,
-                created,
+                slots.ctypes.data + done * 4,
+                created.ctypes.data,
+                signed(1),
+                signed(0),
+                create,
+            )
+        else:
+            reached = _place(
+                table.ctypes.data,
+                mask,
+                limit,
+                records.ctypes.data,
+                slot_hashes.ctypes.data,
+                live,
+                counts,
+                arena,
+                arena_size,
+                words_at,
+                hashes_at,
+                count,
+                slots.ctypes.data + done * 4,
+                created.ctypes.data,
                 fixed,
                 variable,
+                create,
             )
-            if reached < count:
-                return done + reached
-        done += count
+        done += reached
+        if reached < count:
+            return done
     return rows
 
 

@@ -25,46 +25,44 @@ internal = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # p
 """Marks a function that only kernels call."""
 
 
-def _load(bits: int, signed: bool) -> Callable[..., Any]:
+def _load(bits: int, result: Any) -> Callable[..., Any]:
     """An intrinsic `address -> value`: an unaligned little-endian load, widened to 64 bits."""
-    result = types.int64 if signed else types.uint64
 
     def typed(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            narrow = ir.IntType(bits)
+            narrow = ir.DoubleType() if result is types.float64 else ir.IntType(bits)
             pointer = builder.inttoptr(arguments[0], narrow.as_pointer())
             value = builder.load(pointer, align=1)
             if bits == 64:
                 return value
-            return builder.sext(value, _I64) if signed else builder.zext(value, _I64)
+            return builder.sext(value, _I64) if result is types.int64 else builder.zext(value, _I64)
 
         return result(types.int64), generate
 
     return _operation(typed)
 
 
-load_i8 = _load(8, True)
-load_i16 = _load(16, True)
-load_i32 = _load(32, True)
-load_i64 = _load(64, True)
-load_u8 = _load(8, False)
-load_u16 = _load(16, False)
-load_u32 = _load(32, False)
-load_u64 = _load(64, False)
+load_i32 = _load(32, types.int64)
+load_i64 = _load(64, types.int64)
+load_u8 = _load(8, types.uint64)
+load_u16 = _load(16, types.uint64)
+load_u32 = _load(32, types.uint64)
+load_u64 = _load(64, types.uint64)
+load_f64 = _load(64, types.float64)
 
 
-def _store(bits: int) -> Callable[..., Any]:
-    """An intrinsic `(address, value)`: an unaligned little-endian store of the low bits of a uint64."""
+def _store(bits: int, given: Any = types.uint64) -> Callable[..., Any]:
+    """An intrinsic `(address, value)`: an unaligned little-endian store of the low bits of a 64-bit value."""
 
     def typed(typing_context: Any, address: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            narrow = ir.IntType(bits)
+            narrow = ir.DoubleType() if given is types.float64 else ir.IntType(bits)
             pointer = builder.inttoptr(arguments[0], narrow.as_pointer())
             stored = arguments[1] if bits == 64 else builder.trunc(arguments[1], narrow)
             builder.store(stored, pointer, align=1)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.uint64), generate
+        return types.void(types.int64, given), generate
 
     return _operation(typed)
 
@@ -73,18 +71,8 @@ store_u8 = _store(8)
 store_u16 = _store(16)
 store_u32 = _store(32)
 store_u64 = _store(64)
-
-
-@_operation
-def widened_f32_bits(typing_context: Any, address: Any) -> Any:
-    """The bits of the float64 that equals the float32 at `address`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
-        value = builder.load(pointer, align=1)
-        return builder.bitcast(builder.fpext(value, ir.DoubleType()), _I64)
-
-    return types.uint64(types.int64), generate
+store_i64 = _store(64, types.int64)
+store_f64 = _store(64, types.float64)
 
 
 @_operation

@@ -103,7 +103,7 @@ class Layout:
         if len(kinds) > KEY_COLUMNS_MAX:
             raise Unsupported(
                 f"{len(kinds)} key columns are more than {KEY_COLUMNS_MAX}",
-                code="MR1950",
+                code="MR1909",
                 hint="combine some of them into a ROW value",
             )
         fixed = 0
@@ -122,14 +122,17 @@ class Layout:
         return cls(tuple(kinds), tuple(places), compared, variable, null_at, compared + 3 * variable)
 
 
-def buffers_of(columns: Sequence[pa.Array], kinds: Sequence[Kind], places: Sequence[int]) -> Addresses:
+def buffers_of(
+    columns: Sequence[pa.Array], kinds: Sequence[Kind], places: Sequence[int]
+) -> tuple[Addresses, list[Words]]:
     """One row a column for `stage`: kind, data, validity, offsets, bit offset, place, end of data.
 
-    The columns must be of these kinds, and must outlive the addresses.
+    The columns must be of these kinds. They must outlive the addresses, and so must the list: the values
+    of columns of less than 64 bits, or of floats, as the words they are told apart by.
     """
-    return np.array(
-        [_buffer_row(*given) for given in zip(columns, kinds, places, strict=True)], np.int64
-    ).reshape(-1, 7)
+    kept: list[Words] = []
+    rows = [_buffer_row(*given, kept) for given in zip(columns, kinds, places, strict=True)]
+    return np.array(rows, np.int64).reshape(-1, 7), kept
 
 
 def kinds_of(columns: Sequence[pa.Array]) -> tuple[Kind, ...]:
@@ -151,21 +154,39 @@ def cached_kind(data_type: pa.DataType) -> Kind | None:
         return kind
 
 
-_WIDTHS = {
-    Kind.I8: 1,
-    Kind.U8: 1,
-    Kind.I16: 2,
-    Kind.U16: 2,
-    Kind.I32: 4,
-    Kind.U32: 4,
-    Kind.F32: 4,
-    Kind.W64: 8,
-    Kind.F64: 8,
-    Kind.W128: 16,
+_WIDENED: dict[Kind, npt.DTypeLike] = {
+    Kind.I8: np.int8,
+    Kind.U8: np.uint8,
+    Kind.I16: np.int16,
+    Kind.U16: np.uint16,
+    Kind.I32: np.int32,
+    Kind.U32: np.uint32,
+    Kind.F32: np.float32,
+    Kind.F64: np.float64,
 }
 
 
-def _buffer_row(column: pa.Array, kind: Kind, place: int) -> tuple[int, int, int, int, int, int, int]:
+def _words_of(column: pa.Array, kind: Kind) -> Words:
+    """A word a value: integers widened, one bit pattern for all NaN, and 0.0 for -0.0; anything where null."""
+    offset, count = column.offset, len(column)
+    data = column.buffers()[1]
+    if kind is Kind.BOOL:
+        first = offset // 8
+        bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=first), bitorder="little")
+        return bits[offset - 8 * first : offset - 8 * first + count].astype(np.uint64)
+    dtype = np.dtype(_WIDENED[kind])
+    values = np.frombuffer(data, dtype, count, offset * dtype.itemsize)
+    if kind not in (Kind.F32, Kind.F64):
+        return values.astype(np.int64).view(np.uint64)
+    floats = values.astype(np.float64)
+    floats += 0.0
+    floats[np.isnan(floats)] = np.nan
+    return floats.view(np.uint64)
+
+
+def _buffer_row(
+    column: pa.Array, kind: Kind, place: int, kept: list[Words]
+) -> tuple[int, int, int, int, int, int, int]:
     if kind is Kind.NULL:
         return (kind, 0, 0, 0, 0, place, 0)
     offset = column.offset
@@ -173,7 +194,12 @@ def _buffer_row(column: pa.Array, kind: Kind, place: int) -> tuple[int, int, int
     valid = buffers[0].address if buffers[0] is not None and column.null_count else 0
     data = 0 if buffers[-1] is None else buffers[-1].address
     if kind < Kind.VAR32:
-        return (kind, data + offset * _WIDTHS.get(kind, 0), valid, 0, offset, place, 0)
+        if kind is Kind.W64 or kind is Kind.W128:
+            return (kind, data + offset * (8 if kind is Kind.W64 else 16), valid, 0, offset, place, 0)
+        if data:
+            kept.append(_words_of(column, kind))
+            data = kept[-1].ctypes.data
+        return (Kind.W64, data, valid, 0, offset, place, 0)
     offsets = 0 if buffers[1] is None else buffers[1].address
     end = data + buffers[2].size if data else 0
     return (kind, data, valid, offsets + offset * (4 if kind is Kind.VAR32 else 8), offset, place, end)

@@ -15,14 +15,12 @@ import pyarrow as pa
 from millrace.operators.aggregates import number_kernels
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import Bools, Mask, Rows, both, truth, validity
+from millrace.operators.aggregates.group_words import GroupWords, Slots, address, narrow
 from millrace.operators.batch import Int64Array
 
-Slots = npt.NDArray[np.integer]
 Whole = TypeVar("Whole", bound=np.integer)
 
 _CAPACITY_MIN = 1024
-_RUN_MIN = 4096
-_LINE = 64
 
 
 @dataclass(slots=True)
@@ -66,10 +64,6 @@ class Accumulator(ABC):
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
         """The value of `call` for each of these groups."""
 
-    def results(self, calls: Sequence[AggregateCall], slots: Slots) -> list[Outcome]:
-        """The values of several calls for each of these groups."""
-        return [self.result(call, slots) for call in calls]
-
     @abstractmethod
     def capture(self, slots: Slots) -> pa.Array:
         """The state of these groups, one value a group, as a copy."""
@@ -80,32 +74,40 @@ class Accumulator(ABC):
 
 
 class WordAccumulator(Accumulator):
-    """State of a fixed number of 64-bit words a group. A new group has the words of `initial`."""
+    """State of a fixed number of 64-bit words a group, in rows that it may share. A new group has the words of `initial`."""
 
     traceable = True
-    """Whether `add` can write the words after each row."""
+    """Whether `add` can write the words after each row, and a set keeps the words in rows with others'."""
 
     def __init__(self, initial: Sequence[int]) -> None:
-        self.initial = np.array(initial, np.int64)
-        self.words: npt.NDArray[np.int64] = np.empty((0, len(initial)), np.int64)
-        self._reserve = self.words
-        self.floats = self.words.view(np.float64)
+        self.initial = list(initial)
+        self.share(GroupWords())
+
+    def share(self, groups: GroupWords) -> None:
+        """Keep the words in these rows, which have none yet."""
+        self.groups = groups
+        self.at = groups.join(self.initial)
+
+    @property
+    def words(self) -> npt.NDArray[np.int64]:
+        """The words by slot."""
+        return self.groups.rows[:, self.at : self.at + len(self.initial)]
+
+    @property
+    def floats(self) -> npt.NDArray[np.float64]:
+        """The words as floats."""
+        return self.words.view(np.float64)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The address of the first group's words, and the bytes from there to the next group's."""
+        return self.groups.address + 8 * self.at, self.groups.step
 
     def grow(self, capacity: int) -> None:
-        if capacity <= len(self.words):
-            return
-        used = len(self.words)
-        if capacity > len(self._reserve):
-            # Untouched memory costs nothing, and what is reserved need not be copied at the next growth.
-            self._reserve = _aligned(4 * capacity, len(self.initial))
-            self._reserve[:used] = self.words
-        self.words = self._reserve[:capacity]
-        number_kernels.fill_rows(self.words, used, self.initial)
-        self.floats = self.words.view(np.float64)
+        self.groups.grow(capacity)
 
     def shrink(self, capacity: int) -> None:
-        self._reserve = self.words = self.words[:capacity].copy()
-        self.floats = self.words.view(np.float64)
+        self.groups.shrink(capacity)
 
     def reset(self, slots: Slots) -> None:
         self.words[slots] = self.initial
@@ -128,23 +130,7 @@ class WordAccumulator(Accumulator):
         """The value of `call` for each row of words."""
 
     def result(self, call: AggregateCall, slots: Slots) -> Outcome:
-        return self.finish(call, self.gather(slots))
-
-    def results(self, calls: Sequence[AggregateCall], slots: Slots) -> list[Outcome]:
-        if not self.traceable:
-            return [self.result(call, slots) for call in calls]
-        words = self.gather(slots)
-        return [self.finish(call, words) for call in calls]
-
-    def gather(self, slots: Slots) -> npt.NDArray[np.int64]:
-        """The words of these groups. Where they are a run of many, only copied if a column of them would be a view."""
-        count = len(slots)
-        if count > _RUN_MIN and slots[-1] - slots[0] == count - 1 and bool((np.diff(slots) == 1).all()):
-            run = self.words[slots[0] : slots[0] + count]
-            return run.copy() if len(self.initial) == 1 else run
-        out = np.empty((len(self.initial), count), np.int64)
-        number_kernels.gather_rows(self.words, slots, out)
-        return out.T
+        return self.finish(call, self.groups.gather(slots, self.at, len(self.initial)))
 
     def capture(self, slots: Slots) -> pa.Array:
         words = self.words[slots]
@@ -157,13 +143,6 @@ class WordAccumulator(Accumulator):
         self.words[slots] = data.reshape(-1, width)
 
 
-def _aligned(rows: int, width: int) -> npt.NDArray[np.int64]:
-    """Unset rows from the start of a cache line on, so that a group of 8 words is one line, not two."""
-    room = np.empty(rows * width + _LINE // 8, np.int64)
-    start = -room.ctypes.data % _LINE // 8
-    return room[start : start + rows * width].reshape(rows, width)
-
-
 class Counter(WordAccumulator):
     """The number of rows, as weights add up."""
 
@@ -173,14 +152,29 @@ class Counter(WordAccumulator):
 
     def add(self, rows: Rows, trace: npt.NDArray[np.int64] | None) -> None:
         mask = both(rows.mask, truth(rows.arguments[0])) if self.of_true else rows.mask
-        number_kernels.count_rows(self.words, rows.slots, mask, rows.weights, trace)
+        number_kernels.count_rows(
+            *self.place,
+            address(rows.slots),
+            len(rows.slots),
+            address(mask),
+            address(rows.weights),
+            address(trace),
+        )
 
     def merge(self, slots: Slots, other: Accumulator, other_slots: Slots) -> None:
         assert isinstance(other, Counter)
-        number_kernels.merge_counts(self.words, slots, other.words, other_slots)
+        mine, theirs = narrow(slots), narrow(other_slots)
+        number_kernels.merge_counts(*self.place, address(mine), len(mine), *other.place, address(theirs))
 
     def finish(self, call: AggregateCall, words: npt.NDArray[np.int64]) -> Outcome:
         return Outcome(pa.array(np.ascontiguousarray(words[:, 0]), pa.int64()))
+
+
+class Numbers(WordAccumulator):
+    """Of one column of numbers; counts all rows on the way where a set has a counter of them in the same rows."""
+
+    rows_at = 0
+    """Where that counter is, in bytes from the own words; 0 where there is none."""
 
 
 @dataclass(slots=True)
@@ -204,16 +198,38 @@ class AccumulatorSet:
         """The part that answers each call."""
         self.calls = list(calls)
         self._wanted = [[i for i, p in enumerate(places) if p == part] for part in range(len(parts))]
+        self._groups = GroupWords()
+        self._apart = [part for part in self.parts if not self._sharing(part.accumulator)]
+        self._counted = self._count_along()
         self.capacity = 0
         self._seen = np.zeros(0, np.int64)
         self._marks = np.zeros(0, np.uint8)
+
+    def _sharing(self, accumulator: Accumulator) -> bool:
+        """Have its words beside those of others, if it is one of words."""
+        if not isinstance(accumulator, WordAccumulator) or not accumulator.traceable:
+            return False
+        accumulator.share(self._groups)
+        return True
+
+    def _count_along(self) -> Part | None:
+        """The counter of all rows, if there are numbers of all rows, which shall count for it."""
+        whole = [part for part in self.parts if part.filter is None]
+        counter = next((p for p in whole if isinstance(p.accumulator, Counter) and not p.arguments), None)
+        numbers = next((p.accumulator for p in whole if isinstance(p.accumulator, Numbers)), None)
+        if counter is None or numbers is None:
+            return None
+        assert isinstance(counter.accumulator, Counter)
+        numbers.rows_at = 8 * (counter.accumulator.at - numbers.at)
+        return counter
 
     def grow(self, capacity: int) -> None:
         """Make room for slots below `capacity`, and more, so that growth is rare."""
         if capacity <= self.capacity:
             return
         self.capacity = max(capacity, 2 * self.capacity, _CAPACITY_MIN)
-        for part in self.parts:
+        self._groups.grow(self.capacity)
+        for part in self._apart:
             part.accumulator.grow(self.capacity)
         self._seen = np.zeros(self.capacity, np.int64)
         self._marks = np.zeros(self.capacity, np.uint8)
@@ -223,7 +239,8 @@ class AccumulatorSet:
         if self.capacity <= _CAPACITY_MIN or high * 4 > self.capacity:
             return False
         self.capacity = max(_CAPACITY_MIN, 2 * high)
-        for part in self.parts:
+        self._groups.shrink(self.capacity)
+        for part in self._apart:
             part.accumulator.shrink(self.capacity)
         self._seen = np.zeros(self.capacity, np.int64)
         self._marks = np.zeros(self.capacity, np.uint8)
@@ -234,7 +251,8 @@ class AccumulatorSet:
     ) -> None:
         """Take the rows of `data` in, row i into group `slots[i]`."""
         for part, rows in self._rows(slots, data, weights, sequence):
-            part.accumulator.update(rows)
+            if part is not self._counted:
+                part.accumulator.update(rows)
 
     def _rows(
         self, slots: Slots, data: pa.RecordBatch, weights: Int64Array | None, sequence: int
@@ -242,6 +260,7 @@ class AccumulatorSet:
         masks: dict[tuple[tuple[int, ...], int | None], Mask | None] = {}
         filters: dict[int | None, Mask | None] = {None: None}
         rows = []
+        slots = narrow(slots)
         for part in self.parts:
             if part.filter not in filters and part.filter is not None:
                 filters[part.filter] = truth(data.column(part.filter))
@@ -308,12 +327,17 @@ class AccumulatorSet:
 
     def results(self, slots: Slots) -> list[Outcome]:
         """The value of each call for these groups."""
-        outcomes: list[Outcome | None] = [None] * len(self.calls)
-        for part, wanted in zip(self.parts, self._wanted, strict=True):
-            found = part.accumulator.results([self.calls[i] for i in wanted], slots)
-            for i, outcome in zip(wanted, found, strict=True):
-                outcomes[i] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        words = None if len(self._apart) == len(self.parts) else self._groups.gather(slots)
+        outcomes = []
+        for call, place in zip(self.calls, self.places, strict=True):
+            accumulator = self.parts[place].accumulator
+            if isinstance(accumulator, WordAccumulator) and accumulator.groups is self._groups:
+                assert words is not None
+                own = words[:, accumulator.at : accumulator.at + len(accumulator.initial)]
+                outcomes.append(accumulator.finish(call, own))
+            else:
+                outcomes.append(accumulator.result(call, slots))
+        return outcomes
 
     def merge(self, slots: Slots, other: AccumulatorSet, other_slots: Slots) -> None:
         """Add the groups `other_slots` of a set with the same calls; a slot may come several times."""
@@ -322,7 +346,8 @@ class AccumulatorSet:
 
     def reset(self, slots: Slots) -> None:
         """Forget these groups."""
-        for part in self.parts:
+        self._groups.reset(slots)
+        for part in self._apart:
             part.accumulator.reset(slots)
 
     def distinct(self, slots: Slots) -> Slots:
@@ -339,12 +364,14 @@ class AccumulatorSet:
             part.accumulator.restore(slots, columns[part.name])
 
 
-def distinct(slots: npt.NDArray[Whole], marks: Mask) -> tuple[npt.NDArray[Whole], Int64Array, Mask]:
+def distinct(
+    slots: npt.NDArray[Whole], marks: Mask, add: int = 0
+) -> tuple[npt.NDArray[Whole], Int64Array, Mask]:
     """The slots in order of first appearance, once each; the row where each appears first; the mark of each.
 
-    `marks` has a byte a slot, below 128.
+    `marks` has a byte a slot, below 128, of which the bits `add` are set after.
     """
     count = len(slots)
     out, rows, found = np.empty(count, slots.dtype), np.empty(count, np.int64), np.empty(count, np.uint8)
-    count = number_kernels.distinct_slots(slots, marks, out, rows, found)
+    count = number_kernels.distinct_slots(slots, marks, add, out, rows, found)
     return out[:count], rows[:count], found[:count]

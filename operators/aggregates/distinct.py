@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.aggregates import multiset_kernels
-from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots
+from millrace.operators.aggregates.accumulators import Accumulator, Outcome
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import Rows, truth
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.aggregates.multiset import Int32s, Multiset
 from millrace.operators.batch import Int64Array
 

@@ -118,7 +118,7 @@ def _part(
         if len(filters) > LANES_MAX:
             raise Unsupported(
                 f"{len(filters)} filters over COUNT(DISTINCT) of one column, more than {LANES_MAX}",
-                code="MR1910",
+                code="MR1905",
                 hint="split the query in two",
             )
         columns = call.arguments + tuple(f for f in filters if f is not None)
@@ -129,7 +129,7 @@ def _part(
         if set(columns) != set(call.arguments):
             raise Unsupported(
                 f"{call.function}(DISTINCT …) ordered by something else than its argument",
-                code="MR1911",
+                code="MR1906",
                 hint="order by the argument",
             )
         fed = replace(call, distinct=False)
@@ -158,7 +158,7 @@ def _build(
         if not is_word(types[0]):
             return ExtremeObject(types[0], greatest=name == "max")
     if name in ("sum", "avg", *_EXTREMES):
-        return _numbers(types[0], {other.function for other in sharing})
+        return _numbers(types[0], {other.function for other in sharing}, retracting)
     if name in _MOMENTS:
         return Moments()
     if name == "corr" or name.startswith(("covar", "regr")):
@@ -180,12 +180,12 @@ def keeps_nulls(name: str) -> bool:
     return name in ("array_agg", "first_value", "last_value")
 
 
-def _numbers(kind: pa.DataType, functions: set[str]) -> Accumulator:
+def _numbers(kind: pa.DataType, functions: set[str], retracting: bool) -> Accumulator:
     if pt.is_decimal128(kind) or pt.is_decimal256(kind):
         return WideSum(kind.scale)
     sums, least, greatest = bool(functions & {"sum", "avg"}), "min" in functions, "max" in functions
     if pt.is_floating(kind):
-        return FloatNumbers(sums=sums, least=least, greatest=greatest)
+        return FloatNumbers(sums=sums, least=least, greatest=greatest, retracting=retracting)
     scale = kind.scale if pt.is_decimal(kind) else 0
     return IntegerNumbers(sums=sums, least=least, greatest=greatest, scale=scale)
 

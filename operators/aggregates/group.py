@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from millrace.operators.aggregates.accumulators import Slots
 from millrace.operators.aggregates.calls import EmissionKind
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.aggregates.keyed import SHOWN, KeyedGroups, Layout
 from millrace.operators.aggregates.progress import SlotTimes, capture_clock, restored_clock
 from millrace.operators.aggregates.times import microseconds

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
 
-from millrace.operators.aggregates.accumulators import Slots, distinct
+from millrace.operators.aggregates.accumulators import distinct
 from millrace.operators.aggregates.calls import AggregateCall, Emission, EmissionKind
 from millrace.operators.aggregates.columns import Bools
 from millrace.operators.aggregates.families import COUNT_ROWS, build_set
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.aggregates.told import Told, joined, same
 from millrace.operators.batch import Batch, Int64Array
 from millrace.operators.operator import VNODE, Capture, Context, OperatorMetrics, StateDelta
@@ -60,6 +61,7 @@ class KeyedGroups:
         self.set = build_set(calls, layout.input, retracting=layout.retracting)
         self.marks: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._types = [call.type for call in layout.calls]
+        self._all_present = not layout.retracting or layout.always
         self._always_differ = not layout.retracting and any(
             call.function == "count" and not call.arguments and call.filter is None for call in layout.calls
         )
@@ -96,7 +98,7 @@ class KeyedGroups:
         """Take rows in, and say what the emission has to say at once."""
         match self.emission.kind:
             case EmissionKind.CHANGES:
-                touched, rows, marks = distinct(slots, self.marks)
+                touched, rows, marks = distinct(slots, self.marks, int(SHOWN) if self._all_present else 0)
                 found = None
                 if self._keys_from_rows:
                     found = list(keys)
@@ -121,8 +123,11 @@ class KeyedGroups:
         keys: list[pa.Array] | None = None,
         shown: Bools | None = None,
     ) -> list[Batch]:
-        """Take rows in; the change of the `touched` groups, of which keys and whether they are shown may be known."""
-        known: Bools = self.marks[touched] & SHOWN != 0 if shown is None else shown
+        """Take rows in; the change of the `touched` groups.
+
+        Their keys may be known, and which were `shown`; then groups that are sure to be present are marked so.
+        """
+        known = self._show_present(touched) if shown is None else shown
         old = None if self.emission.upsert else self.told(touched[known])
         self.add(slots, batch)
         out = self._change(touched, known, old, keys)
@@ -161,7 +166,7 @@ class KeyedGroups:
         if self._captured:
             self._changed[touched] = 1
         old = None if self.emission.upsert else joined([told for _, told in pending], self._types)
-        out = self._change(touched, self.marks[touched] & SHOWN != 0, old, None)
+        out = self._change(touched, self._show_present(touched), old, None)
         self._drop_empty(touched)
         return out
 
@@ -173,8 +178,6 @@ class KeyedGroups:
         new = self.told(touched if present is None else touched[present])
         if present is not None:
             self.marks[touched] = (self.marks[touched] & ~SHOWN) | present * SHOWN
-        elif np.count_nonzero(shown) < len(shown):
-            self.marks[touched[~shown]] |= SHOWN
         if old is None and present is None:
             return self._upserts(touched, new, keys)
         before = np.flatnonzero(shown)
@@ -300,9 +303,16 @@ class KeyedGroups:
         weights[:removed] = -1
         return [Batch(rows, weights)]
 
+    def _show_present(self, slots: Slots) -> Bools:
+        """Which groups were shown; those that are sure to be present are marked so now."""
+        marks = self.marks[slots]
+        if self._all_present:
+            self.marks[slots] = marks | SHOWN
+        return marks & SHOWN != 0
+
     def _present(self, slots: Slots) -> Bools | None:
         """Which groups have rows; None where all do."""
-        if not self.layout.retracting or self.layout.always:
+        if self._all_present:
             return None
         return self._row_counts(slots) > 0
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.aggregates import multiset_kernels
-from millrace.operators.aggregates.accumulators import Slots
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.batch import Int64Array
 from millrace.state.key_index import KeyIndex
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from millrace.operators.aggregates import number_kernels
-from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots, WordAccumulator
+from millrace.operators.aggregates.accumulators import Accumulator, Numbers, Outcome, WordAccumulator
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import (
     Rows,
@@ -20,15 +20,14 @@ from millrace.operators.aggregates.columns import (
     int64_of,
     wide_words,
 )
+from millrace.operators.aggregates.group_words import Slots, Words, address, narrow
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _NAN = int(np.array([np.nan]).view(np.int64)[0])
 _MINUS_INFINITY = int(np.array([-np.inf]).view(np.int64)[0])
 
-Words = npt.NDArray[np.int64]
 
-
-class IntegerNumbers(WordAccumulator):
+class IntegerNumbers(Numbers):
     """Of a column that fits int64: count; sum with its carry; min; max, as far as they are wanted."""
 
     def __init__(self, *, sums: bool, least: bool, greatest: bool, scale: int = 0) -> None:
@@ -44,21 +43,22 @@ class IntegerNumbers(WordAccumulator):
     def add(self, rows: Rows, trace: Words | None) -> None:
         values = int64_of(rows.arguments[0])
         number_kernels.add_int64(
-            self.words,
-            rows.slots,
-            values,
-            rows.mask,
-            rows.weights,
-            trace,
-            self.at_sum,
-            self.at_min,
-            self.at_max,
+            *self.place,
+            *_given(rows, values, trace, len(self.initial)),
+            *_distances(self.at_sum, self.at_min, self.at_max),
+            self.rows_at if trace is None else 0,
         )
 
     def merge(self, slots: Slots, other: Accumulator, other_slots: Slots) -> None:
         assert isinstance(other, IntegerNumbers)
+        mine, theirs = narrow(slots), narrow(other_slots)
         number_kernels.merge_int64(
-            self.words, slots, other.words, other_slots, self.at_sum, self.at_min, self.at_max
+            *self.place,
+            address(mine),
+            len(mine),
+            *other.place,
+            address(theirs),
+            *_distances(self.at_sum, self.at_min, self.at_max),
         )
 
     def finish(self, call: AggregateCall, words: Words) -> Outcome:
@@ -86,11 +86,15 @@ class IntegerNumbers(WordAccumulator):
         return Outcome(from_float64(mean, some, call.type))
 
 
-class FloatNumbers(WordAccumulator):
-    """Of a floating column: count; compensated sum with NaN and infinities apart; min; max, as wanted."""
+class FloatNumbers(Numbers):
+    """Of a floating column: count; compensated sum; min; max, as wanted.
 
-    def __init__(self, *, sums: bool, least: bool, greatest: bool) -> None:
-        initial = [0] + ([0] * 5 if sums else [])
+    Where rows are taken back NaN and infinities are counted apart; else the sum itself becomes and stays such.
+    """
+
+    def __init__(self, *, sums: bool, least: bool, greatest: bool, retracting: bool) -> None:
+        self.special = sums and retracting
+        initial = [0] + ([0] * (5 if retracting else 2) if sums else [])
         self.at_sum = 1 if sums else -1
         self.at_min = len(initial) if least else -1
         initial += [_NAN] if least else []
@@ -99,31 +103,26 @@ class FloatNumbers(WordAccumulator):
         super().__init__(initial)
 
     def add(self, rows: Rows, trace: Words | None) -> None:
+        values = float64_of(rows.arguments[0])
         number_kernels.add_float64(
-            self.words,
-            self.floats,
-            rows.slots,
-            float64_of(rows.arguments[0]),
-            rows.mask,
-            rows.weights,
-            trace,
-            self.at_sum,
-            self.at_min,
-            self.at_max,
+            *self.place,
+            *_given(rows, values, trace, len(self.initial)),
+            *_distances(self.at_sum, self.at_min, self.at_max),
+            self.rows_at if trace is None else 0,
+            self.special,
         )
 
     def merge(self, slots: Slots, other: Accumulator, other_slots: Slots) -> None:
         assert isinstance(other, FloatNumbers)
+        mine, theirs = narrow(slots), narrow(other_slots)
         number_kernels.merge_float64(
-            self.words,
-            self.floats,
-            slots,
-            other.words,
-            other.floats,
-            other_slots,
-            self.at_sum,
-            self.at_min,
-            self.at_max,
+            *self.place,
+            address(mine),
+            len(mine),
+            *other.place,
+            address(theirs),
+            *_distances(self.at_sum, self.at_min, self.at_max),
+            self.special,
         )
 
     def finish(self, call: AggregateCall, words: Words) -> Outcome:
@@ -137,15 +136,23 @@ class FloatNumbers(WordAccumulator):
                 return Outcome(from_float64(floats[:, self.at_min], some, call.type))
             case "max":
                 return Outcome(from_float64(floats[:, self.at_max], some, call.type))
-        total = floats[:, self.at_sum] + floats[:, self.at_sum + 1]
+        total = self._totals(words)
+        if call.function == "avg":
+            total = total / np.where(count != 0, count, 1)
+        return Outcome(from_float64(total, count != 0, call.type))
+
+    def _totals(self, words: Words) -> npt.NDArray[np.float64]:
+        rounded = words.view(np.float64)[:, self.at_sum]
+        total = rounded + words.view(np.float64)[:, self.at_sum + 1]
+        if not self.special:
+            # What an infinite sum lost by rounding is not a number.
+            return total if np.isfinite(total).all() else np.where(np.isfinite(rounded), total, rounded)
         nan, above, below = (words[:, self.at_sum + kind] for kind in (2, 3, 4))
         if np.count_nonzero(nan) or np.count_nonzero(above) or np.count_nonzero(below):
             total = np.where(above != 0, np.inf, total)
             total = np.where(below != 0, -np.inf, total)
             total = np.where((nan != 0) | ((above != 0) & (below != 0)), np.nan, total)
-        if call.function == "avg":
-            total = total / np.where(count != 0, count, 1)
-        return Outcome(from_float64(total, count != 0, call.type))
+        return total
 
 
 class WideSum(WordAccumulator):
@@ -172,6 +179,30 @@ class WideSum(WordAccumulator):
             return Outcome(from_float64(total / np.where(count != 0, count, 1), count != 0, call.type))
         total = from_wide(low, high, count != 0, pa.decimal128(38, self.scale))
         return _decimal(call, total, count)
+
+
+def _given(
+    rows: Rows, values: npt.NDArray[np.generic], trace: Words | None, width: int
+) -> tuple[int, int, int, int, int, int, int]:
+    """What the kernels need of rows with these values."""
+    return (
+        address(rows.slots),
+        len(rows.slots),
+        address(values),
+        address(rows.mask),
+        address(rows.weights),
+        address(trace),
+        width,
+    )
+
+
+def _distances(total: int, least: int, greatest: int) -> tuple[int, int, int]:
+    """Bytes to the words at these places; -1 stays."""
+    return (
+        8 * total if total >= 0 else -1,
+        8 * least if least >= 0 else -1,
+        8 * greatest if greatest >= 0 else -1,
+    )
 
 
 def _decimal(call: AggregateCall, total: pa.Array, count: npt.NDArray[np.int64]) -> Outcome:

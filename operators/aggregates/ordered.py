@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from millrace.operators.aggregates import multiset_kernels
-from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots
+from millrace.operators.aggregates.accumulators import Accumulator, Outcome
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import Rows, float64_of, from_float64, int64_of, is_word
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.aggregates.multiset import Int32s, Multiset
 from millrace.operators.batch import Int64Array
 
@@ -235,8 +236,7 @@ class RetractableExtreme(Values):
             return
         column = self.values.values(created)[0]
         if self._float:
-            floats = float64_of(column)
-            self._words[created] = np.where(np.isnan(floats), np.inf, floats)
+            self._words[created] = float64_of(column)
         else:
             self._words[created] = int64_of(column)
         multiset_kernels.raise_best(created, self.values.groups, self._words, self._best, self.sign)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.aggregates import window_kernels
-from millrace.operators.aggregates.accumulators import Slots
 from millrace.operators.aggregates.calls import Hop, Tumble
 from millrace.operators.aggregates.columns import int64_of
 from millrace.operators.aggregates.families import COUNT_ROWS, build_set
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.aggregates.keyed import KeyedGroups, Layout, assembled
 from millrace.operators.aggregates.placement import Placement
 from millrace.operators.aggregates.progress import SlotTimes, capture_clock, restored_floors

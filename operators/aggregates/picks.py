@@ -16,7 +16,7 @@ import pyarrow.types as pt
 
 from millrace.errors import BadData
 from millrace.operators.aggregates import statistic_kernels
-from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots, WordAccumulator
+from millrace.operators.aggregates.accumulators import Accumulator, Outcome, WordAccumulator
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import (
     Mask,
@@ -27,6 +27,7 @@ from millrace.operators.aggregates.columns import (
     int64_of,
     validity,
 )
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.batch import Int64Array
 
 Words = npt.NDArray[np.int64]

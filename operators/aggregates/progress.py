@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from millrace.operators.aggregates import window_kernels
-from millrace.operators.aggregates.accumulators import Slots
+from millrace.operators.aggregates.group_words import Slots
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Int64Array
 from millrace.operators.operator import VNODE, StateDelta
 

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.operators.aggregates import statistic_kernels
-from millrace.operators.aggregates.accumulators import Accumulator, Outcome, Slots, WordAccumulator
+from millrace.operators.aggregates.accumulators import Accumulator, Outcome, WordAccumulator
 from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.aggregates.columns import Rows, float64_of, from_float64, from_int64, int64_of
+from millrace.operators.aggregates.group_words import Slots
 from millrace.state.hashing import hash_columns
 
 Words = npt.NDArray[np.int64]

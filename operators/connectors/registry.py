@@ -95,7 +95,7 @@ _ENTRIES = (
     _Entry("subscription", f"{_HERE}.subscription"),
     _Entry("kafka", f"{_HERE}.kafka.connector", ("kafka_source", "kafka_sink", "upsert-kafka")),
     _Entry("postgres", f"{_HERE}.postgres.connector", ("postgresql", "jdbc")),
-    _Entry("delta", None),
+    _Entry("delta", f"{_HERE}.delta.connector", ("deltalake",)),
     _Entry("iceberg", None),
 )
 _BY_NAME = {name: entry for entry in _ENTRIES for name in (entry.name, *entry.aliases)}

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.expressions.tree import Call, Column, Expression
 from millrace.operators.over.frames import DEFAULT_FRAME, Frame, FrameUnit, needs_whole_partition
 from millrace.operators.sink import Changelog
+from millrace.operators.top.specs import sortable
 from millrace.planner.binder.calls import Around, Order, PendingCall
 from millrace.planner.binder.errors import invalid, located, unsupported
 from millrace.planner.binder.grouping import place_calls
 from millrace.planner.binder.windows import CLOCK_FUNCTIONS, is_processing_time
 from millrace.planner.dialect.nodes import position_of
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.logical import Relation
 from millrace.planner.ranking import Ranking, SortKey
 
@@ -64,21 +66,15 @@ def _attach(
         return buffer, places
     timely, time = _time_order(below, order, sort)
     ranks = all(call.function in RANKS for call in calls)
-    if not timely or (ranks and time is not None and below.changelog is not Changelog.APPEND):
-        if ranks:
-            sort_keys = tuple(SortKey(at, d, first) for at, (_, d, first) in zip(sort, order, strict=True))
-            ranked = below
-            for call, name in zip(calls, names, strict=True):
-                ranked = Ranking(ranked, keys, sort_keys, call.function, name, position_of(node))
-            return ranked, places
-        raise unsupported(
-            node,
-            "MR1941",
-            "OVER (… ORDER BY …) goes by the event time, upwards, and by nothing else",
-            "order by the source's event-time column, or by PROCTIME()",
-        )
-    _check_append(below, node)
+    if (not timely or (ranks and time is not None and below.changelog is not Changelog.APPEND)) and ranks:
+        sort_keys = tuple(SortKey(at, d, first) for at, (_, d, first) in zip(sort, order, strict=True))
+        ranked = below
+        for call, name in zip(calls, names, strict=True):
+            ranked = Ranking(ranked, keys, sort_keys, call.function, name, position_of(node))
+        return ranked, places
     frame = around.frame or (DEFAULT_FRAME if order else WHOLE_PARTITION)
+    if not timely or below.changelog is not Changelog.APPEND:
+        return _changing(below, keys, order, sort, frame, placed, names, node), places
     if any(needs_whole_partition(call, frame) for call in placed) and not below.bounded:
         raise invalid(
             node,
@@ -87,6 +83,42 @@ def _attach(
             "end the frame at CURRENT ROW: ROWS BETWEEN 10 PRECEDING AND CURRENT ROW",
         )
     return Over(below, keys, time, frame, placed, names), places
+
+
+def _changing(
+    below: Relation,
+    keys: tuple[int, ...],
+    order: Order,
+    sort: Sequence[int],
+    frame: Frame,
+    calls: tuple[AggregateCall, ...],
+    names: tuple[str, ...],
+    node: object,
+) -> Relation:
+    """OVER of rows that are taken back, or by another order than that of time: its answers change."""
+    if frame.unit is FrameUnit.RANGE and (frame.start or frame.end):
+        raise unsupported(
+            node,
+            "MR1941",
+            "a RANGE frame with a distance goes by the event time, upwards, of rows that are never taken back",
+            "count ROWS, or order by the source's event-time column",
+        )
+    for at in sort:
+        kind = below.schema.field(at).type
+        if not sortable(kind):
+            raise invalid(
+                node, "MR1346", f"rows can not be ordered by {kind}", "order by a number, a text or a time"
+            )
+    clock = len(order) == 1 and not sort_by_value(order[0][0], below)
+    sort_keys = tuple(SortKey(at, d, first) for at, (_, d, first) in zip(sort, order, strict=True))
+    return OverChanges(below, keys, () if clock else sort_keys, frame, calls, names)
+
+
+def sort_by_value(value: Expression, relation: Relation) -> bool:
+    """Whether an order is by something else than the clock."""
+    if isinstance(value, Call):
+        return value.function not in CLOCK_FUNCTIONS
+    return not (isinstance(value, Column) and is_processing_time(relation, value.index))
 
 
 def _time_order(relation: Relation, order: Order, places: Sequence[int]) -> tuple[bool, int | None]:

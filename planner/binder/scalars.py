@@ -239,7 +239,7 @@ class ScalarBinder:
             return self._site.aggregate(node)
         if name in GROUPING_FUNCTIONS and registry.find(name) is None:
             if self._site is None:
-                raise invalid(node, "MR1142", f"{name} can not stand in {self._place}", "use HAVING")
+                raise invalid(node, "MR1152", f"{name} can not stand in {self._place}", "use HAVING")
             return self._site.grouping(node)
         if name == "unnest":
             if self.rows is None:

@@ -78,7 +78,7 @@ def apply_membership(scope: Scope, node: exp.Expr, bind: BindQuery) -> Scope:
     if len(values) != len(relation.schema):
         raise invalid(
             test,
-            "MR1138",
+            "MR1151",
             f"IN compares {len(values)} values with a query of {len(relation.schema)} columns",
             "select as many columns as stand before IN",
         )
@@ -189,7 +189,7 @@ class Subqueries:
         _check_grouped(relation, node)
         if value is not None and len(relation.schema) != 1:
             raise invalid(
-                node, "MR1138", f"IN compares 1 value with a query of {len(relation.schema)} columns"
+                node, "MR1151", f"IN compares 1 value with a query of {len(relation.schema)} columns"
             )
         self.pending.append((relation, node, TRUE if value is None else value))
         return Column(-FIRST_SUBQUERY - len(self.pending) + 1, sql.BOOLEAN, "_subquery")

@@ -16,6 +16,7 @@ from millrace.operators.joins.temporal import LatestJoin
 from millrace.operators.materialize import Materialize
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.over.updating_spec import UpdatingOver
 from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
@@ -97,7 +98,7 @@ def required(node: Node, port: int) -> Columns | None:
     match spec:
         case GroupAggregate() | WindowAggregate() | SessionAggregate():
             return spec.keys
-        case OverAggregate() | RowBufferAggregate():
+        case OverAggregate() | UpdatingOver() | RowBufferAggregate():
             return spec.keys
         case TopRows() | WindowTopRows():
             return spec.partition
@@ -146,7 +147,7 @@ def _spread_after(node: Node, spread: list[Columns | None]) -> Columns | None:
     match spec:
         case GroupAggregate() | WindowAggregate() | SessionAggregate():
             return tuple(range(len(spec.keys)))
-        case OverAggregate() | RowBufferAggregate():
+        case OverAggregate() | UpdatingOver() | RowBufferAggregate():
             return spec.keys
         case TopRows() | WindowTopRows():
             return spec.partition

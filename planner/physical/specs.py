@@ -11,6 +11,7 @@ from millrace.operators.expansion.spec import Expand
 from millrace.operators.expressions.tree import Column
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
+from millrace.operators.over.updating_spec import UpdatingOver
 from millrace.operators.repeat import Repeat
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.side import DeadLetters, LateRows
@@ -20,7 +21,7 @@ from millrace.operators.temporal_filter import TemporalFilter
 from millrace.operators.top.specs import TopRows, WindowTopRows, sortable
 from millrace.operators.union import UnionAll
 from millrace.planner.expressions import column
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -51,7 +52,7 @@ Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 
 
 def spec_of(relation: Relation) -> Lowered:
-    """The operator for the top of `relation`. Raises Unsupported MR1930–MR1949 where there is none."""
+    """The operator for the top of `relation`. Raises Unsupported where there is none."""
     match relation:
         case Project(input=Filter() as below):
             return (below.input,), Calc(
@@ -81,6 +82,15 @@ def spec_of(relation: Relation) -> Lowered:
             return (relation.input,), _assign(relation)
         case Over():
             return (relation.input,), _over(relation)
+        case OverChanges():
+            return (relation.input,), UpdatingOver(
+                relation.input.schema,
+                relation.partition,
+                tuple((key.column, key.descending, key.nulls_first) for key in relation.order),
+                relation.frame,
+                relation.calls,
+                relation.names,
+            )
         case RowBuffer():
             time = None if relation.expire_after is None else relation.input.event_time
             return (relation.input,), RowBufferAggregate(
@@ -140,14 +150,14 @@ def spec_of(relation: Relation) -> Lowered:
             return (relation.input,), _top(relation)
         case Repeated():
             return (relation.input,), Repeat(relation.input.schema, relation.rising)
-    raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
+    raise Bug(f"no operator for {type(relation).__name__}", code="MR9005")
 
 
 def _group(node: Aggregate) -> OperatorSpec:
-    if node.allowed_lateness or node.late_table:
+    if node.allowed_lateness or node.late_table or node.late_to_next:
         raise Unsupported(
-            "ALLOW LATENESS and LATE DATA TO belong to the query that makes the window",
-            code="MR1932",
+            "what becomes of late rows belongs to the query that makes the window",
+            code="MR1908",
             hint="move the clause to the inner query",
         )
     retracting = _retracting(node.input)
@@ -189,6 +199,7 @@ def _windowed(node: WindowedAggregate) -> OperatorSpec:
         node.allowed_lateness,
         retracting,
         node.time_unit,
+        node.late_to_next,
     )
 
 
@@ -219,7 +230,7 @@ def _top(node: TopN) -> OperatorSpec:
         if not sortable(kind):
             raise Invalid(
                 f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
-                code="MR1346",
+                code="MR1347",
                 hint="order by a number, a text or a time",
                 position=node.position,
             )

@@ -9,7 +9,7 @@ from millrace.operators.aggregates.calls import AggregateCall
 from millrace.operators.sink import Changelog
 from millrace.operators.source import SourceInput
 from millrace.planner.expressions import column, columns_of, remap
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.logical import (
     Aggregate,
     AssignWindow,
@@ -75,7 +75,7 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _aggregate(node, wanted, have)
         case WindowedAggregate():
             return _windowed(node, wanted, have)
-        case Over() | RowBuffer():
+        case Over() | OverChanges() | RowBuffer():
             return _over(node, wanted, have)
         case Ranking() | TopN():
             return _ranking(node, wanted, have)
@@ -168,7 +168,7 @@ def _move_call(call: AggregateCall, places: dict[int, int]) -> AggregateCall:
 
 
 def _kept_calls(
-    node: Aggregate | WindowedAggregate | Over | RowBuffer, first: int, wanted: set[int]
+    node: Aggregate | WindowedAggregate | Over | OverChanges | RowBuffer, first: int, wanted: set[int]
 ) -> list[int]:
     """Which calls to keep. One always stays where the others would leave a mere DISTINCT behind."""
     kept = [i for i in range(len(node.calls)) if first + i in wanted]
@@ -228,7 +228,7 @@ def _windowed(node: WindowedAggregate, wanted: set[int], have: Kept) -> Pruned:
     return moved, mapping
 
 
-def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
+def _over(node: Over | OverChanges | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
     width = len(node.input.schema)
     kept = [i for i in range(len(node.calls)) if width + i in wanted]
     if not kept and not (isinstance(node, RowBuffer) and node.emission.value == "buffer_full"):
@@ -237,6 +237,8 @@ def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
     needed = {i for i in wanted if i < width} | set(node.partition) | _call_columns(calls)
     if isinstance(node, Over) and node.order is not None:
         needed.add(node.order)
+    if isinstance(node, OverChanges):
+        needed |= {key.column for key in node.order} | set(node.input.key or ())
     if isinstance(node, RowBuffer) and node.expire_after is not None and node.event_time is not None:
         needed.add(node.event_time)
     below, places = _prune(node.input, needed, have)
@@ -249,6 +251,9 @@ def _over(node: Over | RowBuffer, wanted: set[int], have: Kept) -> Pruned:
     )
     if isinstance(moved, Over) and moved.order is not None:
         moved = replace(moved, order=places[moved.order])
+    if isinstance(moved, OverChanges):
+        order = tuple(SortKey(places[k.column], k.descending, k.nulls_first) for k in moved.order)
+        moved = replace(moved, order=order)
     after = len(below.schema)
     return moved, {**places, **{width + i: after + at for at, i in enumerate(kept)}}
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from millrace.operators.expressions.evaluate import is_deterministic
 from millrace.operators.expressions.tree import Expression
 from millrace.planner.expressions import columns_of, conjunction, conjuncts, remap, substitute
-from millrace.planner.framing import Over, RowBuffer
+from millrace.planner.framing import Over, OverChanges, RowBuffer
 from millrace.planner.join_conditions import may_filter, narrowed
 from millrace.planner.logical import (
     Aggregate,
@@ -70,7 +70,7 @@ def _push(node: Relation) -> Relation:
         case Expansion():
             of_input = {i: c for i, c in enumerate(below.kept) if c < len(below.input.schema)}
             return _split(node, below, set(of_input), of_input)
-        case Over() | RowBuffer():
+        case Over() | OverChanges() | RowBuffer():
             return _split(node, below, set(below.partition), {c: c for c in below.partition})
     return node
 
@@ -134,7 +134,15 @@ def _into_join(node: Filter, join: Join) -> Relation:
 
 def _split(
     node: Filter,
-    below: Project | AssignWindow | Aggregate | WindowedAggregate | Repeated | Over | RowBuffer | Expansion,
+    below: Project
+    | AssignWindow
+    | Aggregate
+    | WindowedAggregate
+    | Repeated
+    | Over
+    | OverChanges
+    | RowBuffer
+    | Expansion,
     allowed: set[int],
     places: dict[int, int],
 ) -> Relation:

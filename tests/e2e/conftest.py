@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.e2e import broker as kafka
 from tests.e2e import postgres_server as postgresql
-from tests.e2e import ray_jobs
+from tests.e2e import ray_jobs, s3_server
 
 from millrace.cluster.jobs import Cluster
 
@@ -23,6 +23,12 @@ def broker() -> Iterator[kafka.Broker]:
 def postgres() -> Iterator[postgresql.Server]:
     """A real PostgreSQL server, one a session."""
     yield from postgresql.running()
+
+
+@pytest.fixture
+def s3() -> Iterator[s3_server.Server]:
+    """An S3-compatible server, and an environment that leads to it."""
+    yield from s3_server.running()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from benchmarks.comparison import difference
-from benchmarks.data import event_time, table
-from benchmarks.queries import NEXMARK, NEXMARK_JOINS, SCENARIOS, Query
+from benchmarks.data import declared_side_input, event_time, read_side_input, table
+from benchmarks.queries import NEXMARK, NEXMARK_JOINS, NEXMARK_SIDE_INPUTS, SCENARIOS, Query
 
 from millrace.cluster.capture import Restored
 from millrace.cluster.dataflow import Dataflow
@@ -30,7 +30,7 @@ ORDERED = {"rows_window", "tumble_every_record"}
 """Queries whose answer depends on the order of arrival."""
 QUERIES = [
     q
-    for q in [*NEXMARK, *NEXMARK_JOINS, *SCENARIOS]
+    for q in [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS, *SCENARIOS]
     if q.name not in ("group_by_1m", "group_by_10k", "tumble_10k")
 ]
 
@@ -59,7 +59,7 @@ def cuts(batch: pa.RecordBatch, rng: random.Random, size: int | None) -> Iterato
 
 
 def plan_for(query: Query, tokens: dict[str, int]) -> tuple[Plan, int]:
-    declarations = []
+    declarations = [declared_side_input()] if query.side_input else []
     for name, token in tokens.items():
         column = event_time(name)
         watermark = f"(WATERMARK FOR {column} AS {column} - INTERVAL '{BOUND_S}' SECOND)" if column else ""
@@ -122,6 +122,8 @@ def check(
             forget(token)
     connection = duckdb.connect()
     connection.execute("SET threads = 1; SET TimeZone = 'UTC'")
+    if query.side_input:
+        connection.execute(read_side_input())
     for name, batch in rows.items():
         connection.register(name, pa.Table.from_batches([batch]))
     assert difference(ours, connection.sql(query.batch).to_arrow_table(), query.compare) == ""

@@ -29,7 +29,7 @@ STATEMENTS = [
     ("DELETE FROM t", DONE),
     ("SELECT 1", DONE),
     ("DROP TABLE t", DONE),
-    ("ALTER SOURCE s ADD COLUMN z INT", REFUSED),
+    ("ALTER SOURCE s ADD COLUMN z INT", DONE),
     ("SHOW TABLES", DONE),
     ("SHOW JOBS", REFUSED),
     ("DESCRIBE s", DONE),
@@ -70,8 +70,14 @@ CLAUSES = [
     ("SELECT DISTINCT ON (k) k, v FROM s", DONE),
     ("SELECT k FROM s TABLESAMPLE (3)", REFUSED),
     ("WITH RECURSIVE r AS (SELECT 1) SELECT * FROM r", REFUSED),
-    ("CREATE STREAM x WITH ('late.data.strategy' = 'include_in_next') AS SELECT k FROM s", REFUSED),
-    ("CREATE STREAM x WITH ('late.data.strategy' = 'update_previous') AS SELECT k FROM s", REFUSED),
+    (
+        "CREATE STREAM x WITH ('late.data.strategy' = 'include_in_next') AS SELECT count(*) AS n FROM s GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)",
+        DONE,
+    ),
+    (
+        "CREATE STREAM x WITH ('late.data.strategy' = 'update_previous', 'allowed.lateness' = '1h') AS SELECT count(*) AS n FROM s GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)",
+        DONE,
+    ),
     ("CREATE STREAM x WITH ('late.data.strategy' = 'drop') AS SELECT k FROM s", DONE),
     ("INSERT INTO t SELECT k, v FROM s WITH ('state.ttl' = '1h')", REFUSED),
 ]

@@ -375,7 +375,7 @@ def test_unknown_connectors_are_refused_with_a_suggestion() -> None:
         registry.find("filesytem")
     assert caught.value.code == "MR1400" and "filesystem" in str(caught.value.hint)
     with pytest.raises(Invalid) as caught:
-        registry.find("delta")
+        registry.find("iceberg")
     assert caught.value.code == "MR1910"
 
 
