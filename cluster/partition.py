@@ -47,6 +47,7 @@ from millrace.cluster.protocol.messages import (
     StopSelf,
 )
 from millrace.cluster.protocol.transitions import PartitionPhase
+from millrace.cluster.reading import SourceVertex
 from millrace.cluster.share import PartitionShare
 from millrace.cluster.snapshotting import Snapshots
 from millrace.errors import Fenced, MillraceError, Unavailable
@@ -264,6 +265,7 @@ class PartitionDriver:
             self._news.set,
         )
         self.share.restore(self._snapshots.restored())
+        self._persister.submit(self._verify, self.share.dataflow.sources)  # before anything new is stored
 
     def _connect(self, share: PartitionShare) -> None:
         if not share.layout.exchanged:
@@ -278,6 +280,19 @@ class PartitionDriver:
 
     def _passed(self, event: BarrierPassed) -> None:
         self.post(event)
+
+    def _verify(self, sources: list[SourceVertex]) -> None:
+        """See that sources still give what they gave before the checkpoint."""
+        try:
+            for source in sources:
+                for split in source.verify():
+                    LOG.warning(
+                        "partition %s, epoch %s: split %s can not be read again, so nobody knows whether it is the same",
+                        *self._me,
+                        split,
+                    )
+        except (MillraceError, OSError) as error:
+            self.post(_failed(error))
 
     def _persist(self, command: PersistCapture) -> None:
         try:

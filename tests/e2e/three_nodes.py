@@ -60,6 +60,7 @@ def main() -> None:
     memory = 80_000_000
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": memory})
     head = nodes.head_node
+    assert head is not None and nodes.address is not None
     one = nodes.add_node(num_cpus=2, object_store_memory=memory)
     two = nodes.add_node(num_cpus=2, object_store_memory=memory, resources={"ssd": 1})
     try:
