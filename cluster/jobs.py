@@ -67,7 +67,7 @@ class Cluster:
         check_job(spec)
         if store.startswith("memory:"):
             raise Invalid(
-                "a store in memory is lost with its process", code="MR1391", hint="give file:///… or s3://…"
+                "a store in memory is lost with its process", code="MR1393", hint="give file:///… or s3://…"
             )
         self._ask(self._metadata().submit.remote(spec, store, dict(options or {}), num_cpus, resume))
         return Job(self, spec.job)
