@@ -60,6 +60,9 @@ TICK_S = 0.02
 END_OF_WAIT = float("inf")
 DISCOVERY_S = 2.0
 """How often sources are asked for new splits; they may look less often themselves."""
+ROUND_MAX_S = 0.1
+"""What a round counts on the machine's clock at most: a coordinator that was not let run has not listened either, and
+takes nobody's silence for death."""
 RETRY_S = 0.2
 DECISIONS_KEPT = 100
 FAILURES_MAX = 5
@@ -214,6 +217,7 @@ class CoordinatorDriver:
     def run(self, on_round: Callable[[JobStatus], None] | None = None) -> str:
         """Lead the job until it has ended or another coordinator leads it; answers why."""
         self._feed(self._read_ledger())
+        looked, clock = time.monotonic(), 0.0
         while self.ended is None:
             with contextlib.suppress(queue.Empty):
                 self._feed(self._events.get(timeout=TICK_S))
@@ -222,7 +226,9 @@ class CoordinatorDriver:
             for lost in self._processes.lost():
                 self._note_loss(lost)
                 self._feed(lost)
-            self._feed(Tick(time.monotonic()))
+            now = time.monotonic()
+            looked, clock = now, clock + min(now - looked, ROUND_MAX_S)
+            self._feed(Tick(clock))
             self._on_time()
             if on_round is not None:
                 on_round(self.status())
