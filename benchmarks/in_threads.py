@@ -48,8 +48,8 @@ class ThreadProcesses:
 
     def ledger(self) -> _Appends:
         """The ledger of the job, made where there is none."""
-        self._store.create(spec_key(self._job.job), encode_job(self._job))
-        created = JobCreated(self._job.job, spec_key(self._job.job), self._job.vnodes, self._job.partitions)
+        self._store.create(spec_key(self._job), encode_job(self._job))
+        created = JobCreated(self._job.job, spec_key(self._job), self._job.vnodes, self._job.partitions)
         create_job(self._store, created, "threads")
         return _Appends(Ledger(self._store, self._job.job, "threads"))
 

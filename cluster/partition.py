@@ -91,7 +91,8 @@ class Peers(Protocol):
 class PartitionStatus:
     """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more.
 
-    `at` is when that was, in s of the machine's own clock.
+    `stored` is the last checkpoint whose capture it has stored, `state_bytes` what that takes in the store. `at` is when
+    that was, in s of the machine's own clock.
     """
 
     partition: int
@@ -105,7 +106,21 @@ class PartitionStatus:
     splits: int
     ended: bool
     busy_s: float
+    stored: str = "none"
+    state_bytes: int = 0
     at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStatus:
+    """Where a split goes on, in its reader's words; `watermark` (µs) is its own; `lag` is None where nobody knows."""
+
+    source: str
+    split: str
+    position: str
+    watermark: int
+    lag: int | None
+    ended: bool
 
 
 class PartitionDriver:
@@ -195,7 +210,18 @@ class PartitionDriver:
             len(plan.splits),
             share is not None and self._polling and all(v.ended for v in sources),
             sum(v.metrics.busy_ns for v in vertices) / 1e9,
+            *self._snapshots.stored,
             time.monotonic(),
+        )
+
+    def splits(self) -> tuple[SplitStatus, ...]:
+        """The splits that the partition reads or has read; it may be asked while it does."""
+        share = self.share
+        sources = [] if share is None else list(share.dataflow.sources)
+        return tuple(
+            SplitStatus(source.context.name, split, *found)
+            for source in sources
+            for split, found in source.survey().items()
         )
 
     def _handle_events(self) -> None:
@@ -310,7 +336,7 @@ class PartitionDriver:
             try:
                 self.post(self._outside(sink, stream, command))
             except Fenced as error:
-                LOG.warning("partition %s, epoch %s: %s", *self._me, error.message)
+                LOG.warning("refused: partition %s under epoch %s: %s", *self._me, error.message)
                 self.post(PublishRefused(stream))
             except Exception as error:  # noqa: BLE001  # it must reach the machine, not end with this thread
                 reason = (

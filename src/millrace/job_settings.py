@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from millrace.cluster.exchange.security import ExchangeTls
@@ -12,15 +13,20 @@ TLS = {"certificate": True, "key": True, "authority": True, "name": False}
 """Parts of `exchange.tls.…`, and whether they are needed."""
 
 
-def take_job_settings(values: dict[str, str]) -> dict[str, Any]:
-    """What `values` (names as in SET) says of a JobSpec; these are removed from it.
+def is_job_setting(name: str) -> bool:
+    """Whether SET of that name is for jobs on a cluster only."""
+    return name.lower() in _READERS or name.lower().startswith("exchange.tls.")
+
+
+def take_job_settings(values: Mapping[str, str]) -> dict[str, Any]:
+    """What `values` (names as in SET) says of a JobSpec.
 
     Raises Invalid MR1541 for a value that does not do, MR1543 where a part is missing.
     """
     found: dict[str, Any] = {}
     for name in [n for n in values if n.lower() in _READERS]:
         field, read = _READERS[name.lower()]
-        found[field] = read(name, values.pop(name).strip())
+        found[field] = read(name, values[name].strip())
     given = {
         n.lower().removeprefix("exchange.tls."): n for n in values if n.lower().startswith("exchange.tls.")
     }
@@ -34,7 +40,7 @@ def take_job_settings(values: dict[str, str]) -> dict[str, Any]:
                 else f"exchange.tls.{missing[0]} is missing"
             )
             raise Invalid(what, code="MR1543", hint=f"parts of it are {', '.join(TLS)}")
-        found["exchange_tls"] = ExchangeTls(**{part: values.pop(name) for part, name in given.items()})
+        found["exchange_tls"] = ExchangeTls(**{part: values[name] for part, name in given.items()})
     liveness, lease = found.get("liveness_s"), found.get("lease_s")
     if liveness is not None and lease is None:
         found["lease_s"] = 3 * liveness
