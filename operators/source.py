@@ -153,6 +153,10 @@ class SourceSpec(ABC):
     def with_columns(self, columns: tuple[int, ...]) -> SourceSpec:
         """The same source producing only these columns, in this order (projection pushdown)."""
 
+    def with_metadata(self) -> SourceSpec:
+        """The same source whose schema ends in further columns, of its records' metadata, that a query may name."""
+        return self
+
     def details(self) -> dict[str, str]:
         """What EXPLAIN shows of the source."""
         return {}
