@@ -140,6 +140,11 @@ class SourceSpec(ABC):
         """Whether the same position gives the same rows again."""
         return True
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows that were read once are there for ever: neither retention nor compaction takes them."""
+        return True
+
     @abstractmethod
     def build(self, context: Context) -> Source:
         """A source ready to discover."""

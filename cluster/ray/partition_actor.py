@@ -83,7 +83,7 @@ class PartitionActor:
         if start.epoch <= self._epoch:
             return "a later owner has run here", False
         partition = start.plan.partition
-        peers = FlightPeers(start.job, partition, start.peers, self._host)
+        peers = FlightPeers(start.job, partition, start.peers, self._host, self._job.exchange_tls)
         driver = PartitionDriver(self._job, start, self._store, peers, self._tell, partitions)
         with self._changed:
             self._epoch = start.epoch

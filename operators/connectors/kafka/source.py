@@ -69,6 +69,10 @@ class KafkaSourceSpec(SourceSpec):
         return schema if self.columns is None else pa.schema([schema.field(i) for i in self.columns])
 
     @property
+    def keeps_rows(self) -> bool:
+        return False
+
+    @property
     def bounded(self) -> bool:
         return self.bounded_by_now
 
