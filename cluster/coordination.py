@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import re
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, assert_never
 
 from millrace.cluster.beginnings import Discovery
-from millrace.cluster.job import JobSpec, check_partitions
+from millrace.cluster.job import JobSpec, check_partitions, spec_key
 from millrace.cluster.partition import PartitionStatus
+from millrace.cluster.protocol.checkpointing import Round
 from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
 from millrace.cluster.protocol.messages import (
     AppendRecord,
@@ -37,6 +40,8 @@ from millrace.cluster.protocol.messages import (
     RecordAppended,
     RecordLost,
     RescaleRequested,
+    SavepointDropped,
+    SavepointRequested,
     SplitsFound,
     StartPartition,
     StopRequested,
@@ -45,11 +50,12 @@ from millrace.cluster.protocol.messages import (
     Tick,
     WriteManifest,
 )
-from millrace.errors import Corrupt, Fenced, Unavailable
+from millrace.cluster.resuming import KeptCheckpoint, find_checkpoint, kept_checkpoints, manifest_for
+from millrace.errors import Corrupt, Fenced, Invalid, Unavailable
 from millrace.planner.physical.exchange import independent
 from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
-from millrace.state.checkpoints.pruning import Pruner, read_manifest
+from millrace.state.checkpoints.pruning import Pruner
 from millrace.state.checkpoints.snapshots import write_object
 from millrace.state.ledger import JobState, Record
 from millrace.state.store import Store
@@ -58,6 +64,8 @@ Answer = TypeVar("Answer")
 
 LOG = logging.getLogger("millrace.coordinator")
 TICK_S = 0.02
+REPORTS = 20
+"""Reports of a partition over which its rows a second are counted."""
 END_OF_WAIT = float("inf")
 DISCOVERY_S = 2.0
 """How often sources are asked for new splits; they may look less often themselves."""
@@ -66,6 +74,8 @@ FAILURES_MAX = 5
 """Losses of partitions by what will not mend itself, with no checkpoint decided between, after which the job is given
 up. Processes that are killed, and services that do not answer, are waited out."""
 ALL_READ = "all input has been read"
+_DAMAGE = re.compile(r"\bMR501[0-5]\b")
+"""Codes of stored objects that are missing, cut short or not what was written."""
 
 
 class Appends(Protocol):
@@ -101,8 +111,22 @@ class Processes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class RoundStatus:
+    """The checkpoint under way, since `age_s` s: where its barrier has not passed yet, and who has not stored all."""
+
+    number: str
+    kind: str
+    age_s: float
+    aligning: tuple[int, ...]
+    storing: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands. `checkpoint` is the last decided one, `decided` how many this coordinator has decided."""
+    """Where a job stands. `checkpoint` is the last decided one, `decided` how many this coordinator has decided.
+
+    `decided_s` is how long ago that was, `rates` the rows a second that partitions read, by partition.
+    """
 
     job: str
     phase: str
@@ -111,10 +135,13 @@ class JobStatus:
     decided: int
     partitions: tuple[PartitionStatus, ...]
     problems: tuple[str, ...]
-    holding: tuple[int, ...] = ()
-    """Partitions that the checkpoint under way still waits for."""
+    round: RoundStatus | None = None
     target: int = 0
     """How many partitions there are to be."""
+    kept: tuple[KeptCheckpoint, ...] = ()
+    """What the job can be resumed from."""
+    decided_s: float | None = None
+    rates: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -122,9 +149,35 @@ class _Progress:
     failures: int = 0
     decided: int = 0
     last: CheckpointNumber | None = None
+    at: float | None = None
     problems: list[str] = field(default_factory=list)
     fatal: str | None = None
     """What a thread beside the driver's met that no further try will mend."""
+
+
+class _Rates:
+    """Rows a second of each owner, over its last reports."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], deque[tuple[float, int]]] = {}
+
+    def note(self, status: PartitionStatus, now: float) -> None:
+        owner = status.partition, status.epoch
+        if owner not in self._seen:
+            self._seen = {o: seen for o, seen in self._seen.items() if o[0] != status.partition}
+        self._seen.setdefault(owner, deque(maxlen=REPORTS)).append((now, status.rows_in))
+
+    def of(self, status: PartitionStatus) -> float:
+        seen = self._seen.get((status.partition, status.epoch))
+        if not seen or seen[-1][0] <= seen[0][0]:
+            return 0.0
+        (begun, first), (now, last) = seen[0], seen[-1]
+        return (last - first) / (now - begun)
+
+
+def _round_status(found: Round, now: float) -> RoundStatus:
+    aligning = tuple(p for p in found.members if p not in found.aligned and p not in found.durable)
+    return RoundStatus(str(found.number), found.kind.value, now - found.begun, aligning, found.owing)
 
 
 class CoordinatorDriver:
@@ -137,10 +190,9 @@ class CoordinatorDriver:
         store: Store,
         appends: Appends,
         processes: Processes,
-        *,
-        resume: bool = False,
     ) -> None:
         self.job = job
+        self._program = spec_key(job)
         self._store = store
         self._appends = appends
         self._processes = processes
@@ -150,9 +202,9 @@ class CoordinatorDriver:
             owner,
             tuple(job.sinks()),
             independent(job.plan),
+            self._program,
             liveness_s=job.liveness_s,
             lease_s=job.lease_s,
-            resume=resume,
         )
         self._machine = Coordinator(settings)
         self._pruner = Pruner(store, job.job)
@@ -160,6 +212,7 @@ class CoordinatorDriver:
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="splits")
         self._looked_at = time.monotonic()
         self._statuses: dict[int, PartitionStatus] = {}
+        self._rates = _Rates()
         self._progress = _Progress()
         self._checkpoint_at = time.monotonic()
         self._stopping = False
@@ -167,7 +220,7 @@ class CoordinatorDriver:
         self.ended: str | None = None
         self.broken = False
         self.deposed = False
-        """Whether it ended because another coordinator leads the job, of whose end nothing is known."""
+        """Whether it ended because another process leads the job, or is to."""
 
     def post(self, event: CoordinatorEvent) -> None:
         """Hand the machine an event."""
@@ -187,11 +240,29 @@ class CoordinatorDriver:
                 )
         elif status is not None:
             self._statuses[status.partition] = status
+            self._rates.note(status, time.monotonic())
         self._events.put(event)
 
-    def stop(self, reason: str) -> None:
-        """End the job at a last checkpoint."""
-        self.post(StopRequested(reason))
+    def stop(self, reason: str, label: str | None = None) -> None:
+        """End the job at a last checkpoint; with `label`, it is kept as a savepoint."""
+        self._check_label(label)
+        self.post(StopRequested(reason, label))
+
+    def save(self, label: str) -> None:
+        """Take a checkpoint that is kept under this name."""
+        self._check_label(label)
+        self.post(SavepointRequested(label))
+
+    def drop(self, label: str) -> None:
+        """Keep a savepoint no longer."""
+        find_checkpoint(self._machine.state, label)
+        self.post(SavepointDropped(label))
+
+    def _check_label(self, label: str | None) -> None:
+        if label in self._machine.state.savepoints:
+            raise Invalid(
+                f"job {self.job.job} has a savepoint {label!r}", code="MR1598", hint="choose another name"
+            )
 
     def scale(self, partitions: int) -> None:
         """Go on with so many partitions, from a checkpoint that stops; raises what `check_partitions` raises."""
@@ -215,8 +286,11 @@ class CoordinatorDriver:
             self._progress.decided,
             tuple(partitions),
             tuple(self._progress.problems[-5:]),
-            () if found is None else found.owing,
+            None if found is None else _round_status(found, machine.now),
             machine.state.target,
+            kept_checkpoints(machine.state),
+            None if self._progress.at is None else time.monotonic() - self._progress.at,
+            {s.partition: self._rates.of(s) for s in partitions},
         )
 
     def run(self, on_round: Callable[[JobStatus], None] | None = None) -> str:
@@ -228,8 +302,9 @@ class CoordinatorDriver:
                 while self.ended is None:  # all of them: who is silent is known only when all was heard
                     self._feed(self._events.get_nowait())
             for lost in self._processes.lost():
+                damaged = _DAMAGE.search(lost.reason) is not None
                 self._note_loss(lost)
-                self._feed(lost)
+                self._feed(replace(lost, damaged=damaged))
             self._feed(Tick(time.monotonic()))
             self._on_time()
             if on_round is not None:
@@ -259,6 +334,7 @@ class CoordinatorDriver:
                 self._progress.last is not None or self._machine.epoch == latest.number.epoch
             )
             self._progress.last = latest.number
+            self._progress.at = time.monotonic()
             self._progress.failures = 0
 
     def _note_loss(self, lost: PartitionLost) -> None:
@@ -286,8 +362,8 @@ class CoordinatorDriver:
                 return self._append(command)
             case ReadManifest():
                 try:
-                    return ManifestRead(read_manifest(self._store, command.key))
-                except Corrupt as error:
+                    return ManifestRead(manifest_for(self._store, command, self._program, self.job))
+                except (Corrupt, Invalid) as error:
                     return ManifestDamaged(command.number, str(error))
             case WriteManifest():
                 key = manifest_key(self.job.job, command.manifest.number)
@@ -337,7 +413,7 @@ class CoordinatorDriver:
 
     def _prune(self, command: PruneObjects) -> None:
         try:
-            self._pruner.prune(command.state, command.published)
+            self._pruner.prune(command.state)
         except (Unavailable, Corrupt) as error:
             self._progress.problems.append(f"old checkpoints were not removed: {error}")
 

@@ -16,10 +16,11 @@ from millrace.operators.connectors.push import PushSpec
 from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
-from millrace.operators.spec import decode, encode, serialisable
+from millrace.operators.spec import decode, encode, serialisable, structural_hash
 from millrace.planner.physical.partitioned import for_partitions
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.state.checkpoints.sealed import seal, unseal
+from millrace.state.checkpoints.snapshots import write_object
 from millrace.state.store import Store
 
 _VERSION = 1
@@ -44,6 +45,8 @@ class JobSpec:
     liveness_s: float = 2.0
     lease_s: float = 6.0
     functions: tuple[CarriedFunction, ...] = ()
+    cpus: float = 1.0
+    """Set aside for each partition."""
     incarnation: str = ""
     """Tells this job from former ones of the same name, where sinks left marks outside; empty until it is settled."""
 
@@ -109,7 +112,9 @@ def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) ->
                 )
             case IntoTable():
                 continue
-            case SinkSpec() if node.spec.commit is Commit.NONE and guarantee == "exactly_once":
+            case SinkSpec() if (
+                guarantee == "exactly_once" and _as_run(node.spec, guarantee).commit is Commit.NONE
+            ):
                 raise Unsupported(
                     f"sink {node.name} ({node.spec.title}) shows rows as they come, so a failure would show some twice",
                     code="MR1384",
@@ -121,6 +126,11 @@ def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) ->
                     code="MR1388",
                     hint="give a folder as the path",
                 )
+
+
+def _as_run(spec: SinkSpec, guarantee: str) -> SinkSpec:
+    """The sink as any job runs it."""
+    return spec.in_job("job", "sink", guarantee)
 
 
 def check_partitions(spec: JobSpec, partitions: int) -> None:
@@ -146,9 +156,9 @@ def for_sinks(plan: Plan) -> Plan:
     return for_partitions(Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs)))
 
 
-def spec_key(job: str) -> str:
-    """Where the store keeps a job's spec."""
-    return f"{job}/job"
+def spec_key(spec: JobSpec) -> str:
+    """Where the store keeps a spec: equal ones in one place, so that the plan a ledger names never changes."""
+    return f"{spec.job}/plans/{structural_hash(spec)}"
 
 
 def encode_job(spec: JobSpec) -> bytes:
@@ -186,9 +196,14 @@ def _modules(value: object) -> set[str]:
     return found
 
 
-def read_job(store: Store, job: str) -> JobSpec:
-    """The spec of a job in the store."""
-    data = store.get(spec_key(job))
-    if data is None:
-        raise Invalid(f"there is no job {job} in this store", code="MR1590", hint="see `millrace jobs`")
-    return decode_job(data, spec_key(job))
+def write_job(store: Store, spec: JobSpec) -> str:
+    """Keep a spec in the store; its key, which ledger, manifests and owners know it by."""
+    key = spec_key(spec)
+    write_object(store, key, encode_job(spec))
+    return key
+
+
+def read_job(store: Store, key: str) -> JobSpec:
+    """The spec kept at `key`; raises `Corrupt` naming it where it is missing or damaged."""
+    data = store.get(key)
+    return decode_job(data if data is not None else b"", key if data is not None else f"{key} (missing)")

@@ -88,7 +88,10 @@ class Peers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more."""
+    """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more.
+
+    `stored` is the last checkpoint whose capture it has stored, `state_bytes` what that takes in the store.
+    """
 
     partition: int
     epoch: int
@@ -101,6 +104,20 @@ class PartitionStatus:
     splits: int
     ended: bool
     busy_s: float
+    stored: str = "none"
+    state_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStatus:
+    """Where a split goes on, in its reader's words; `watermark` (µs) is its own; `lag` is None where nobody knows."""
+
+    source: str
+    split: str
+    position: str
+    watermark: int
+    lag: int | None
+    ended: bool
 
 
 class PartitionDriver:
@@ -190,6 +207,17 @@ class PartitionDriver:
             len(plan.splits),
             share is not None and self._polling and all(v.ended for v in sources),
             sum(v.metrics.busy_ns for v in vertices) / 1e9,
+            *self._snapshots.stored,
+        )
+
+    def splits(self) -> tuple[SplitStatus, ...]:
+        """The splits that the partition reads or has read; it may be asked while it does."""
+        share = self.share
+        sources = [] if share is None else list(share.dataflow.sources)
+        return tuple(
+            SplitStatus(source.context.name, split, *found)
+            for source in sources
+            for split, found in source.survey().items()
         )
 
     def _handle_events(self) -> None:

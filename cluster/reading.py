@@ -136,6 +136,17 @@ class SourceVertex(Vertex):
         }
         return SourceCapture(splits, frozenset(self._ended_splits), self._tracker.current)
 
+    def survey(self) -> dict[str, tuple[str, int, int | None, bool]]:
+        """Of every split its position in words, watermark (µs), lag and whether it ended. From any thread."""
+        found: dict[str, tuple[str, int, int | None, bool]] = dict.fromkeys(
+            tuple(self._ended_splits), ("read to its end", END_OF_TIME, 0, True)
+        )
+        for split, reader in tuple(self._readers.items()):
+            words = ", ".join(f"{name} {value!r}" for name, value in reader.position.items())
+            mark = self._watermarks.get(split)
+            found[split] = words, START_OF_TIME if mark is None else mark.current, reader.lag, False
+        return dict(sorted(found.items()))
+
     def restore(self, captured: SourceCapture) -> None:
         """Go on as captured; before the first poll. What was promised downstream is promised again."""
         assert not self._readers

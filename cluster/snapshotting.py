@@ -54,6 +54,8 @@ class Snapshots:
         self._start = start
         self._one = start.plan.first == 0 and start.plan.end == job.vnodes
         self._writer = ChainWriter(store, start.job, start.plan.partition, start.epoch)
+        self.stored: tuple[str, int] = ("none", 0)
+        """The last checkpoint that was stored, and the bytes of state that it refers to."""
         self._cuts: list[Cut] = []
         self._sources: dict[str, SourceCapture] = {}
         self._retained: frozenset[str] | None = None
@@ -117,6 +119,8 @@ class Snapshots:
             )
             for node, captured in self._sources.items()
         )
+        size = sum(ref.size for chain in self._writer.chains for ref in chain.objects())
+        self.stored = str(number), size
         return Contribution(
             plan.partition, epoch, plan.first, plan.end, self._writer.chains, sources, tuple(outboxes)
         )

@@ -82,6 +82,11 @@ class SplitReader(ABC):
         """
         return True
 
+    @property
+    def lag(self) -> int | None:
+        """How many records there are that it has not read; None where it does not know. From any thread, at once."""
+        return None
+
     def close(self) -> None:
         """Release files and connections."""
         return

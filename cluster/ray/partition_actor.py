@@ -14,7 +14,7 @@ import ray
 from millrace.cluster.exchange.peers import FlightPeers
 from millrace.cluster.functions import install
 from millrace.cluster.job import read_job
-from millrace.cluster.partition import PartitionDriver
+from millrace.cluster.partition import PartitionDriver, SplitStatus
 from millrace.cluster.protocol.messages import (
     GrantLease,
     Heartbeat,
@@ -50,9 +50,9 @@ class PartitionActor:
     slow to import and to load is there already.
     """
 
-    def __init__(self, store_url: str, options: Mapping[str, str], job: str, coordinator: Any) -> None:
+    def __init__(self, store_url: str, options: Mapping[str, str], program: str, coordinator: Any) -> None:
         self._store = open_store(store_url, options)
-        self._job = read_job(self._store, job)
+        self._job = read_job(self._store, program)
         self._coordinator = coordinator
         self._host = ray.util.get_node_ip_address()
         self._owner: _Owner | None = None
@@ -128,6 +128,12 @@ class PartitionActor:
         owner = self._under(epoch)
         if owner is not None:
             owner.driver.post(PartitionFailed("it is replaced"))
+
+    @ray.method(concurrency_group="control")
+    def splits(self) -> tuple[SplitStatus, ...]:
+        """Where each of its splits stands."""
+        owner = self._owner
+        return () if owner is None else owner.driver.splits()
 
     @ray.method(concurrency_group="control")
     def pid(self) -> int:

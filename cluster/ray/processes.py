@@ -11,11 +11,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from millrace.cluster.partition import SplitStatus
 from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Tell
 from millrace.cluster.ray.partition_actor import PartitionActor
 from millrace.cluster.ray.session import partition_name, standby_name
 
-PIDS_S = 2.0
+ANSWERS_S = 2.0
 NAME_S = 0.2
 """How long to wait for a killed predecessor to give its name free; after that another one is taken."""
 END_S = 0.5
@@ -64,12 +65,13 @@ class RayProcesses:
         store_url: str,
         options: Mapping[str, str],
         job: str,
+        program: str,
         coordinator: Any,
         num_cpus: float,
         *,
         standby: int = 1,
     ) -> None:
-        self._arguments = (store_url, options, job, coordinator)
+        self._arguments = (store_url, options, program, coordinator)
         self._job = job
         self._num_cpus = num_cpus
         self._standby = standby
@@ -132,13 +134,21 @@ class RayProcesses:
 
     def pids(self) -> dict[int, int]:
         """The process of each partition; those that do not answer are left out."""
+        return self._answers("pid")
+
+    def splits(self) -> dict[int, tuple[SplitStatus, ...]]:
+        """The splits of each partition that answers."""
+        return self._answers("splits")
+
+    def _answers(self, method: str) -> dict[int, Any]:
         asked = {
-            owner.process.handle.pid.remote(): partition for partition, owner in list(self._owners.items())
+            getattr(owner.process.handle, method).remote(): partition
+            for partition, owner in list(self._owners.items())
         }
         if not asked:
             return {}
         found = {}
-        for reference in ray.wait(list(asked), num_returns=len(asked), timeout=PIDS_S)[0]:
+        for reference in ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERS_S)[0]:
             with contextlib.suppress(RayError):
                 found[asked[reference]] = ray.get(reference)
         return found

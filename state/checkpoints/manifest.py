@@ -109,7 +109,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A checkpoint. `pending` are all outboxes not known to be published when it was decided, its own included."""
+    """A checkpoint. `pending` are all outboxes not known to be published when it was decided, its own included.
+
+    `details` says by which plan it was made ("plan").
+    """
 
     job: str
     number: CheckpointNumber

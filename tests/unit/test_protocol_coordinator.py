@@ -18,6 +18,7 @@ from millrace.state.ledger import (
     JobState,
     Record,
     Rescale,
+    Resumed,
     Stop,
     Takeover,
     fold,
@@ -30,7 +31,14 @@ class Job:
     """A coordinator whose appends, reads and manifests succeed at once; what it tells partitions is kept."""
 
     def __init__(self, partitions: int = 2, *, independent: bool = True, **settings: object) -> None:
-        given = {"job": "j", "owner": "me", "sinks": ("out",), "independent": independent, **settings}
+        given = {
+            "job": "j",
+            "owner": "me",
+            "sinks": ("out",),
+            "independent": independent,
+            "plan": "p",
+            **settings,
+        }
         self.coordinator = Coordinator(CoordinatorSettings(**given))  # type: ignore[arg-type]
         self.state = fold(JobState(), JobCreated("j", "p", 8, partitions))
         self.seq = 2
@@ -287,8 +295,8 @@ def test_damaged_manifest_is_named_and_an_older_one_may_be_chosen() -> None:
     again.do(m.LedgerRead(again.state, again.seq))
     broken = again.told[-1]
     assert isinstance(broken, m.JobBroken) and "1.2" in broken.reason and "1.1" in broken.reason
-    chosen = Job(restore_from=CheckpointNumber(1, 1))
-    chosen.state, chosen.seq = again.state, again.seq
+    chosen = Job()
+    chosen.state, chosen.seq = fold(again.state, Resumed(3, "p", CheckpointNumber(1, 1))), again.seq + 1
     chosen.do(m.LedgerRead(chosen.state, chosen.seq))
     assert chosen.told[-1] == m.ReadManifest(CheckpointNumber(1, 1), "j/manifests/00000000004294967297")
 
