@@ -452,9 +452,9 @@ class Coordinator:
         assert self.checkpoints is not None
         decided = self.checkpoints.decided()
         self._manifest = decided.manifest
-        self._patience = max(1.0, self._patience / 2)
         if decided.label in self.wishes.saved:
             self.wishes.saved.remove(decided.label)
+        self._patience = max(1.0, self._patience / 2)
         if decided.kind is CheckpointKind.STOP and not self._scope.lost:
             self._drained_since = self.now
         tells = [command for p in decided.members for command in self._tell_committed(p, always=True)]

@@ -16,7 +16,7 @@ from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Te
 from millrace.cluster.ray.partition_actor import PartitionActor
 from millrace.cluster.ray.session import partition_name, standby_name
 
-ANSWERS_S = 2.0
+PIDS_S = 2.0
 NAME_S = 0.2
 """How long to wait for a killed predecessor to give its name free; after that another one is taken."""
 END_S = 0.5
@@ -145,10 +145,10 @@ class RayProcesses:
             getattr(owner.process.handle, method).remote(): partition
             for partition, owner in list(self._owners.items())
         }
+        found: dict[int, Any] = {}
         if not asked:
-            return {}
-        found = {}
-        for reference in ray.wait(list(asked), num_returns=len(asked), timeout=ANSWERS_S)[0]:
+            return found
+        for reference in ray.wait(list(asked), num_returns=len(asked), timeout=PIDS_S)[0]:
             with contextlib.suppress(RayError):
                 found[asked[reference]] = ray.get(reference)
         return found

@@ -55,7 +55,6 @@ SHARED = {
     "MR1590": "there is no such job",
     "MR1901": "a construct is read and has no meaning here",
     "MR1903": "a correlated query that can not be kept incrementally",
-    "MR1921": "IN (SELECT …) at a place where it can not be kept",
     "MR1922": "a query stands for a value where it can not be kept",
     "MR1931": "a session window is aggregated otherwise than it is partitioned",
     "MR1943": "a join on time that can not be kept",
