@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import re
 import time
@@ -55,11 +56,12 @@ from millrace.state.checkpoints.manifest import encode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner
 from millrace.state.checkpoints.snapshots import write_object
-from millrace.state.ledger import JobState, Record
+from millrace.state.ledger import CheckpointDecided, JobState, Record
 from millrace.state.store import Store
 
 Answer = TypeVar("Answer")
 
+LOG = logging.getLogger("millrace.coordinator")
 TICK_S = 0.02
 REPORTS = 20
 """Reports of a partition over which its rows a second are counted."""
@@ -295,6 +297,7 @@ class CoordinatorDriver:
             self._on_time()
             if on_round is not None:
                 on_round(self.status())
+        LOG.info("it ends: %s", self.ended)
         return self.ended
 
     def _on_time(self) -> None:
@@ -325,6 +328,7 @@ class CoordinatorDriver:
 
     def _note_loss(self, lost: PartitionLost) -> None:
         self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
+        LOG.warning("partition %s under epoch %s: %s", lost.partition, lost.epoch, lost.reason)
         self._progress.failures += lost.lasting
         if self._progress.failures > FAILURES_MAX and self.ended is None:
             self.broken = True
@@ -386,6 +390,8 @@ class CoordinatorDriver:
             state = self._retried(lambda: self._appends.append(command.seq, command.record))
         except Fenced:
             return RecordLost(command.seq)
+        if not isinstance(command.record, CheckpointDecided) or command.record.label is not None:
+            LOG.info("record %s of the ledger: %s", command.seq, command.record)
         return RecordAppended(command.seq, state)
 
     def _retried(self, call: Callable[[], Answer]) -> Answer:

@@ -64,6 +64,8 @@ from millrace.state.ledger import (
 
 Commands = tuple[CoordinatorCommand, ...]
 _J = JobPhase
+WHILE_LOADING = 5
+"""How many times longer an owner may be silent that restores and compiles: one call may keep its process busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,7 +480,8 @@ class Coordinator:
     def _on_tick(self) -> Commands:
         settings = self.settings
         for partition, member in self.members.items():
-            silent = member.heard and self.now - member.seen > settings.liveness_s
+            patience = settings.liveness_s * (1 if member.running else WHILE_LOADING)
+            silent = member.heard and self.now - member.seen > patience
             late = not member.running and self.now - member.started > settings.start_timeout_s
             if silent or late:
                 self._scope.lost.add(partition)

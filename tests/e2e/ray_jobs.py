@@ -90,7 +90,7 @@ def until(cluster: Cluster, job: str, decided: int, timeout: float = 90) -> None
             if status.decided >= decided and status.phase == "running":
                 return
         time.sleep(0.05)
-    pytest.fail(f"{job} did not come to {decided} checkpoints")
+    pytest.fail(f"{job} did not come to {decided} checkpoints: {cluster.status(job)}")
 
 
 def sql_of(numbers: Path, out: Path) -> str:
