@@ -32,6 +32,7 @@ from millrace.cluster.protocol.messages import (
     ManifestRead,
     ManifestWritten,
     PartitionLost,
+    PartitionReport,
     PartitionStart,
     PruneObjects,
     ReadLedger,
@@ -215,6 +216,7 @@ class CoordinatorDriver:
         self._progress = _Progress()
         self._checkpoint_at = time.monotonic()
         self._stopping = False
+        self._refused: set[tuple[int, int]] = set()
         self.ended: str | None = None
         self.broken = False
         self.deposed = False
@@ -224,9 +226,19 @@ class CoordinatorDriver:
         """Hand the machine an event."""
         self._events.put(event)
 
-    def report(self, event: CoordinatorEvent, status: PartitionStatus | None = None) -> None:
+    def report(self, event: PartitionReport, status: PartitionStatus | None = None) -> None:
         """A partition's report, with where it stands."""
-        if status is not None:
+        member = self._machine.members.get(event.partition)
+        if member is not None and event.epoch < member.epoch:
+            who = event.partition, event.epoch
+            if who not in self._refused:
+                self._refused.add(who)
+                LOG.warning(
+                    "refused: partition %s reports under epoch %s, and has an owner under %s",
+                    *who,
+                    member.epoch,
+                )
+        elif status is not None:
             self._statuses[status.partition] = status
             self._rates.note(status, time.monotonic())
         self._events.put(event)
@@ -388,7 +400,8 @@ class CoordinatorDriver:
     def _append(self, command: AppendRecord) -> CoordinatorEvent:
         try:
             state = self._retried(lambda: self._appends.append(command.seq, command.record))
-        except Fenced:
+        except Fenced as error:
+            LOG.warning("refused: %s", error.message)
             return RecordLost(command.seq)
         if not isinstance(command.record, CheckpointDecided) or command.record.label is not None:
             LOG.info("record %s of the ledger: %s", command.seq, command.record)

@@ -266,11 +266,19 @@ class Dataflow:
                     return _feed(vertex, 0)
         return None
 
+    def pushed(self, name: str) -> list[SourceVertex]:
+        """The sources that take the rows pushed into `name`, or inserted into the table of that name."""
+        return [
+            source
+            for source in self.sources
+            if isinstance(source.spec.source, PushSpec)
+            and source.spec.source.name == name
+            and source.position not in self.former
+        ]
+
     def _insert(self, spec: IntoTable, batch: Batch) -> None:
-        for source in self.sources:
-            named = isinstance(source.spec.source, PushSpec) and source.spec.source.name == spec.table
-            if named and source.position not in self.former:
-                source.insert(batch)
+        for source in self.pushed(spec.table):
+            source.insert(batch)
 
 
 def _feed(vertex: OperatorVertex | SinkVertex, port: int) -> Callable[[Batch], None]:

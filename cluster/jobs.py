@@ -73,7 +73,7 @@ class Cluster:
         check_job(spec)
         if store.startswith("memory:"):
             raise Invalid(
-                "a store in memory is lost with its process", code="MR1385", hint="give file:///… or s3://…"
+                "a store in memory is lost with its process", code="MR1393", hint="give file:///… or s3://…"
             )
         given = replace(spec, cpus=num_cpus)
         self._ask(self._metadata().submit.remote(given, store, dict(options or {})))
@@ -213,7 +213,7 @@ class Cluster:
         found = self._session.living(self._session.coordinator_name(job))
         if found is None:
             raise Unavailable(
-                f"the coordinator of job {job} does not run at the moment", code="MR3012", hint="try again"
+                f"the coordinator of job {job} does not run at the moment", code="MR3014", hint="try again"
             )
         return found
 

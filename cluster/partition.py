@@ -320,7 +320,7 @@ class PartitionDriver:
             try:
                 self.post(self._outside(sink, stream, command))
             except Fenced as error:
-                LOG.warning("partition %s, epoch %s: %s", *self._me, error.message)
+                LOG.warning("refused: partition %s under epoch %s: %s", *self._me, error.message)
                 self.post(PublishRefused(stream))
             except Exception as error:  # noqa: BLE001  # it must reach the machine, not end with this thread
                 reason = (

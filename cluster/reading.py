@@ -68,7 +68,7 @@ class SourceVertex(Vertex):
                 self.metrics.busy_ns += perf_counter_ns() - begun
                 self._take(split, polled.batch, polled.bad, now)
                 begun = perf_counter_ns()
-            elif not reader.ended:
+            elif not reader.ended and reader.caught_up:
                 self._tracker.silent(split, now)
             if reader.ended:
                 self._end_split(split)

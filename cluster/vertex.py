@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from millrace.cluster.surroundings import VertexContext, VertexMetrics
 from millrace.cluster.timekeeping import InputWatermarks
 from millrace.operators.batch import START_OF_TIME, Batch
 from millrace.operators.materialize import Materialized
-from millrace.operators.operator import Operator
+from millrace.operators.operator import Operator, OperatorMetrics
 from millrace.operators.sink import Sink
 from millrace.planner.plan import Node
 
@@ -58,7 +58,7 @@ class Vertex:
         self._targets = [entry for entry in self._targets if entry[0] is not target]
         self._receives = [(receiver.receive, port) for receiver, port in self._targets]
 
-    def send(self, batches: list[Batch]) -> None:
+    def send(self, batches: Iterable[Batch]) -> None:
         """Hand batches to all who read this node."""
         for batch in batches:
             rows = batch.num_rows
@@ -94,6 +94,9 @@ class OperatorVertex(Vertex):
         super().__init__(position, node, context, metrics)
         self.operator = operator
         self._process = operator.process
+        own = getattr(operator, "metrics", None)
+        self.counters: Mapping[str, int] = own.extra if isinstance(own, OperatorMetrics) else {}
+        """What the operator counts beside rows: `matches`, `expired`, `retractions`."""
         self._inputs = InputWatermarks(range(max(1, len(node.inputs))))
 
     def receive(self, port: int, batch: Batch) -> None:
@@ -104,8 +107,19 @@ class OperatorVertex(Vertex):
         begun = perf_counter_ns()
         out = self._process(port, batch)
         metrics.busy_ns += perf_counter_ns() - begun
-        if out:
+        if type(out) is not list:
+            self.send(self._timed(out))
+        elif out:
             self.send(out)
+
+    def _timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Batches that are made as they are asked for; the time that takes counts here."""
+        begun = perf_counter_ns()
+        for batch in batches:
+            self.metrics.busy_ns += perf_counter_ns() - begun
+            yield batch
+            begun = perf_counter_ns()
+        self.metrics.busy_ns += perf_counter_ns() - begun
 
     def advance(self, port: int, watermark: int) -> None:
         """Raise one input's watermark, and the operator's when the minimum rises."""

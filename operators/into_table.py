@@ -50,7 +50,7 @@ class TableWriter(Sink):
 
     def write(self, batch: Batch) -> None:
         if self._deliver is None:
-            raise Bug(f"rows for table {self._table} have nowhere to go", code="MR9011")
+            raise Bug(f"rows for table {self._table} have nowhere to go", code="MR9013")
         if batch.weights is not None:  # a row that is taken back may have the key of one that comes
             batch = batch.take(np.argsort(batch.weights > 0, kind="stable"))
         self._deliver(batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -79,9 +79,22 @@ class Operator(ABC):
     inputs: int = 1
     """How many input ports there are, numbered from 0."""
 
+    @property
+    def state_rows(self) -> int | None:
+        """How many rows are remembered, where the operator can tell at once."""
+        return None
+
+    @property
+    def state_bytes(self) -> int | None:
+        """How many bytes these take, with all that finds them."""
+        return None
+
     @abstractmethod
-    def process(self, port: int, batch: Batch) -> list[Batch]:
-        """Take one batch of input `port` in; it must not be written to."""
+    def process(self, port: int, batch: Batch) -> Iterable[Batch]:
+        """Take one batch of input `port` in; it must not be written to.
+
+        The answer is read to its end before the next call: what comes of one batch may be too much to be made at once.
+        """
 
     def on_watermark(self, watermark: int) -> list[Batch]:
         """No row older than `watermark` (µs) follows on any port; END_OF_TIME when all input has ended.

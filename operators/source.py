@@ -79,6 +79,14 @@ class SplitReader(ABC):
         """How many records there are that it has not read; None where it does not know. From any thread, at once."""
         return None
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether a poll in vain means that there is nothing, and not that it did not come yet.
+
+        Only a split that has caught up can fall idle: what is on its way would be late.
+        """
+        return True
+
     def close(self) -> None:
         """Release files and connections."""
         return

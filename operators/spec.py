@@ -68,7 +68,7 @@ def decode(data: bytes) -> Any:
     try:
         return _from_plain(msgpack.unpackb(data, strict_map_key=False))
     except (ValueError, KeyError, TypeError, msgpack.UnpackException, pa.ArrowInvalid) as error:
-        raise Corrupt(f"plan bytes do not decode: {error}", code="MR5001") from error
+        raise Corrupt(f"plan bytes do not decode: {error}", code="MR5004") from error
 
 
 def structural_hash(*values: object) -> str:

@@ -222,13 +222,7 @@ class Catalog:
                 hint=suggest(name, names) or "DROP … IF EXISTS is content with that",
                 position=position,
             )
-        if kind is not None and not _fits(entry.kind, kind):
-            raise Invalid(
-                f"{entry.name} is a {entry.kind.value}, not a {kind.value}",
-                code="MR1205",
-                hint=f"write DROP {_word(entry)} {entry.name}",
-                position=position,
-            )
+        self.check_kind(entry, kind, position)
         users = self._users(entry)
         if users and not cascade:
             raise Invalid(
@@ -241,6 +235,16 @@ class Catalog:
         for old in gone:
             del self._entries[_slot(old.name, old.kind is EntryKind.FUNCTION)]
         return tuple(Change(ChangeKind.DROPPED, old) for old in gone)
+
+    def check_kind(self, entry: Entry, kind: EntryKind | None, position: Position | None) -> None:
+        """Raises Invalid MR1205 where an entry is not of the kind that a statement says (None: it says none)."""
+        if kind is not None and not _fits(entry.kind, kind):
+            raise Invalid(
+                f"{entry.name} is a {entry.kind.value}, not a {kind.value}",
+                code="MR1205",
+                hint=f"write {_word(entry)} {entry.name}",
+                position=position,
+            )
 
     def alter(self, name: str, **changes: object) -> Change:
         """Replace fields of an entry that exists."""

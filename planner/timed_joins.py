@@ -136,7 +136,8 @@ class TimedJoin(Relation):
     """Two relations by equal columns, a relation of their times, and perhaps a condition over the columns of both.
 
     `kind` is inner, left, right, full, semi or anti. The event time of the output is that of the left side; of the
-    right side where `kind` is right; there is none where it is full.
+    right side where `kind` is right; there is none where it is full. Of an inner interval or window join both times
+    are: the watermark is held back as far as those that are passed on need.
     """
 
     left: Relation
@@ -170,6 +171,14 @@ class TimedJoin(Relation):
             case "right":
                 return None if right is None else len(self.left.schema) + right
         return left
+
+    @property
+    def other_time(self) -> int | None:
+        _, right = self.form.times()
+        two = self.kind == "inner" and isinstance(self.form, Interval | SameWindow)
+        if not two or right is None or self.left.time_unit != self.right.time_unit:
+            return None
+        return len(self.left.schema) + right
 
     @property
     def time_unit(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from millrace.errors import Bug
+from millrace.state.growth import capacity_for, extended
 from millrace.state.key_index import KeyIndex
 from millrace.state.words import Slots, Words
 
@@ -43,10 +45,11 @@ class SlotColumn:
         size = len(self.values)
         if high <= size:
             return
-        values = np.empty(max(high, size * 2 if size < 1 << 20 else size * 3 // 2), self.dtype)
-        values[:size] = self.values
-        values[size:] = self.fill
-        self.values = values
+        if sys.getrefcount(self.values) > 2:  # somebody has a view of it, which must not lose its memory
+            self.values = self.values.copy()
+        self.values = extended(self.values, capacity_for(high, size))
+        if self.fill:
+            self.values[size:] = self.fill
 
     def fit(self, high: int) -> None:
         """Give memory back after a spike, where slots from `high` on are free and most are."""

@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from millrace.errors import Bug
 from millrace.state.encoding import is_encoded, readable, readable_type
+from millrace.state.growth import capacity_for, extended
 from millrace.state.hashing import CHUNK_ROWS
+from millrace.state.rehash import FROM_ENTRIES, Rehash
 from millrace.state.row_store import RowStore
 from millrace.state.words import (
     Addresses,
@@ -56,6 +58,8 @@ class KeyIndex:
         self._live: Words = np.zeros(slots // 64, np.uint64)
         self._arena = np.empty(_ARENA_MIN if self._layout.variable else 0, np.uint8)
         self._counts: Int64s = np.zeros(6, np.int64)
+        self._rehash: Rehash | None = None
+        self._rehash_from = self._when_to_rehash()
         self._held = _HeldValues(self._types) if any(map(is_encoded, self._types)) else None
         self._kept: list[Words] = []
         self._chunk_hashes: Words = np.empty(CHUNK_ROWS, np.uint64)
@@ -84,14 +88,25 @@ class KeyIndex:
     def nbytes(self) -> int:
         """Bytes held by the table, the records and the string arena."""
         arrays = (self._table, self._records, self._hashes, self._live, self._arena)
-        return sum(array.nbytes for array in arrays) + (0 if self._held is None else self._held.nbytes)
+        more = (part.nbytes for part in (self._held, self._rehash) if part is not None)
+        return sum(array.nbytes for array in arrays) + sum(more)
 
     def upsert(self, columns: Sequence[pa.Array], rows: int | None = None) -> Upserted:
         """The slot of each row, made where its key is new. `rows` is needed where there is no column."""
         given = columns
         count, columns, buffers = self._open(columns, rows)
         created: Slots = np.empty(count, np.int32)
+        if self._rehash is not None:
+            self._carry(columns, count, buffers)
         slots = self._slots(columns, count, buffers, created)
+        if self._rehash is not None and self._rehash.step(count):
+            self._rehash = None
+        if (
+            len(self) >= self._rehash_from
+            and self._rehash is None
+            and not Rehash.at_once(len(self._table), count)
+        ):
+            self._rehash = Rehash(2 * len(self._table))
         made = created[: self._counts[5]]
         if self._held is not None and len(made):
             self._held.keep(given, slots, made)
@@ -100,12 +115,23 @@ class KeyIndex:
     def lookup(self, columns: Sequence[pa.Array], rows: int | None = None) -> Slots:
         """The slot of each row, -1 where its key is absent."""
         count, columns, buffers = self._open(columns, rows)
-        return self._slots(columns, count, buffers, None)
+        found = self._slots(columns, count, buffers, None)
+        if self._rehash is not None and self._rehash.old is not None:
+            np.maximum(found, self._slots(columns, count, buffers, None, self._rehash.old), out=found)
+        return found
 
     def _slots(
-        self, columns: Sequence[pa.Array], count: int, buffers: Addresses, created: Slots | None
+        self,
+        columns: Sequence[pa.Array],
+        count: int,
+        buffers: Addresses,
+        created: Slots | None,
+        old: Words | None = None,
     ) -> Slots:
-        """The slot of each row; what is new is made and listed in `created`, or is -1 where that is None."""
+        """The slot of each row; what is new is made and listed in `created`, or is -1 where that is None.
+
+        With `old`, that is the table which is looked into.
+        """
         slots: Slots = np.empty(count, np.int32)
         layout = self._layout
         self._counts[5] = 0
@@ -118,7 +144,7 @@ class KeyIndex:
                 layout.fixed,
                 layout.variable,
                 layout.null_at,
-                self._table,
+                self._table if old is None else old,
                 self._records,
                 self._hashes,
                 self._live,
@@ -133,7 +159,16 @@ class KeyIndex:
             )
             if done < count:
                 self._grow(columns, done)
+                self._carry(columns, count, buffers)
         return slots
+
+    def _carry(self, columns: Sequence[pa.Array], count: int, buffers: Addresses) -> None:
+        """While a table is carried over: have the keys of these rows in the new one."""
+        rehash = self._rehash
+        if rehash is not None and rehash.old is not None:
+            created = int(self._counts[5])
+            rehash.carry(self._slots(columns, count, buffers, None, rehash.old), self._hashes)
+            self._counts[5] = created
 
     def remove(self, slots: npt.NDArray[np.integer]) -> None:
         """Forget the keys of these slots, which must be live and distinct; gives memory back after a spike."""
@@ -142,6 +177,8 @@ class KeyIndex:
             return
         if self._held is not None:
             self._held.drop(given)
+        if self._rehash is not None:
+            self._rehash.leave(given, self._hashes)
         layout = self._layout
         freed = self._kernels.remove(
             given,
@@ -211,8 +248,7 @@ class KeyIndex:
         """Make room in whatever the kernel stopped for at `row`."""
         live, capacity = len(self), len(self._hashes)
         if live >= min(capacity, len(self._table) // 2):
-            # In large steps, since all entries are entered anew; of the records only what is used is touched.
-            self._resize(capacity * 4 if capacity < 1 << 19 else capacity * 3 // 2 // 64 * 64)
+            self._extend(len(columns[0]) if columns else 1)
             return
         need = sum(
             len(column[row].as_buffer())
@@ -222,22 +258,57 @@ class KeyIndex:
         used, dead = int(self._counts[3]), int(self._counts[4])
         self._move_arena(max(_ARENA_MIN, 2 * (used - dead) + need))
 
+    def _extend(self, rows: int) -> None:
+        """Room for more slots, and a table of twice the size where half of it is taken: at once if `rows` are many."""
+        if len(self) >= len(self._hashes):
+            slots = capacity_for(0, len(self._hashes)) // 64 * 64
+            self._records = extended(self._records, slots * self._layout.stride)
+            self._hashes = extended(self._hashes, slots)
+            self._live = extended(self._live, slots // 64)
+        if len(self) < len(self._table) // 2:
+            return
+        self._finish_rehash()
+        if len(self._table) < FROM_ENTRIES:
+            self._retable(_table_size(len(self._hashes)))
+            return
+        if self._rehash is None and Rehash.at_once(len(self._table), rows):
+            self._retable(2 * len(self._table))
+            return
+        rehash = self._rehash = self._rehash or Rehash(2 * len(self._table))
+        rehash.begin(self._table)
+        self._table = rehash.table
+        self._rehash_from = self._when_to_rehash()
+
+    def _when_to_rehash(self) -> int:
+        """With how many live slots the next table is to be made ready."""
+        limit = len(self._table) // 2
+        return limit - limit // 32 if len(self._table) >= FROM_ENTRIES else 2**62
+
+    def _finish_rehash(self) -> None:
+        """Carry the rest over; a table that is only being made ready stays."""
+        if self._rehash is not None and self._rehash.old is not None:
+            self._rehash.finish()
+            self._rehash = None
+
     def _resize(self, slots: int) -> None:
-        """Give slot arrays room for `slots` (a multiple of 64 that reaches `high`) and the table to match."""
-        stride = self._layout.stride
-        keep = min(slots, len(self._hashes))
-        self._records = _resized(self._records, keep * stride, slots * stride)
-        self._hashes = _resized(self._hashes, keep, slots)
-        live = np.zeros(slots // 64, np.uint64)
-        live[: keep // 64] = self._live[: keep // 64]
-        self._live = live
-        size = _table_size(slots)
-        if size != len(self._table):
-            # Written to at once, so that a large table is backed by huge pages; `np.zeros` is not.
-            table: Words = np.empty(size, np.uint64)
-            table.fill(0)
-            self._kernels.refill(table, self._table)
-            self._table = table
+        """Cut slot arrays down to `slots` (a multiple of 64 that reaches `high`) and the table to match."""
+        self._finish_rehash()
+        self._rehash = None
+        self._records = self._records[: slots * self._layout.stride].copy()
+        self._hashes = self._hashes[:slots].copy()
+        self._live = self._live[: slots // 64].copy()
+        self._retable(_table_size(slots))
+
+    def _retable(self, size: int) -> None:
+        """A table of another size, all at once."""
+        if size == len(self._table):
+            return
+        # Written to at once, so that a large table is backed by huge pages; `np.zeros` is not.
+        table: Words = np.empty(size, np.uint64)
+        table.fill(0)
+        self._kernels.refill(table, self._table)
+        self._table = table
+        self._rehash_from = self._when_to_rehash()
 
     def _move_arena(self, size: int) -> None:
         """Copy the bytes of live keys to a new arena of `size`."""
@@ -349,12 +420,6 @@ class _HeldValues:
 def _table_size(slots: int) -> int:
     """A power of two at least twice `slots`, and four times while that is small."""
     return 1 << max(8, (2 * slots - 1).bit_length() + (slots <= 1 << 15))
-
-
-def _resized(array: Words, keep: int, size: int) -> Words:
-    out: Words = np.empty(size, np.uint64)
-    out[:keep] = array[:keep]
-    return out
 
 
 _NARROW: dict[Kind, type[np.generic]] = {

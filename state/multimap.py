@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.errors import Bug
+from millrace.state.growth import capacity_for, extended
 from millrace.state.words import Int32s, Int64s, Slots
 
 _MIN = 64
@@ -21,10 +22,11 @@ class Multimap:
     """
 
     def __init__(self) -> None:
-        self._heads: Int32s = np.full(_MIN, -1, np.int32)
+        self._tails: Int32s = np.full(_MIN, -1, np.int32)
         self._sizes: Int32s = np.zeros(_MIN, np.int32)
         self._following: Int32s = np.empty(_MIN, np.int32)
-        self._previous: Int32s = np.empty(_MIN, np.int32)
+        self._previous: Int32s = np.empty(0, np.int32)
+        """Kept from the first removal on: what is only added to does without."""
         self._owners: Int32s = np.empty(_MIN, np.int32)
         self._counts: Int64s = np.array([0, -1, 0], np.int64)
         self._removed = 0
@@ -46,7 +48,7 @@ class Multimap:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        arrays = (self._heads, self._sizes, self._following, self._previous, self._owners)
+        arrays = (self._tails, self._sizes, self._following, self._previous, self._owners)
         return sum(array.nbytes for array in arrays)
 
     def insert(self, slots: Slots) -> Int32s:
@@ -58,7 +60,7 @@ class Multimap:
         self._room(int(slots.max()) + 1, len(slots))
         self._kernels.insert(
             slots,
-            self._heads,
+            self._tails,
             self._sizes,
             self._following,
             self._previous,
@@ -73,15 +75,20 @@ class Multimap:
         total = self._kernels.matches(slots, self._sizes)
         rows: Int32s = np.empty(total, np.int32)
         entries: Int32s = np.empty(total, np.int32)
-        self._kernels.probe(slots, self._heads, self._sizes, self._following, rows, entries)
+        self._kernels.probe(slots, self._tails, self._sizes, self._following, rows, entries)
         return rows, entries
 
     def remove(self, entries: npt.NDArray[np.integer]) -> None:
         """Unlink these entries, which must be live and distinct."""
         given = np.ascontiguousarray(entries, np.int32)
+        if not len(given):
+            return
+        if not len(self._previous):
+            self._previous = np.empty(len(self._owners), np.int32)
+            self._kernels.link_back(self._following, self._previous, self._owners, self.high)
         removed = self._kernels.remove(
             given,
-            self._heads,
+            self._tails,
             self._sizes,
             self._following,
             self._previous,
@@ -109,22 +116,25 @@ class Multimap:
         return out
 
     def _room(self, slots: int, entries: int) -> None:
-        if slots > len(self._heads):
-            size = max(slots, 2 * len(self._heads))
-            self._heads = _grown(self._heads, size, -1)
-            self._sizes = _grown(self._sizes, size, 0)
+        known = len(self._tails)
+        if slots > known:
+            size = capacity_for(slots, known)
+            self._tails = extended(self._tails, size)
+            self._tails[known:] = -1
+            self._sizes = extended(self._sizes, size)
         need = self.high + entries
         if need > len(self._owners):
-            need = max(need, 2 * len(self._owners))
-            self._following = _grown(self._following, need, -1)
-            self._previous = _grown(self._previous, need, -1)
-            self._owners = _grown(self._owners, need, -1)
+            size = capacity_for(need, len(self._owners))
+            self._following = extended(self._following, size)
+            self._owners = extended(self._owners, size)
+            if len(self._previous):
+                self._previous = extended(self._previous, size)
 
     def fit(self, high: int) -> None:
         """Give memory back after a spike, where slots from `high` on are free and most are."""
-        if len(self._heads) > 1024 and high * 4 <= len(self._heads):
+        if len(self._tails) > 1024 and high * 4 <= len(self._tails):
             size = max(high * 2, 1024)
-            self._heads, self._sizes = self._heads[:size].copy(), self._sizes[:size].copy()
+            self._tails, self._sizes = self._tails[:size].copy(), self._sizes[:size].copy()
 
     def _shrink(self) -> None:
         """Drop free entries at the end where most are free, once as many were removed as are kept track of."""
@@ -138,9 +148,3 @@ class Multimap:
             self._following = self._following[:size].copy()
             self._previous = self._previous[:size].copy()
             self._owners = self._owners[:size].copy()
-
-
-def _grown(array: Int32s, size: int, fill: int) -> Int32s:
-    out: Int32s = np.full(size, fill, np.int32)
-    out[: len(array)] = array
-    return out

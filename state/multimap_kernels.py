@@ -1,7 +1,7 @@
-"""Kernels of the multimap: circular doubly linked lists of entries by slot. Knows no row.
+"""Kernels of the multimap: circular linked lists of entries by slot. Knows no row.
 
-`heads[slot]` is the slot's first entry or -1; `previous[head]` is its last. A free entry has owner -1
-and its `following` is the next free one.
+`tails[slot]` is the slot's last entry or -1, and `following` of that its first. `previous` is kept from the first
+removal on; before, it is empty. A free entry has owner -1 and its `following` is the next free one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LIVE, FREE, USED = range(3)
 @njit(cache=True, nogil=True)
 def insert(
     slots: Slots,
-    heads: Int32s,
+    tails: Int32s,
     sizes: Int32s,
     following: Int32s,
     previous: Int32s,
@@ -27,6 +27,7 @@ def insert(
     entries: Int32s,
 ) -> None:
     """Append one entry to each row's slot; the arrays have room."""
+    both_ways = previous.shape[0] > 0
     for i in range(slots.shape[0]):
         slot = slots[i]
         entry = counts[FREE]
@@ -36,26 +37,36 @@ def insert(
             entry = counts[USED]
             counts[USED] = entry + 1
         owners[entry] = slot
-        head = heads[slot]
-        if head < 0:
-            heads[slot] = entry
+        last = tails[slot]
+        tails[slot] = entry
+        if last < 0:
             following[entry] = entry
-            previous[entry] = entry
+            last = entry
         else:
-            last = previous[head]
+            head = following[last]
             following[last] = entry
-            previous[entry] = last
             following[entry] = head
-            previous[head] = entry
+            if both_ways:
+                previous[head] = entry
+        if both_ways:
+            previous[entry] = last
         sizes[slot] += 1
         entries[i] = entry
     counts[LIVE] += slots.shape[0]
 
 
 @njit(cache=True, nogil=True)
+def link_back(following: Int32s, previous: Int32s, owners: Int32s, used: int) -> None:
+    """Fill `previous` from `following`."""
+    for entry in range(used):
+        if owners[entry] >= 0:
+            previous[following[entry]] = entry
+
+
+@njit(cache=True, nogil=True)
 def remove(
     entries: Int32s,
-    heads: Int32s,
+    tails: Int32s,
     sizes: Int32s,
     following: Int32s,
     previous: Int32s,
@@ -70,12 +81,12 @@ def remove(
         slot = owners[entry]
         after, before = following[entry], previous[entry]
         if after == entry:
-            heads[slot] = -1
+            tails[slot] = -1
         else:
             following[before] = after
             previous[after] = before
-            if heads[slot] == entry:
-                heads[slot] = after
+            if tails[slot] == entry:
+                tails[slot] = before
         sizes[slot] -= 1
         owners[entry] = -1
         following[entry] = counts[FREE]
@@ -97,7 +108,7 @@ def matches(slots: Slots, sizes: Int32s) -> int:
 
 @njit(cache=True, nogil=True)
 def probe(
-    slots: Slots, heads: Int32s, sizes: Int32s, following: Int32s, rows: Int32s, entries: Int32s
+    slots: Slots, tails: Int32s, sizes: Int32s, following: Int32s, rows: Int32s, entries: Int32s
 ) -> None:
     """Expand each row into one pair for each entry of its slot, in order of insertion."""
     n = 0
@@ -105,11 +116,11 @@ def probe(
         slot = signed(slots[i])
         if slot < 0 or slot >= sizes.shape[0]:
             continue
-        entry = heads[slot]
+        entry = tails[slot]
         for _ in range(sizes[slot]):
+            entry = following[entry]
             rows[n] = i
             entries[n] = entry
-            entry = following[entry]
             n += 1
 
 

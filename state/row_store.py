@@ -12,7 +12,7 @@ import pyarrow as pa
 from millrace.errors import Bug
 from millrace.state.words import Addresses, Int32s, Int64s, Kind, cached_kind
 
-_TIERS = ((4096, 32), (65536, 16))
+_TIERS = ((4096, 32), (16384, 8))
 """(rows, run): a run of so many chunks at the end, each smaller than `rows`, is merged into one."""
 _SPARSE_ROWS = 64
 

@@ -103,7 +103,7 @@ class Layout:
         if len(kinds) > KEY_COLUMNS_MAX:
             raise Unsupported(
                 f"{len(kinds)} key columns are more than {KEY_COLUMNS_MAX}",
-                code="MR1950",
+                code="MR1909",
                 hint="combine some of them into a ROW value",
             )
         fixed = 0

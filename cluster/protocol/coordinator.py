@@ -64,8 +64,7 @@ from millrace.state.ledger import (
 
 Commands = tuple[CoordinatorCommand, ...]
 _J = JobPhase
-WHILE_LOADING = 5
-"""How many times longer an owner may be silent that restores and compiles: one call may keep its process busy."""
+PATIENCE_MAX = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,9 @@ class Coordinator:
         self._damage: str | None = None
         self._splits: tuple[tuple[str, str], ...] = ()
         self._drained_since: float | None = None
-        self._retold: dict[int, float] = {}
+        self._patience = 1.0
+        """By how much longer than usual silence is borne: doubled by each silence that ended an owner, halved by each
+        checkpoint. On a machine with too much to do all would else be replaced before they can do anything."""
 
     @property
     def phase(self) -> JobPhase:
@@ -192,8 +193,7 @@ class Coordinator:
                 self._note_savepoint(event)
                 return ()
             case Tick():
-                self.now = max(self.now, event.now)
-                return self._on_tick()
+                return self._on_tick(event.now)
             case RescaleRequested():
                 assert event.partitions > 0
                 known = event.partitions == self.state.target  # asked for again, or taken back
@@ -414,7 +414,7 @@ class Coordinator:
             return ()
         match event:
             case Heartbeat():
-                lease = GrantLease(event.sent_at, self.settings.lease_s)
+                lease = GrantLease(event.sent_at, self.settings.lease_s * self._patience)
                 return (Tell(event.partition, event.epoch, lease), *self._tell_committed(event.partition))
             case Running():
                 member.running = True
@@ -454,6 +454,7 @@ class Coordinator:
         self._manifest = decided.manifest
         if decided.label in self.wishes.saved:
             self.wishes.saved.remove(decided.label)
+        self._patience = max(1.0, self._patience / 2)
         if decided.kind is CheckpointKind.STOP and not self._scope.lost:
             self._drained_since = self.now
         tells = [command for p in decided.members for command in self._tell_committed(p, always=True)]
@@ -477,14 +478,27 @@ class Coordinator:
 
     # What goes on by itself ------------------------------------------------------------------------------
 
-    def _on_tick(self) -> Commands:
+    def _on_tick(self, now: float) -> Commands:
         settings = self.settings
-        for partition, member in self.members.items():
-            patience = settings.liveness_s * (1 if member.running else WHILE_LOADING)
-            silent = member.heard and self.now - member.seen > patience
-            late = not member.running and self.now - member.started > settings.start_timeout_s
-            if silent or late:
-                self._scope.lost.add(partition)
+        gap = max(0.0, now - self.now)
+        self.now += gap
+        if gap > settings.liveness_s:
+            for member in self.members.values():  # while this coordinator stood still nobody could be heard
+                member.seen += gap
+                member.started += gap
+        silent = {
+            partition
+            for partition, member in self.members.items()
+            if member.heard and self.now - member.seen > settings.liveness_s * self._patience
+        }
+        if silent - self._scope.lost:
+            self._patience = min(self._patience * 2, PATIENCE_MAX)
+        late = {
+            partition
+            for partition, member in self.members.items()
+            if not member.running and self.now - member.started > settings.start_timeout_s
+        }
+        self._scope.lost |= silent | late
         if self.phase not in (_J.RUNNING, _J.RECOVERING, _J.DRAINING):
             return ()
         found = self.checkpoints.round if self.checkpoints is not None else None

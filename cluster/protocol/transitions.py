@@ -69,7 +69,7 @@ PhaseT = TypeVar("PhaseT", bound=Enum)
 class IllegalTransition(Bug):
     """A machine was about to change phase in a way that no table allows."""
 
-    default_code = "MR9010"
+    default_code = "MR9012"
 
 
 class Phases(Generic[PhaseT]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from millrace.errors import Fenced, Unavailable
 from millrace.state.ledger import JobState, Ledger, Record
 from millrace.state.store import open_store
 
+LOG = logging.getLogger("millrace.coordinator")
 ANSWER_S = 30.0
 RENEW_S = 1.0
 
@@ -143,7 +145,14 @@ class JobCoordinator:
     def _lead(self) -> None:
         try:
             reason = self._driver.run(self._renew)
-        except BaseException:  # noqa: BLE001  # whatever it is, a new process starts from the ledger
+        except BaseException:  # whatever it is, a new process starts from the ledger
+            LOG.exception("the coordinator of %s broke", self._job)
+            os._exit(1)
+        if self._driver.deposed:  # where this is the job's own actor, Ray makes it anew, and it reads on
+            LOG.warning(
+                "job %s: %s; this process ends and leaves everything to its successor", self._job, reason
+            )
+            time.sleep(RENEW_S)
             os._exit(1)
         if self._driver.deposed:  # where this is the job's own actor, Ray makes it anew, and it reads on
             time.sleep(RENEW_S)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
 import uuid
@@ -41,10 +43,15 @@ from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.ledger import JobCreated, JobState, Ledger, Record, Resumed, create_job
 from millrace.state.store import open_store
 
+LOG = logging.getLogger("millrace.metadata")
 NAME_S = 10.0
 """How long to wait for a killed coordinator to give its name free."""
 LEASE_S = 30.0
 """A coordinator that says nothing for so long hangs: Ray would never notice."""
+
+
+SOME_CPU = 0.01
+"""Enough to keep an actor off a head that is to run nothing: what runs there dies with it."""
 
 
 @dataclass(slots=True)
@@ -75,6 +82,11 @@ class MetadataActor:
 
     def __repr__(self) -> str:
         return "Metadata(millrace)"
+
+    @ray.method(concurrency_group="control")
+    def pid(self) -> int:
+        """The process."""
+        return os.getpid()
 
     @ray.method(concurrency_group="control")
     def submit(self, spec: JobSpec, store_url: str, options: Mapping[str, str]) -> None:
@@ -178,7 +190,7 @@ class MetadataActor:
                     name=coordinator_name(job),
                     namespace=NAMESPACE,
                     lifetime="detached",
-                    num_cpus=0,
+                    num_cpus=SOME_CPU,
                     scheduling_strategy="DEFAULT",
                 ).remote(job, url, options)
                 return
@@ -198,7 +210,10 @@ class MetadataActor:
     ) -> JobState | None:
         """Append to a ledger; None where the number is another's."""
         answer = self._ask(job, store, options, AppendRequested(job, writer, seq, record, requester=writer))
-        return answer.state if isinstance(answer, AnswerAppended) else None
+        if isinstance(answer, AnswerAppended):
+            return answer.state
+        LOG.warning("refused: record %s of job %s is not %s's: %s", seq, job, writer, type(record).__name__)
+        return None
 
     @ray.method(concurrency_group="control")
     def read(self, job: str, store: str, options: Mapping[str, str]) -> tuple[JobState, int]:
@@ -290,5 +305,5 @@ class MetadataActor:
 def metadata() -> Any:
     """The cluster's metadata actor; made where there is none."""
     return MetadataActor.options(  # type: ignore[attr-defined]  # Ray adds it
-        name=METADATA, namespace=NAMESPACE, lifetime="detached", num_cpus=0, get_if_exists=True
+        name=METADATA, namespace=NAMESPACE, lifetime="detached", num_cpus=SOME_CPU, get_if_exists=True
     ).remote()

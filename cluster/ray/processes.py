@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Te
 from millrace.cluster.ray.partition_actor import PartitionActor
 from millrace.cluster.ray.session import partition_name, standby_name
 
+PIDS_S = 2.0
 NAME_S = 0.2
 """How long to wait for a killed predecessor to give its name free; after that another one is taken."""
 END_S = 0.5
@@ -139,13 +141,16 @@ class RayProcesses:
         return self._answers("splits")
 
     def _answers(self, method: str) -> dict[int, Any]:
-        asked = {p: getattr(owner.process.handle, method).remote() for p, owner in list(self._owners.items())}
-        found = {}
-        for partition, reference in asked.items():
-            try:
-                found[partition] = ray.get(reference, timeout=5)
-            except RayError:
-                continue
+        asked = {
+            getattr(owner.process.handle, method).remote(): partition
+            for partition, owner in list(self._owners.items())
+        }
+        found: dict[int, Any] = {}
+        if not asked:
+            return found
+        for reference in ray.wait(list(asked), num_returns=len(asked), timeout=PIDS_S)[0]:
+            with contextlib.suppress(RayError):
+                found[asked[reference]] = ray.get(reference)
         return found
 
     def _settle(self) -> None:

@@ -118,7 +118,7 @@ def _part(
         if len(filters) > LANES_MAX:
             raise Unsupported(
                 f"{len(filters)} filters over COUNT(DISTINCT) of one column, more than {LANES_MAX}",
-                code="MR1910",
+                code="MR1905",
                 hint="split the query in two",
             )
         columns = call.arguments + tuple(f for f in filters if f is not None)
@@ -129,7 +129,7 @@ def _part(
         if set(columns) != set(call.arguments):
             raise Unsupported(
                 f"{call.function}(DISTINCT …) ordered by something else than its argument",
-                code="MR1911",
+                code="MR1906",
                 hint="order by the argument",
             )
         fed = replace(call, distinct=False)

@@ -142,6 +142,14 @@ def vanished(entries: Any, counts: Any, out: Any, flags: Any) -> int:
     return found
 
 
+@njit(inline="always")
+def _better(value: Any, rival: Any, sign: int) -> bool:
+    """Whether `value` is before `rival`: greater (`sign` +1) or less. NaN, alone unequal to itself, is the greatest."""
+    if sign > 0:
+        return value > rival or (value != value and rival == rival)  # noqa: PLR0124
+    return value < rival or (rival != rival and value == value)  # noqa: PLR0124
+
+
 @njit(cache=True, nogil=True)
 def raise_best(created: Any, groups: Any, values: Any, best: Any, sign: int) -> None:
     """best[group] (an entry; -1: none; -2: unknown) when entries with `values` are added; sign +1: greatest."""
@@ -151,11 +159,7 @@ def raise_best(created: Any, groups: Any, values: Any, best: Any, sign: int) -> 
         rival = best[group]
         if rival == -2:
             continue
-        if (
-            rival == -1
-            or (sign > 0 and values[entry] > values[rival])
-            or (sign < 0 and values[entry] < values[rival])
-        ):
+        if rival == -1 or _better(values[entry], values[rival], sign):
             best[group] = entry
 
 
@@ -170,11 +174,7 @@ def find_best(slots: Any, head: Any, after: Any, counts: Any, values: Any, best:
         rival = np.int32(-1)
         entry = head[group]
         while entry >= 0:
-            if counts[entry, 0] > 0 and (
-                rival < 0
-                or (sign > 0 and values[entry] > values[rival])
-                or (sign < 0 and values[entry] < values[rival])
-            ):
+            if counts[entry, 0] > 0 and (rival < 0 or _better(values[entry], values[rival], sign)):
                 rival = entry
             entry = after[entry]
         best[group] = rival

@@ -236,8 +236,7 @@ class RetractableExtreme(Values):
             return
         column = self.values.values(created)[0]
         if self._float:
-            floats = float64_of(column)
-            self._words[created] = np.where(np.isnan(floats), np.inf, floats)
+            self._words[created] = float64_of(column)
         else:
             self._words[created] = int64_of(column)
         multiset_kernels.raise_best(created, self.values.groups, self._words, self._best, self.sign)

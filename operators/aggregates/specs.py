@@ -94,9 +94,12 @@ class WindowAggregate(OperatorSpec):
     allowed_lateness: int = 0
     retracting_input: bool = False
     time_unit: str = "ms"
+    late_to_next: bool = False
+    """A late row counts as if its time were the watermark, so it is in the next window that is open."""
 
     def __post_init__(self) -> None:
         assert len(self.names) == len(self.keys) + sum(self.bounds) + len(self.calls)
+        assert not (self.late_to_next and (self.retracting_input or self.time is None))
         assert self.allowed_lateness >= 0
 
     @property

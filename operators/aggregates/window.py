@@ -15,6 +15,7 @@ from millrace.operators.aggregates.keyed import SHOWN, KeyedGroups, Layout
 from millrace.operators.aggregates.panes import PaneWindows
 from millrace.operators.aggregates.placement import Placement
 from millrace.operators.aggregates.progress import SlotTimes, capture_clock, restored_clock
+from millrace.operators.aggregates.times import from_microseconds
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME, Batch, Int64Array
 from millrace.operators.operator import Capture, Context, Operator, OperatorMetrics
 
@@ -54,9 +55,23 @@ class WindowOperator(Operator):
         late, out = self._state.take(batch, now, self._watermark)
         if late is not None and len(late):
             rows = batch.take(late)
+            if self._spec.late_to_next:
+                still, more = self._state.take(self._at_the_watermark(rows), now, self._watermark)
+                assert still is None or not len(still), "a window that holds the watermark was over"
+                return [*out, *more]
             self.metrics.late_rows += rows.num_rows
             self._context.late(rows)
         return out
+
+    def _at_the_watermark(self, batch: Batch) -> Batch:
+        """The rows with the watermark that they met as their time."""
+        assert self._spec.time is not None
+        marks = np.full(batch.num_rows, self._watermark, np.int64)
+        if batch.row_watermarks is not None:
+            marks = np.maximum(marks, batch.row_watermarks)
+        field = batch.schema.field(self._spec.time)
+        times = from_microseconds(marks, field.type, self._spec.time_unit)
+        return batch.with_data(batch.data.set_column(self._spec.time, field, times))
 
     def _without_null_times(self, batch: Batch) -> Batch:
         known = np.asarray(batch.data.column(self._spec.time).is_valid())

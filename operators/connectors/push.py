@@ -58,8 +58,10 @@ class PushSpec(SourceSpec):
         return replace(self, columns=chosen)
 
     def project(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The columns that are read of a batch of `schema`, without a copy."""
-        return batch if self.columns is None else batch.select(list(self.columns))
+        """The columns that are read of a batch of `schema`, or of one with more columns behind, without a copy."""
+        if self.columns is not None:
+            return batch.select(list(self.columns))
+        return batch if batch.num_columns == len(self.schema) else batch.select(range(len(self.schema)))
 
 
 class PushSource(Source):

@@ -207,7 +207,7 @@ class Program:
     def _column(self, column: Column) -> Evaluator:
         index = column.index
         if not 0 <= index < len(self._schema):
-            raise Bug(f"column {index} ({column.name}) is not in the input", code="MR9001")
+            raise Bug(f"column {index} ({column.name}) is not in the input", code="MR9004")
         return lambda frame: frame.column(index)
 
     def _operation(self, expression: Call | Cast | Case) -> Evaluator:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millrace.operators.functions import decimals, nested_order
+from millrace.operators.functions import decimals, float_order, nested_order
 from millrace.operators.functions import types as sql
 from millrace.operators.functions.buffers import as_storage, broadcast
 from millrace.operators.functions.registry import Binding, Literals, Types, define, scalar
@@ -40,6 +40,8 @@ def _comparison(name: str, operator: Compare, description: str, aliases: tuple[s
             return decimals.compare(operator, types)
         if pa.types.is_nested(types[0]) or types[0] == sql.MONTHS:
             return nested_order.compare(name)
+        if pa.types.is_floating(types[0]):
+            return float_order.compare(name, operator)
         return lambda values, rows: operator(values[0], values[1])
 
 
@@ -138,10 +140,15 @@ def _is_distinct(types: Types, returns: pa.DataType, literals: Literals) -> Body
     null_propagating=False,
 )
 def _not_distinct(types: Types, returns: pa.DataType, literals: Literals) -> Body:
-    nested = pa.types.is_nested(types[0]) or types[0] == sql.MONTHS
-    equal: Body = (
-        nested_order.compare("=") if nested else lambda v, rows: pc.equal(as_storage(v[0]), as_storage(v[1]))
-    )
+    equal: Body
+    if pa.types.is_nested(types[0]) or types[0] == sql.MONTHS:
+        equal = nested_order.compare("=")
+    elif pa.types.is_floating(types[0]):
+        equal = float_order.compare("=", pc.equal)
+    else:
+
+        def equal(values: Sequence[Value], rows: int) -> Value:
+            return pc.equal(as_storage(values[0]), as_storage(values[1]))
 
     def body(values: Sequence[Value], rows: int) -> Value:
         same = pc.fill_null(equal(values, rows), False)
@@ -184,6 +191,8 @@ def _equality(types: Types) -> Body:
         return decimals.compare(pc.equal, types)
     if pa.types.is_nested(types[0]) or types[0] == sql.MONTHS:
         return nested_order.compare("=")
+    if pa.types.is_floating(types[0]):
+        return float_order.compare("=", pc.equal)
     return lambda values, rows: pc.equal(values[0], values[1])
 
 

@@ -45,6 +45,11 @@ class AsofChangesOperator(Operator):
         """Rows kept of both sides."""
         return len(self._left) + len(self._state.right)
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of these rows and of what finds them."""
+        return sum(part.nbytes for part in (self._left, self._state.right, self._state.index))
+
     def process(self, port: int, batch: Batch) -> list[Batch]:
         out: list[Batch] = []
         state = self._state

@@ -201,6 +201,19 @@ class AsofOperator(Operator):
         """Rows held or waiting on the left, and rows kept on the right."""
         return len(self._held) + len(self._waiting) + len(self._state.right)
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of these rows and of what finds them."""
+        parts = (
+            self._held,
+            self._waiting,
+            self._by_slot,
+            self._numbers,
+            self._state.index,
+            self._state.right,
+        )
+        return sum(part.nbytes for part in parts)
+
     def process(self, port: int, batch: Batch) -> list[Batch]:
         out: list[Batch] = []
         batch, ticks = self._state.usable(port, batch, out)

@@ -25,7 +25,7 @@ def capture_side(
 ) -> StateDelta:
     """All rows, or with `mark` those with numbers from there on and which older ones are gone."""
     entries = side.links.live()
-    numbers = side.numbers.values[entries]
+    numbers = side.numbers_of(entries)
     deleted = None
     if mark is not None:
         recent = numbers >= mark

@@ -71,6 +71,15 @@ class IntervalJoin(OperatorSpec):
     def output_schema(self) -> pa.Schema:
         return joined_schema(self.left, self.right, self.kind, self.outputs, self.names)
 
+    @property
+    def held_back(self) -> int:
+        """By how many µs the output's watermark is behind the input's, for the times that are passed on."""
+        waits = (max(0, self.upper), max(0, -self.lower))
+        if self.kind != "inner":
+            return waits[self.kind == "right"]
+        shown = [port for port in (0, 1) if self.times[port] + port * len(self.left) in self.outputs]
+        return max((waits[port] for port in shown), default=waits[0])
+
     def build(self, context: Context) -> Operator:
         from millrace.operators.joins.interval_operator import IntervalJoinOperator  # breaks a cycle of types
 

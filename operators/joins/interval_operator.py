@@ -53,7 +53,7 @@ class IntervalJoinOperator(Operator):
         if isinstance(spec, IntervalJoin):
             self._lower = spec.lower * per_us + spec.open[0]
             self._upper = spec.upper * per_us - spec.open[1]
-            self._held_back = max(0, -spec.lower if spec.kind == "right" else spec.upper)
+            self._held_back = spec.held_back
         self._keys = tuple(tuple(pair[port] for pair in spec.equal) for port in (0, 1))
         self._index = KeyIndex([spec.left.field(c).type for c in self._keys[0]])
         self._sides = [TimedSide(self._shape.stored[port], self._index, context.vnodes) for port in (0, 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pyarrow as pa
 
@@ -21,7 +23,7 @@ class LookupJoinOperator(RegularJoinOperator):
     def __init__(self, spec: LookupJoin, context: Context) -> None:
         super().__init__(spec.regular, context)
 
-    def process(self, port: int, batch: Batch) -> list[Batch]:
+    def process(self, port: int, batch: Batch) -> Iterable[Batch]:
         if port == 0:
             return self._probe(batch)
         self.metrics.rows_in += batch.num_rows
@@ -35,7 +37,7 @@ class LookupJoinOperator(RegularJoinOperator):
                 self._release(delta.slots)
         return []
 
-    def _probe(self, batch: Batch) -> list[Batch]:
+    def _probe(self, batch: Batch) -> Iterator[Batch]:
         assert batch.weights is None or (batch.weights == 1).all(), "rows that look up are never taken back"
         self.metrics.rows_in += batch.num_rows
         columns = [batch.data.column(k) for k in self._keys[0]]
@@ -48,6 +50,7 @@ class LookupJoinOperator(RegularJoinOperator):
         delta = Delta(data, slots, _NO_ENTRIES)
         counts = np.zeros(len(slots), np.int64)
         other = self._sides[1]
+        many = self._has_many(slots, other)
         for rows, entries in self._pairs(slots, None, other):
             if self._filter is not None:
                 kept = self._filter.matching(0, data, rows, other, entries)
@@ -55,10 +58,13 @@ class LookupJoinOperator(RegularJoinOperator):
             if len(rows):
                 np.add.at(counts, rows, 1)
                 self._emit(0, delta, rows, entries, other, out)
+                if many:
+                    yield from self._once(out.batches())
+                    out = Emitted(self._shape)
         if self._kind.keeps(0) and not counts.all():
             lonely = data.take(pa.array(np.flatnonzero(counts == 0)))
             out.alone(0, lonely.columns, None, 1)
-        return self._once(out.batches())
+        yield from self._once(out.batches())
 
     def _once(self, batches: list[Batch]) -> list[Batch]:
         """The rows without weights: a row of a table that is there twice is two rows."""

@@ -72,4 +72,5 @@ class LookupJoin(OperatorSpec):
             **({"condition": shown["condition"]} if "condition" in shown else {}),
             "table": "as it is when a row comes; its later changes send nothing",
             "state": shown["state"].split("; ", 1)[1].replace("right", "table", 1),
+            "expires": "rows go when the table loses them",
         }

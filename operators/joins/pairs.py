@@ -124,18 +124,22 @@ class Emitted:
         total = sum(part.num_rows for part in parts)
         if total <= BATCH_ROWS:
             return [concatenate(parts, self._shape.output_schema)]
-        ordered: list[Batch] = []
-        late: list[Batch] = []
-        for part in parts:
+        return [batch for part in self.by_sign() for batch in part]
+
+    def by_sign(self) -> tuple[list[Batch], list[Batch]]:
+        """The rows taken back, and those that are added."""
+        taken: list[Batch] = []
+        added: list[Batch] = []
+        for part in self._parts:
             negative = None if part.weights is None else part.weights < 0
             if negative is None or not negative.any():
-                late.append(part)
+                added.append(part)
             elif negative.all():
-                ordered.append(part)
+                taken.append(part)
             else:
-                ordered.append(part.take(np.flatnonzero(negative)))
-                late.append(part.take(np.flatnonzero(~negative)))
-        return [*_merged(ordered), *_merged(late)]
+                taken.append(part.take(np.flatnonzero(negative)))
+                added.append(part.take(np.flatnonzero(~negative)))
+        return _merged(taken), _merged(added)
 
 
 def _merged(parts: list[Batch]) -> list[Batch]:
@@ -147,8 +151,9 @@ def _merged(parts: list[Batch]) -> list[Batch]:
         if group and rows + part.num_rows > BATCH_ROWS:
             merged.append(concatenate(group, group[0].schema))
             group, rows = [], 0
-        group.append(part)
-        rows += part.num_rows
+        if part.num_rows:
+            group.append(part)
+            rows += part.num_rows
     if group:
         merged.append(concatenate(group, group[0].schema))
     return merged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -83,10 +83,12 @@ class RegularJoinOperator(Operator):
         """Bytes kept."""
         return self._index.nbytes + self._sides[0].nbytes + self._sides[1].nbytes
 
-    def process(self, port: int, batch: Batch) -> list[Batch]:
+    def process(self, port: int, batch: Batch) -> Iterable[Batch]:
         self.metrics.rows_in += batch.num_rows
         own, other = self._sides[port], self._sides[1 - port]
         out = Emitted(self._shape)
+        delta: Delta | None = None
+        many = False
         batch, nulls = self._without_nulls(port, batch)
         if nulls is not None:
             self._lonely(port, nulls, out)
@@ -98,12 +100,23 @@ class RegularJoinOperator(Operator):
                 self._touched.grow(self._index.high)
                 self._touched.values[found.slots] = self._context.now()
             delta = own.absorb(self._shape.stored(port, batch.data), found.slots, batch.weights)
-            if len(delta.slots):
-                self._join(port, delta, own, other, out)
+            slots = self._matching(delta.slots)
+            # With a condition, what is sent of rows without a match waits for all pairs.
+            waits = not self._kind.pairs or (self._filter is not None and self._kind is not JoinKind.INNER)
+            many = not waits and self._has_many(slots, other)
+            if len(slots):
+                self._join(port, delta, slots, own, other, out, pairs=not many)
             if delta.weights is not None:
                 self._release(delta.slots)
-        batches = out.batches()
-        self.metrics.rows_out += sum(b.num_rows for b in batches)
+            if many:
+                return self._by_and_by(port, delta, slots, other, out)
+        return self._counted(out.batches())
+
+    def _counted(self, batches: list[Batch]) -> list[Batch]:
+        for batch in batches:
+            self.metrics.rows_out += batch.num_rows
+            if batch.weights is not None:
+                self.metrics.extra["retractions"] += int(np.count_nonzero(batch.weights < 0))
         return batches
 
     # NULL keys
@@ -152,10 +165,33 @@ class RegularJoinOperator(Operator):
 
     # Matches
 
-    def _join(self, port: int, delta: Delta, own: Side, other: Side, out: Emitted) -> None:
-        slots = self._matching(delta.slots)
+    def _has_many(self, slots: Slots, other: Side) -> bool:
+        """Whether there are more pairs than should be put together at once."""
+        return int(other.links.sizes(slots).sum(dtype=np.int64)) > PAIRS_MAX
+
+    def _by_and_by(self, port: int, delta: Delta, slots: Slots, other: Side, out: Emitted) -> Iterator[Batch]:
+        """What is in `out`, and pairs as they are asked for; all that is taken back comes first."""
+        taken_back, late = out.by_sign()
+        yield from self._counted(taken_back)
+        for rows, entries in self._pairs(slots, delta.weights, other):
+            part = Emitted(self._shape)
+            if self._filter is not None:
+                kept = self._filter.matching(port, delta.data, rows, other, entries)
+                rows, entries = rows[kept], entries[kept]
+            if len(rows):
+                self._emit(port, delta, rows, entries, other, part)
+                yield from self._counted(part.batches())
+            if late and len(rows) and (delta.weights is None or delta.weights[rows[-1]] > 0):
+                yield from self._counted(late)
+                late = []
+        yield from self._counted(late)
+
+    def _join(
+        self, port: int, delta: Delta, slots: Slots, own: Side, other: Side, out: Emitted, *, pairs: bool
+    ) -> None:
         if self._filter is not None:
-            self._join_by_condition(port, delta, slots, own, other, out)
+            if pairs:
+                self._join_by_condition(port, delta, slots, own, other, out)
             return
         if self._kind.keeps(port):
             has = other.links.sizes(slots) > 0
@@ -163,7 +199,7 @@ class RegularJoinOperator(Operator):
         if self._kind.keeps(1 - port):
             on, off = self._turned(delta, slots, own)
             self._tell_other(port, other, on, off, out)
-        if self._kind.pairs:
+        if self._kind.pairs and pairs:
             for rows, entries in self._pairs(slots, delta.weights, other):
                 self._emit(port, delta, rows, entries, other, out)
 

@@ -51,15 +51,16 @@ class Delta:
 class Side(ABC):
     """The rows of one side. An entry is a number that stands for a row (of a multiset: a distinct row).
 
-    `numbers` has for each entry a number that is never given out again while the operator lives: what a
-    capture knows the row by. `matches`, kept only where `with_matches`, counts the rows of the other side that
+    Each entry has a number that is never given out again while the operator lives: what a capture knows the row
+    by. `matches`, kept only where `with_matches`, counts the rows of the other side that
     match an entry.
     """
 
     def __init__(self, schema: pa.Schema, *, with_matches: bool) -> None:
         self.schema = schema
         self.links = Multimap()
-        self.numbers = SlotColumn(np.int64, fill=-1)
+        self._numbers: SlotColumn | None = None
+        """None as long as nothing was removed: then entries and numbers are given out alike."""
         self.matches = SlotColumn(np.int64) if with_matches else None
         self.vnodes_of: Callable[[Slots], Uint16s] | None = None
         """The vnode of key slots; once it is set, what is removed is noted in `forgotten`."""
@@ -77,8 +78,12 @@ class Side(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        extra = 0 if self.matches is None else self.matches.nbytes
-        return self.links.nbytes + self.numbers.nbytes + extra
+        columns = (self.matches, self._numbers)
+        return self.links.nbytes + sum(column.nbytes for column in columns if column is not None)
+
+    def numbers_of(self, entries: npt.NDArray[np.integer]) -> Int64Array:
+        """The number of each live entry."""
+        return entries.astype(np.int64) if self._numbers is None else self._numbers.values[entries]
 
     @abstractmethod
     def absorb(self, data: pa.RecordBatch, slots: Slots, weights: Int64Array | None) -> Delta:
@@ -102,20 +107,31 @@ class Side(ABC):
 
     def _link(self, slots: Slots, numbers: Int64Array) -> Int32s:
         entries = self.links.insert(slots)
-        self.numbers.grow(self.links.high)
-        self.numbers.values[entries] = numbers
+        if self._numbers is not None:
+            self._numbers.grow(self.links.high)
+            self._numbers.values[entries] = numbers
+        assert self._numbers is not None or not len(entries) or entries[-1] == numbers[-1]
         if self.matches is not None:
             self.matches.grow(self.links.high)
             self.matches.values[entries] = 0
         return entries
 
     def _unlink(self, entries: Int32s) -> None:
-        self._note(self.numbers.values[entries], self.links.owners(entries))
+        if not len(entries):
+            return
+        self._note(self.numbers_of(entries), self.links.owners(entries))
+        column = self._own_numbers()
         self.links.remove(entries)
-        self.numbers.values[entries] = -1
-        self.numbers.fit(self.links.high)
+        column.fit(self.links.high)
         if self.matches is not None:
             self.matches.fit(self.links.high)
+
+    def _own_numbers(self) -> SlotColumn:
+        """The numbers by entry, now that these may differ."""
+        if self._numbers is None:
+            self._numbers = SlotColumn(np.int64, capacity=self.links.high)
+            self._numbers.values[: self.links.high] = np.arange(self.links.high)
+        return self._numbers
 
 
 class _StoredSide(Side):
@@ -135,10 +151,10 @@ class _StoredSide(Side):
 
     def gather(self, entries: npt.NDArray[np.integer], places: Places) -> list[pa.Array]:
         names = [self.schema.names[place] for place in places]
-        return self._store.gather(self.numbers.values[entries], names).columns if names else []
+        return self._store.gather(self.numbers_of(entries), names).columns if names else []
 
     def drop(self, entries: Int32s) -> None:
-        self._store.remove(self.numbers.values[entries])
+        self._store.remove(self.numbers_of(entries))
         self._unlink(entries)
 
 
@@ -252,7 +268,7 @@ class KnownRows(_StoredSide):
     def _taken(self, old: Int32s) -> Delta | None:
         if not len(old):
             return None
-        data = self._store.gather(self.numbers.values[old])
+        data = self._store.gather(self.numbers_of(old))
         slots = self.links.owners(old)
         super().drop(old)
         return Delta(data, slots, old)
@@ -329,12 +345,12 @@ class CountedRows(Side):
         moved = np.flatnonzero((former >= 0) & (after > 0) & (sums != 0))
         if len(moved):
             kept = former[moved]
-            self._note(self.numbers.values[kept], self.links.owners(kept))
-            self.numbers.values[kept] = self._numbers(len(kept))
+            self._note(self.numbers_of(kept), self.links.owners(kept))
+            self._own_numbers().values[kept] = self._give_numbers(len(kept))
             self._counts.values[kept] = after[moved]
         fresh = np.flatnonzero((former < 0) & (after > 0))
         if len(fresh):
-            made = self._link(np.ascontiguousarray(slots[fresh]), self._numbers(len(fresh)))
+            made = self._link(np.ascontiguousarray(slots[fresh]), self._give_numbers(len(fresh)))
             self._counts.grow(self.links.high)
             self._row_of.grow(self.links.high)
             self._counts.values[made] = after[fresh]
@@ -345,7 +361,7 @@ class CountedRows(Side):
         self._entry_of.fit(self._rows.high)
         return entries
 
-    def _numbers(self, count: int) -> Int64Array:
+    def _give_numbers(self, count: int) -> Int64Array:
         first = self._next
         self._next += count
         return np.arange(first, self._next, dtype=np.int64)

@@ -44,6 +44,11 @@ class LatestJoinOperator(Operator):
         """Right rows kept."""
         return len(self._store)
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of these rows and of what finds them."""
+        return self._index.nbytes + self._store.nbytes + self._row.nbytes
+
     def process(self, port: int, batch: Batch) -> list[Batch]:
         self.metrics.rows_in += batch.num_rows
         if port == 1:

@@ -27,6 +27,10 @@ class _Run:
     def __len__(self) -> int:
         return len(self.ticks) - self.start
 
+    @property
+    def nbytes(self) -> int:
+        return int(self.data.get_total_buffer_size()) + self.ticks.nbytes + self.rows.nbytes
+
     def part(self, end: int) -> _Run:
         """What is left of it up to `end`."""
         start = self.start
@@ -50,6 +54,11 @@ class HeldRows:
 
     def __len__(self) -> int:
         return sum(len(run) for run in self._runs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(run.nbytes for run in self._runs)
 
     @property
     def earliest(self) -> int:

@@ -57,7 +57,7 @@ class SessionAggregate(OperatorSpec):
         if self.emission.kind is EmissionKind.EVERY_RECORD:
             raise Unsupported(
                 "a session window can not be emitted once for every record",
-                code="MR1930",
+                code="MR1907",
                 hint="a row may join sessions that were separate; use EMIT CHANGES or EMIT ON WINDOW CLOSE",
             )
 

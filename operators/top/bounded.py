@@ -41,6 +41,16 @@ class BoundedTop(Operator):
         self._marks: Slots = np.zeros(0, np.int32)
         self.metrics = OperatorMetrics()
 
+    @property
+    def state_rows(self) -> int:
+        """Rows kept."""
+        return len(self._rows)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of these rows and of what finds them."""
+        return self._index.nbytes + self._rows.store.nbytes + self._numbers.nbytes + self._codes.nbytes
+
     def process(self, port: int, batch: Batch) -> list[Batch]:
         self.metrics.rows_in += batch.num_rows
         data = batch.data
@@ -50,7 +60,6 @@ class BoundedTop(Operator):
                 data = data.take(pa.array(np.repeat(np.arange(data.num_rows), batch.weights)))
         out = self._take(data)
         self.metrics.rows_out += sum(part.num_rows for part in out)
-        self.metrics.extra["state_rows"] = len(self._rows)
         return out
 
     def capture(self, *, changes: bool) -> Capture:

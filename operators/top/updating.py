@@ -65,11 +65,23 @@ class UpdatingTop(Operator):
         self._dead: list[Entries] = []
         self.metrics = OperatorMetrics()
 
+    @property
+    def state_rows(self) -> int:
+        """Rows kept."""
+        return len(self._rows)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of these rows and of what finds them."""
+        columns = (self._numbers, self._counts, self._places, self._shown, self._entry_of, self._same_of)
+        parts = (self._index, self._lists, self._rows.store, *columns)
+        same = 0 if self._same is None else self._same.nbytes
+        return same + sum(part.nbytes for part in parts)
+
     def process(self, port: int, batch: Batch) -> list[Batch]:
         self.metrics.rows_in += batch.num_rows
         out = self._update(self._take(batch.data, batch.weights))
         self.metrics.rows_out += sum(part.num_rows for part in out)
-        self.metrics.extra["state_rows"] = len(self._rows)
         return out
 
     def capture(self, *, changes: bool) -> Capture:

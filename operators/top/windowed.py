@@ -28,6 +28,16 @@ class WindowTop(Operator):
         self._watermark = START_OF_TIME
         self.metrics = OperatorMetrics()
 
+    @property
+    def state_rows(self) -> int:
+        """Rows kept."""
+        return len(self._held)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of these rows and of what finds them."""
+        return self._held.nbytes
+
     def process(self, port: int, batch: Batch) -> list[Batch]:
         assert batch.weights is None or (batch.weights > 0).all(), "windows are ranked over append-only input"
         self.metrics.rows_in += batch.num_rows

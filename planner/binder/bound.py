@@ -132,7 +132,7 @@ def finish(
         if keys and not (leading <= set(once) and (set(once) <= leading or len(keys) < len(once))):
             raise invalid(
                 node.args["order"],
-                "MR1140",
+                "MR1149",
                 "ORDER BY must begin with the values of DISTINCT ON",
                 "put them first: which row is kept is decided by what follows",
             )

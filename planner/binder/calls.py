@@ -117,7 +117,7 @@ class Calls:
         binder = ScalarBinder(self.scope, "GROUPING")
         arguments = tuple(binder.bind(a) for a in node.expressions)
         if not 1 <= len(arguments) <= 62:
-            raise invalid(node, "MR1141", f"GROUPING takes 1 to 62 grouped values, not {len(arguments)}")
+            raise invalid(node, "MR1150", f"GROUPING takes 1 to 62 grouped values, not {len(arguments)}")
         self.groupings.append((arguments, node))
         return Column(-FIRST_GROUPING - len(self.groupings) + 1, sql.BIGINT, str(node.this))
 

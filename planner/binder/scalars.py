@@ -239,7 +239,7 @@ class ScalarBinder:
             return self._site.aggregate(node)
         if name in GROUPING_FUNCTIONS and registry.find(name) is None:
             if self._site is None:
-                raise invalid(node, "MR1142", f"{name} can not stand in {self._place}", "use HAVING")
+                raise invalid(node, "MR1152", f"{name} can not stand in {self._place}", "use HAVING")
             return self._site.grouping(node)
         if name == "unnest":
             if self.rows is None:
@@ -427,6 +427,12 @@ class ScalarBinder:
             "join with the query in FROM instead",
         )
 
+    def _framed(self, node: nodes.MeasureFrame) -> Expression:
+        word = "FINAL" if node.args["final"] else "RUNNING"
+        raise unsupported(
+            node, "MR1901", f"{word} stands in the MEASURES of MATCH_RECOGNIZE only", "leave it out"
+        )
+
     def _paren(self, node: exp.Paren) -> Expression:
         return self.bind(node.this)
 
@@ -540,6 +546,7 @@ _HANDLERS: dict[type, Handler] = {
     exp.Window: ScalarBinder._site_call,
     nodes.RowsWindow: ScalarBinder._site_call,
     nodes.WindowBound: ScalarBinder._bound,  # type: ignore[dict-item]
+    nodes.MeasureFrame: ScalarBinder._framed,  # type: ignore[dict-item]
     exp.Subquery: ScalarBinder._subquery,
     exp.Select: ScalarBinder._subquery,
     exp.Exists: ScalarBinder._subquery,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from millrace.errors import Position
@@ -24,17 +25,20 @@ from millrace.planner.timed_joins import LateSides, TimedJoin
 
 
 def with_late_table(relation: Relation, table: str) -> Relation:
-    """The relation whose windows send late rows to `table`, where they do not say where. Only for its own windows."""
+    """The relation whose windows send late rows to `table`, where they do not say where."""
+    return own_windows(
+        relation, lambda node: node if node.late_table is not None else replace(node, late_table=table)
+    )
+
+
+def own_windows(relation: Relation, change: Callable[[Aggregate | WindowedAggregate], Relation]) -> Relation:
+    """The relation with the windowed aggregates changed that belong to it, and not to what it reads by name."""
     if isinstance(relation, Read) or not relation.inputs:
         return relation
-    relation = relation.with_inputs(*(with_late_table(item, table) for item in relation.inputs))
+    relation = relation.with_inputs(*(own_windows(item, change) for item in relation.inputs))
     windowed = isinstance(relation, Aggregate) and isinstance(relation.input, AssignWindow)
-    if (
-        isinstance(relation, WindowedAggregate | Aggregate)
-        and (windowed or isinstance(relation, WindowedAggregate))
-        and relation.late_table is None
-    ):
-        return replace(relation, late_table=table)
+    if isinstance(relation, WindowedAggregate) or (windowed and isinstance(relation, Aggregate)):
+        return change(relation)
     return relation
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.operators.connectors.registry import canonical_name, find
+from millrace.planner.binder.alterations import altered
 from millrace.planner.binder.bound import BoundQuery, renamed
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.binder.outputs import OutputBinder, check_columns
@@ -29,6 +30,7 @@ from millrace.planner.normalized import normalized
 from millrace.planner.plan import OutputKind
 from millrace.planner.rules.order import optimize
 from millrace.planner.statements import (
+    Alter,
     Connector,
     CreateFunction,
     CreateLookup,
@@ -129,6 +131,8 @@ class Binder:
                 )
             case Update() | Delete():
                 return self._change_rows(statement)
+            case Alter():
+                return self._alter(statement)
             case Subscribe():
                 return self._subscribe(statement)
         return PlannedStatement(statement, command=Command(statement))
@@ -285,6 +289,26 @@ class Binder:
                 hidden=bound.hidden,
             )
         return PlannedStatement(statement, (), (output,))
+
+    def _alter(self, statement: Alter) -> PlannedStatement:
+        """Queries that come read the source as it is declared then; those that run go on as they are."""
+        name, position = str(statement.name), statement.name.position
+        if statement.if_exists and self.catalog.find(name) is None:
+            return PlannedStatement(statement)
+        entry = self.catalog.get(name, position=position)
+        self.catalog.check_kind(entry, _DROPPED.get(statement.kind), position)
+        try:
+            declared = altered(entry, statement)
+            trial = Catalog()
+            Binder(trial)._create_source(replace(declared, or_replace=False, if_not_exists=False))
+        except MillraceError as error:
+            error.position = statement.position
+            raise
+        after = trial.get(entry.name)
+        change = self.catalog.alter(
+            entry.name, relation=after.relation, external=after.external, text=declared.text
+        )
+        return PlannedStatement(statement, (change,))
 
     def _change_rows(self, statement: Update | Delete) -> PlannedStatement:
         where = QueryBinder(Reader(self.catalog, snapshot=True)).where

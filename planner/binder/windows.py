@@ -75,7 +75,7 @@ def window_time(node: exp.Expr, scope: Scope) -> int | None:
         )
     if is_processing_time(relation, bound.index):
         return None
-    if bound.index in (relation.event_time, relation.bounds[1], relation.window_last):
+    if bound.index in (relation.event_time, relation.other_time, relation.bounds[1], relation.window_last):
         return bound.index
     if relation.event_time is None:
         raise invalid(

@@ -78,6 +78,7 @@ class Aggregate(Unary):
     window_end: int | None = None
     allowed_lateness: int = 0
     late_table: str | None = None
+    late_to_next: bool = False
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -120,6 +121,7 @@ class WindowedAggregate(Unary):
     with_bounds: tuple[bool, bool] = (True, True)
     allowed_lateness: int = 0
     late_table: str | None = None
+    late_to_next: bool = False
 
     @property
     def bound_type(self) -> pa.DataType:

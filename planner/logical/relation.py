@@ -49,6 +49,11 @@ class Relation(ABC):
         return None
 
     @property
+    def other_time(self) -> int | None:
+        """Another column that the watermark speaks of as well: a joined pair has two times."""
+        return None
+
+    @property
     def bounds(self) -> tuple[int | None, int | None]:
         """Columns that hold the start and the end of the window a row belongs to."""
         return (None, None)

@@ -19,6 +19,10 @@ class Filter(Unary):
 
     predicate: Expression
 
+    @property
+    def other_time(self) -> int | None:
+        return self.input.other_time
+
 
 @dataclass(frozen=True)
 class Project(Unary):
@@ -49,9 +53,16 @@ class Project(Unary):
 
     @property
     def event_time(self) -> int | None:
-        below = self.input.event_time
-        place = None if below is None else self.places.get(below)
+        place = self._place(self.input.event_time)
+        place = self.other_time if place is None else place
         return self.window_last if place is None else place
+
+    @property
+    def other_time(self) -> int | None:
+        return self._place(self.input.other_time)
+
+    def _place(self, column: int | None) -> int | None:
+        return None if column is None else self.places.get(column)
 
     @property
     def window_last(self) -> int | None:

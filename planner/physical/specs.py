@@ -41,6 +41,7 @@ from millrace.planner.normalized import Normalized
 from millrace.planner.physical.joins import join_of, project_join
 from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.row_patterns import MatchRows
 from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import LateSides, TimedJoin
@@ -52,7 +53,7 @@ Lowered = tuple[tuple[Relation, ...], OperatorSpec]
 
 
 def spec_of(relation: Relation) -> Lowered:
-    """The operator for the top of `relation`. Raises Unsupported MR1930–MR1949 where there is none."""
+    """The operator for the top of `relation`. Raises Unsupported where there is none."""
     match relation:
         case Project(input=Filter() as below):
             return (below.input,), Calc(
@@ -104,6 +105,8 @@ def spec_of(relation: Relation) -> Lowered:
                 relation.expire_after,
                 relation.time_unit,
             )
+        case MatchRows():
+            return (relation.input,), relation.spec
         case MovingFilter():
             return (relation.input,), TemporalFilter(
                 relation.input.schema,
@@ -150,14 +153,14 @@ def spec_of(relation: Relation) -> Lowered:
             return (relation.input,), _top(relation)
         case Repeated():
             return (relation.input,), Repeat(relation.input.schema, relation.rising)
-    raise Bug(f"no operator for {type(relation).__name__}", code="MR9001")
+    raise Bug(f"no operator for {type(relation).__name__}", code="MR9005")
 
 
 def _group(node: Aggregate) -> OperatorSpec:
-    if node.allowed_lateness or node.late_table:
+    if node.allowed_lateness or node.late_table or node.late_to_next:
         raise Unsupported(
-            "ALLOW LATENESS and LATE DATA TO belong to the query that makes the window",
-            code="MR1932",
+            "what becomes of late rows belongs to the query that makes the window",
+            code="MR1908",
             hint="move the clause to the inner query",
         )
     retracting = _retracting(node.input)
@@ -199,6 +202,7 @@ def _windowed(node: WindowedAggregate) -> OperatorSpec:
         node.allowed_lateness,
         retracting,
         node.time_unit,
+        node.late_to_next,
     )
 
 
@@ -229,7 +233,7 @@ def _top(node: TopN) -> OperatorSpec:
         if not sortable(kind):
             raise Invalid(
                 f"rows can not be ordered by {schema.field(key.column).name}, which is {kind}",
-                code="MR1346",
+                code="MR1347",
                 hint="order by a number, a text or a time",
                 position=node.position,
             )

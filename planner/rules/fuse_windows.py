@@ -66,6 +66,7 @@ def _fuse(node: Relation) -> Relation:
         (True, True),
         node.allowed_lateness,
         node.late_table,
+        node.late_to_next,
     )
     return _in_order(node, fused, keys, lifted)
 

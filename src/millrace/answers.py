@@ -79,9 +79,26 @@ def metrics_of(runtime: EmbeddedRuntime) -> Result:
                 "dead_rows": pa.array([v.metrics.dead_rows for v in running], pa.int64()),
                 "busy_ms": pa.array([v.metrics.busy_ns / 1e6 for v in running], pa.float64()),
                 "watermark_us": pa.array([v.watermark for v in running], pa.int64()),
+                "state_rows": pa.array([_state(v)[0] for v in running], pa.int64()),
+                "state_bytes": pa.array([_state(v)[1] for v in running], pa.int64()),
+                **{
+                    name: pa.array([_counted(v, name) for v in running], pa.int64())
+                    for name in ("matches", "expired", "retractions")
+                },
             }
         )
     )
+
+
+def _state(vertex: Vertex) -> tuple[int | None, int | None]:
+    """Rows and bytes that a node remembers, where it can tell."""
+    if not isinstance(vertex, OperatorVertex):
+        return None, None
+    return vertex.operator.state_rows, vertex.operator.state_bytes
+
+
+def _counted(vertex: Vertex, name: str) -> int | None:
+    return vertex.counters.get(name) if isinstance(vertex, OperatorVertex) else None
 
 
 def table_of(runtime: EmbeddedRuntime, name: str) -> pa.Table:

@@ -25,7 +25,6 @@ from millrace.catalog_views import describe, schema_rows, show, text_rows
 from millrace.cluster.dataflow import Dataflow
 from millrace.cluster.embedded import EmbeddedRuntime, Progress, materialised
 from millrace.cluster.job import check_nodes
-from millrace.cluster.reading import SourceVertex
 from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.operators.connectors.console import ConsoleSpec, LineSink
 from millrace.operators.connectors.push import PushSpec, to_batches
@@ -138,7 +137,7 @@ class Database:
             statements = self.planner.parse(sql)
             if len(statements) != 1 or not isinstance(statements[0], SelectStatement):
                 raise Invalid(
-                    "query takes one SELECT", code="MR1501", hint="use execute for other statements"
+                    "query takes one SELECT", code="MR1506", hint="use execute for other statements"
                 )
             return self._select(statements[0], sql)
 
@@ -322,7 +321,7 @@ class Database:
     def _open(self, restore_from: CheckpointNumber | None) -> None:
         """Take the kept database over and bring it back as it was."""
         self._runtime.paused = True
-        kept = Persistence(self.settings, self._runtime, restore_from)
+        kept = Persistence(self.settings, self._runtime, restore_from, lambda: self.settings.guarantee)
         self._runtime.durability = kept.durability
         interval = parse_duration(self.settings.checkpoint_interval) / 1e6
         try:
@@ -360,7 +359,7 @@ class Database:
             kept.sync(spec.name, number)
 
     def _push(self, name: str, pushed: Pushed) -> None:
-        vertices = self._push_vertices(name)
+        vertices = self._runtime.dataflow.pushed(name)
         if pushed.ended:
             for vertex in vertices:
                 vertex.end()
@@ -419,7 +418,7 @@ class Database:
 
     def _end_former(self, name: str) -> None:
         """End the input of what is dropped, and give nothing to its readers from what has its name later."""
-        for vertex in self._push_vertices(name):
+        for vertex in self._runtime.dataflow.pushed(name):
             if not vertex.ended:
                 vertex.end()
             self._runtime.dataflow.former.add(vertex.position)
@@ -547,15 +546,6 @@ class Database:
                 f"{entry.name} is no push source", code="MR1505", hint="WITH ('connector' = 'push') makes one"
             )
         return source
-
-    def _push_vertices(self, name: str) -> list[SourceVertex]:
-        return [
-            vertex
-            for vertex in self._runtime.dataflow.sources
-            if isinstance(vertex.spec.source, PushSpec)
-            and vertex.spec.source.name == name
-            and vertex.position not in self._runtime.dataflow.former
-        ]
 
     def _explain(self, statement: Explain, sql: str) -> Result:
         if not statement.analyze:

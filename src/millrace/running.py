@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 SHOW_EVERY_S = 0.2
 
+_REMEMBERED = ("state_rows", "state_bytes", "matches", "expired", "retractions")
+
 
 def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, quiet: bool) -> int:
     """Run statements and wait for the end of their input; answers the exit code.
@@ -76,13 +78,24 @@ def _summarise(progress: Progress, database: Database) -> None:
         parts.append(f"{progress.late_rows:,} late")
     if progress.dead_rows:
         parts.append(f"{progress.dead_rows:,} did not decode or compute")
-    sys.stderr.write(" · ".join(parts) + "\n")
+    sys.stderr.write(" · ".join(parts) + "\n" + _remembered(database))
     for row in database.dead_letters().rows()[:3]:
         payload = row["payload"]
         text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
         sys.stderr.write(
             f"  {row['node']} {row['split']} {row['position']}: {row['reason']} [{row['code']}] {text[:100]}\n"
         )
+
+
+def _remembered(database: Database) -> str:
+    """A line on what joins and rankings keep and have done, where there are such."""
+    metrics = database.metrics().arrow
+    sums = {name: sum(n or 0 for n in metrics.column(name).to_pylist()) for name in _REMEMBERED}
+    if not any(sums.values()):
+        return ""
+    parts = [f"{sums['state_rows']:,} rows of state in {sums['state_bytes'] / 1e6:,.1f} MB"]
+    parts += [f"{sums[name]:,} {name}" for name in _REMEMBERED[2:] if sums[name]]
+    return "  " + " · ".join(parts) + "\n"
 
 
 class _Display:

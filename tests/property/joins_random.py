@@ -7,8 +7,10 @@ tried alone with `--first SEED --seeds 1`.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,49 +18,36 @@ from dataclasses import dataclass, replace
 import duckdb
 import numpy as np
 import pyarrow as pa
+from tests.property.joins_random_partitions import Partitions
+from tests.property.joins_random_queries import Query, random_query
+from tests.property.joins_random_rows import (
+    DECLARED,
+    DISORDER_S,
+    SCHEMA,
+    Folded,
+    Input,
+    Row,
+    Rows,
+    Step,
+    record_batch,
+)
 
-from millrace.cluster.capture import PartitionCapture, Restored
-from millrace.cluster.dataflow import Dataflow
-from millrace.cluster.vertex import Tap
 from millrace.operators.batch import Batch
 from millrace.operators.sink import Changelog
-from millrace.operators.source import SourceInput
 from millrace.planner.logical import Scan
+from millrace.planner.physical.partitioned import for_partitions
 from millrace.planner.plan import Plan
 from millrace.planner.session import Planner
-
-Row = tuple[object, ...]
-SCHEMA = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("k", pa.int64()),
-        ("j", pa.int32()),
-        ("s", pa.string()),
-        ("v", pa.int64()),
-        ("d", pa.decimal128(20, 2)),
-    ]
-)
-DECLARED = "id BIGINT, k BIGINT, j INT, s STRING, v BIGINT, d DECIMAL(20, 2)"
-NAMES = SCHEMA.names
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input: its name and what its rows mean to those before."""
-
-    name: str
-    mode: Changelog
-    keyed: bool
 
 
 @dataclass(frozen=True)
 class Case:
-    """A query over inputs, and the steps: (input, rows with weights)."""
+    """A query over inputs, what comes in, and after which steps a snapshot is taken."""
 
     seed: int
     inputs: tuple[Input, ...]
-    sql: str
-    steps: tuple[tuple[int, tuple[tuple[Row, int], ...]], ...]
+    query: Query
+    steps: tuple[Step, ...]
     restore_at: frozenset[int]
 
 
@@ -67,290 +56,138 @@ def make_case(
     restores: bool = True,
     query: Callable[[random.Random, Sequence[Input]], str] | None = None,
 ) -> Case:
-    """The case of a seed; `query` writes another query than one with joins over the inputs."""
+    """The case of a seed; `query` writes another query than one with joins over the inputs, which have no watermark."""
     rng = random.Random(seed)
     count = rng.choice((2, 2, 2, 3, 3, 4))
+    timed = query is None and rng.random() < 0.25
     inputs = []
-    for number in range(count):
+    for number in range(min(count, 3) if timed else count):
         mode = rng.choice(
             (Changelog.APPEND, Changelog.APPEND, Changelog.RETRACT, Changelog.RETRACT, Changelog.UPSERT)
         )
         keyed = mode is Changelog.UPSERT or (mode is Changelog.RETRACT and rng.random() < 0.6)
-        inputs.append(Input(f"t{number}", mode, keyed))
-    sql = (query or _query)(rng, inputs)
-    steps = _steps(rng, inputs, rng.randint(4, 9))
-    chosen = {at for at in range(len(steps)) if restores and rng.random() < 0.15}
-    return Case(seed, tuple(inputs), sql, steps, frozenset(chosen))
-
-
-# The query
-
-
-def _query(rng: random.Random, inputs: Sequence[Input]) -> str:
-    text = f"{inputs[0].name} AS a0"
-    seen = [0]
-    comma = rng.random() < 0.15
-    where: list[str] = []
-    for number in range(1, len(inputs)):
-        kind = rng.choice(
-            ("JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN")
+        name = f"t{number}"
+        inputs.append(
+            Input(name, Changelog.APPEND, False, True) if timed and number < 2 else Input(name, mode, keyed)
         )
-        condition = _condition(rng, seen, number)
-        if comma:
-            text += f", {inputs[number].name} AS a{number}"
-            where.append(condition)
-        else:
-            text += f" {kind} {inputs[number].name} AS a{number} ON {condition}"
-        if comma or kind.split()[0] not in ("SEMI", "ANTI"):
-            seen.append(number)
-    if rng.random() < 0.4 and inputs[0].mode is not Changelog.UPSERT:
-        where.append(_filter(rng, rng.choice(seen)))
-    where += [_subquery(rng, seen, inputs) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
-    filtered = f" WHERE {' AND '.join(where)}" if where else ""
-    style = rng.random()
-    if style < 0.35:
-        group = rng.choice([f"a{n}.{c}" for n in seen for c in ("k", "s", "j")])
-        value = f"a{rng.choice(seen)}"
-        calls = f"count(*) AS n, sum({value}.v) AS total, min({value}.v) AS low, max({value}.d) AS high"
-        return f"SELECT {group} AS g, {calls} FROM {text}{filtered} GROUP BY {group}"
-    columns = [f"a{n}.{c} AS {c}{n}" for n in seen for c in NAMES if rng.random() < 0.5]
-    columns += [f"a{seen[0]}.v + 1 AS w"] if rng.random() < 0.3 else []
-    return f"SELECT {', '.join(columns) or 'a0.k AS k'} FROM {text}{filtered}"
-
-
-def _condition(rng: random.Random, seen: Sequence[int], number: int) -> str:
-    other = f"a{rng.choice(seen)}"
-    own = f"a{number}"
-    parts = []
-    style = rng.random()
-    if style < 0.45:
-        parts.append(f"{other}.k = {own}.k")
-    elif style < 0.6:
-        parts.append(f"{other}.s = {own}.s")
-    elif style < 0.7:
-        parts.append(f"{other}.id = {own}.id")
-    elif style < 0.78:
-        parts.append(f"{other}.k = {own}.j")
-    elif style < 0.86:
-        parts += [f"{other}.k = {own}.k", f"{own}.s = {other}.s"]
-    elif style < 0.93:
-        parts.append(f"{other}.k IS NOT DISTINCT FROM {own}.k")
-    if rng.random() < 0.35 or not parts:
-        parts.append(
-            rng.choice(
-                (
-                    f"{other}.v < {own}.v",
-                    f"{other}.v <> {own}.v",
-                    f"{own}.v > 1",
-                    f"{other}.v > 1",
-                    f"({other}.s = 'b' OR {own}.d > 1.5)",
-                    f"{other}.d = {own}.d",
-                )
-            )
-        )
-    return " AND ".join(parts)
-
-
-def _filter(rng: random.Random, number: int) -> str:
-    a = f"a{number}"
-    return rng.choice((f"{a}.v > 0", f"{a}.k IS NOT NULL", f"{a}.s <> 'c'", f"({a}.v < 3 OR {a}.s IS NULL)"))
-
-
-def _subquery(rng: random.Random, seen: Sequence[int], inputs: Sequence[Input]) -> str:
-    a = f"a{rng.choice(seen)}"
-    table = rng.choice(inputs).name
-    key = rng.choice(("k", "k", "s", "j"))
-    correlated = rng.choice(("", f" WHERE b.{key} = {a}.{key}", f" WHERE {a}.{key} = b.{key} AND b.v > 1"))
-    word = rng.choice(("", "NOT "))
-    style = rng.random()
-    if style < 0.35:
-        return f"{a}.{key} {word}IN (SELECT b.{key} FROM {table} AS b{rng.choice(('', ' WHERE b.v > 2'))})"
-    if style < 0.45:
-        other = "v" if key != "v" else "k"
-        return f"{a}.{other} {word}IN (SELECT b.{other} FROM {table} AS b{correlated})"
-    if style < 0.65:
-        return f"{word}EXISTS (SELECT 1 FROM {table} AS b{correlated})"
-    if style < 0.72:
-        return f"{word}EXISTS (SELECT 1 FROM {table} AS b WHERE b.{key} = {a}.{key} AND b.v < {a}.v)"
-    if style < 0.82:
-        inner = f"{a}.{key} {word}IN (SELECT b.{key} FROM {table} AS b)"
-        return f"({inner} OR {a}.v = 2 OR {word}EXISTS (SELECT 1 FROM {table} AS b{correlated}))"
-    call = rng.choice(("max(b.v)", "count(*)", "sum(b.v) + 1", "coalesce(min(b.v), 7)"))
-    value = f"(SELECT {call} FROM {table} AS b WHERE b.{key} = {a}.{key})"
-    return f"{a}.v {rng.choice(('<', '=', '>='))} {value}"
-
-
-# The input
-
-
-def _steps(
-    rng: random.Random, inputs: Sequence[Input], count: int
-) -> tuple[tuple[int, tuple[tuple[Row, int], ...]], ...]:
-    domain = rng.choice((2, 3, 6))
-    held: list[list[Row]] = [[] for _ in inputs]
-    next_id = [0] * len(inputs)
-
-    def fresh(number: int, row_id: int | None = None) -> Row:
-        if row_id is None:
-            if inputs[number].keyed:
-                next_id[number] += 1
-                row_id = next_id[number]
-            else:
-                row_id = rng.randint(0, 3)
-        key = 0 if rng.random() < 0.3 else rng.randint(0, domain)
-        return (
-            row_id,
-            None if rng.random() < 0.2 else key,
-            None if rng.random() < 0.1 else rng.randint(0, domain),
-            rng.choice(("a", "b", "c", "", "ü", None)),
-            None if rng.random() < 0.1 else rng.randint(0, 4),
-            None if rng.random() < 0.1 else rng.choice((0, 1, 2)),
-        )
-
-    steps = []
-    for _ in range(count):
-        number = rng.randrange(len(inputs))
-        rows: list[tuple[Row, int]] = []
-        for _ in range(rng.choice((1, 2, 4, 8))):
-            rows += _change(rng, inputs[number], held[number], number, fresh)
-        steps.append((number, tuple(rows)))
-    return tuple(steps)
-
-
-def _change(rng, given: Input, held: list[Row], number: int, fresh) -> list[tuple[Row, int]]:  # type: ignore[no-untyped-def]
-    style = rng.random()
-    if given.mode is Changelog.APPEND or not held or style < 0.5:
-        row = fresh(number)
-        held.append(row)
-        return [(row, 1)]
-    old = held.pop(rng.randrange(len(held)))
-    if style < 0.75:
-        return [(old, -1)]
-    new = fresh(number, old[0])
-    held.append(new)
-    return [(new, 1)] if given.mode is Changelog.UPSERT else [(old, -1), (new, 1)]
-
-
-# Running
+    made = random_query(rng, inputs) if query is None else Query.same(query(rng, inputs))
+    steps = Rows(rng, inputs).steps(rng.randint(4, 9))
+    chosen = {at for at in range(len(steps)) if restores and rng.random() < 0.2}
+    return Case(seed, tuple(inputs), made, steps, frozenset(chosen))
 
 
 class Run:
-    """One query on a dataflow, its output folded."""
+    """One query on one to three partitions, its output folded."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, rng: random.Random) -> None:
         self.case = case
-        self.plan = _plan(case)
+        self._spread = rng.random() < 0.6
+        self.plan = for_partitions(_plan(case)) if self._spread else _plan(case)
         self.out: Counter[Row] = Counter()
-        self.upserts = self.plan.nodes[self.plan.outputs[-1].node].changelog is Changelog.UPSERT
-        self.captured: PartitionCapture | None = None
-        self._build(None)
-
-    def _build(self, restored: Restored | None) -> None:
-        self.flow = Dataflow(vnodes=16)
-        root = self.plan.outputs[-1].node
-        self.flow.extend(self.plan, [(root, Tap(self._take))])
-        if restored is not None:
-            self.flow.restore(restored)
+        self._rng = rng
+        self._mode = self.plan.nodes[self.plan.outputs[-1].node].changelog
+        self.parts = Partitions(self.plan, 1, self._take)
+        self._seen = 0
 
     def _take(self, batch: Batch) -> None:
         weights = np.ones(batch.num_rows, np.int64) if batch.weights is None else batch.weights
         rows = list(zip(*(c.to_pylist() for c in batch.data.columns), strict=True))
-        mode = self.plan.nodes[self.plan.outputs[-1].node].changelog
-        assert mode is not Changelog.APPEND or (weights == 1).all(), "an append-only output took a row back"
-        for row, weight in zip(rows, weights.tolist(), strict=True):
+        assert self._mode is not Changelog.APPEND or (weights == 1).all(), (
+            "an append-only output took a row back"
+        )
+        plain = [_plain(row) for row in rows]
+        for row, weight in zip(plain, weights.tolist(), strict=True):
             self.out[row] += weight
-        for row in set(rows):
+        for row in set(plain):
             assert self.out[row] >= 0, f"{row} was taken back and is not there"
             if not self.out[row]:
                 del self.out[row]
 
-    def feed(self, number: int, rows: Sequence[tuple[Row, int]]) -> None:
-        """Send one batch of an input to whoever reads it."""
-        name = self.case.inputs[number].name
-        for vertex in self.flow.sources:
-            if vertex.node.name == name:
-                assert isinstance(vertex.node.spec, SourceInput)
-                data = pa.RecordBatch.from_pylist([dict(zip(NAMES, r, strict=True)) for r, _ in rows], SCHEMA)
-                picked = data.select(vertex.node.spec.schema.names).cast(vertex.node.spec.schema)
-                weights = np.array([w for _, w in rows], np.int64)
-                plain = self.case.inputs[number].mode is Changelog.APPEND
-                vertex.send([Batch(picked, None if plain else weights)])
-
-    def snapshot(self, rng: random.Random) -> None:
-        """Capture as checkpoints do, whole first and then what changed."""
-        if self.captured is None:
-            self.captured = self.flow.capture(changes=False)
-        else:
-            self.captured = self.captured.then(self.flow.capture(changes=rng.random() < 0.8))
+    def feed(self, step: Step) -> None:
+        """Send one batch of an input to whoever reads it, and then the watermark."""
+        given = self.case.inputs[step.input]
+        rows = [row for row, _ in step.rows]
+        weights = np.array([weight for _, weight in step.rows], np.int64)
+        batch = Batch(record_batch(rows), None if given.mode is Changelog.APPEND else weights)
+        self.parts.feed(given.name, batch, scattered=given.mode is Changelog.APPEND)
+        if step.watermark is not None and self._rng.random() < 0.8:
+            self.parts.advance(_us(step.watermark))
 
     def restart(self) -> None:
-        """Go on in a new dataflow from the last capture."""
-        assert self.captured is not None
-        self._build(Restored.of(self.captured))
+        """Take a snapshot, and perhaps go on from it in other partitions."""
+        self.parts.snapshot(changes=self._rng.random() < 0.8)
+        if self._rng.random() < 0.7:
+            self.parts = self.parts.resharded(self._rng.choice((1, 2, 3)) if self._spread else 1)
 
 
 def _plan(case: Case) -> Plan:
     planner = Planner()
     for given in case.inputs:
         key = ", PRIMARY KEY (id) NOT ENFORCED" if given.keyed else ""
-        text = f"CREATE SOURCE {given.name} ({DECLARED}{key}) WITH ('connector' = 'push')"
+        watermark = f", WATERMARK FOR ts AS ts - INTERVAL '{DISORDER_S}' SECOND" if given.timed else ""
+        text = f"CREATE SOURCE {given.name} ({DECLARED}{watermark}{key}) WITH ('connector' = 'push')"
         for statement in planner.parse(text):
             planner.plan(statement)
         entry = planner.catalog.get(given.name)
         assert isinstance(entry.relation, Scan)
         scan = replace(entry.relation, mode=given.mode)
         planner.catalog.put(replace(entry, relation=scan))
-    return planner.compile(case.sql)[0]
+    return planner.compile(case.query.sql)[0]
 
 
-def check(case: Case) -> None:
+def check(case: Case, note: Callable[[str], None] = lambda what: None) -> None:
     """Run a case; raises AssertionError with the seed and the query where an answer differs."""
     rng = random.Random(case.seed ^ 0x5EED)
-    run = Run(case)
-    tables = [_Folded(given) for given in case.inputs]
-    con = duckdb.connect()
-    for at, (number, rows) in enumerate(case.steps):
-        tables[number].apply(rows)
-        run.feed(number, rows)
-        for table in tables:
-            con.register(table.given.name, table.arrow())
-        expected = Counter(con.sql(case.sql).fetchall())
-        found = Counter({_plain(row): n for row, n in run.out.items()})
-        expected = Counter({_plain(row): n for row, n in expected.items()})
-        assert found == expected, (
-            f"seed {case.seed}, step {at}: {case.sql}\nmissing {expected - found}\nsurplus {found - expected}"
-        )
-        if at in case.restore_at:
-            run.snapshot(rng)
-            if rng.random() < 0.7:
+    run = Run(case, rng)
+    tables = [Folded(given) for given in case.inputs]
+    looked: Counter[Row] = Counter()
+    with duckdb.connect() as con:
+        for at, step in enumerate(case.steps):
+            tables[step.input].apply(step.rows)
+            run.feed(step)
+            if case.query.looks_up:
+                if step.input == 0:
+                    looked += _answer(con, case, [_only(tables[0], step), *tables[1:]])
+                _compare(case, at, run, looked)
+            elif case.query.every_step:
+                _compare(case, at, run, _answer(con, case, tables))
+            if at in case.restore_at:
                 run.restart()
+                note(f"on {run.parts.count} partitions")
+        run.parts.end()
+        _compare(case, len(case.steps), run, looked if case.query.looks_up else _answer(con, case, tables))
+
+
+def _only(table: Folded, step: Step) -> Folded:
+    """An append-only input as if it had just come."""
+    fresh = Folded(table.given)
+    fresh.apply(step.rows)
+    return fresh
+
+
+def _answer(con: duckdb.DuckDBPyConnection, case: Case, tables: list[Folded]) -> Counter[Row]:
+    for table in tables:
+        con.register(table.given.name, pa.Table.from_batches([record_batch(table.rows)], SCHEMA))
+    return Counter(_plain(row) for row in con.sql(case.query.batch).fetchall())
+
+
+def _compare(case: Case, at: int, run: Run, expected: Counter[Row]) -> None:
+    if case.query.of_all and not run.out:
+        expected = Counter()  # rows that never came make no row
+    assert run.out == expected, (
+        f"seed {case.seed}, step {at}: {case.query.sql}\nmissing {expected - run.out}\nsurplus {run.out - expected}"
+    )
 
 
 def _plain(row: Row) -> Row:
-    return tuple(int(v) if isinstance(v, int) else v for v in row)
+    """Values as both engines' Python clients give them."""
+    return tuple(
+        int(v) if isinstance(v, int) else "NaN" if isinstance(v, float) and math.isnan(v) else v for v in row
+    )
 
 
-class _Folded:
-    """What an input comes to."""
-
-    def __init__(self, given: Input) -> None:
-        self.given = given
-        self.rows: list[Row] = []
-
-    def apply(self, rows: Sequence[tuple[Row, int]]) -> None:
-        for row, weight in rows:
-            if self.given.mode is Changelog.UPSERT:
-                self.rows = [r for r in self.rows if r[0] != row[0]]
-                if weight > 0:
-                    self.rows.append(row)
-            elif weight > 0:
-                self.rows.append(row)
-            else:
-                self.rows.remove(row)
-
-    def arrow(self) -> pa.Table:
-        rows = [dict(zip(NAMES, row, strict=True)) for row in self.rows]
-        return pa.Table.from_pylist(rows, SCHEMA)
+def _us(at: object) -> int:
+    return int(np.datetime64(at, "us").astype(np.int64))  # type: ignore[call-overload]
 
 
 def main() -> None:
@@ -359,11 +196,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--stop", type=int, default=5, help="how many failures to show before giving up")
+    parser.add_argument("--every", type=int, default=500, help="after how many seeds to say how far it is")
     arguments = parser.parse_args()
     failed = 0
+    begun = time.monotonic()
+    notes: Counter[str] = Counter()
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         try:
-            check(make_case(seed))
+            check(make_case(seed), lambda what: notes.update((what,)))
         except Exception as error:
             failed += 1
             print(f"seed {seed}: {type(error).__name__}: {error}", flush=True)
@@ -371,7 +211,12 @@ def main() -> None:
                 raise
             if failed >= arguments.stop:
                 break
-    print(f"{failed} of {arguments.seeds} seeds failed")
+        done = seed - arguments.first + 1
+        if done % arguments.every == 0:
+            print(
+                f"{done} seeds, {failed} failed, {time.monotonic() - begun:.0f} s, {dict(notes)}", flush=True
+            )
+    print(f"{failed} of {arguments.seeds} seeds failed; restarts {dict(notes)}")
     sys.exit(1 if failed else 0)
 
 

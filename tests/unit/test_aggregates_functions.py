@@ -341,3 +341,20 @@ def test_not_a_number_is_the_greatest_and_can_be_taken_back() -> None:
         if np.isnan(value) and weight > 0:
             assert sent == {(1.5, "NaN", "NaN"): 1}
     assert sent == {(1.5, 1.5, 1.5): 1}
+
+
+def test_not_a_number_is_greater_than_infinity_whichever_comes_first() -> None:
+    schema = pa.schema([("x", pa.float64())])
+    calls = tuple(call(schema, f, "x") for f in ("min", "max"))
+    for values in ([float("inf"), float("nan")], [float("nan"), float("inf")]):
+        for size in (1, 2):
+            spec = GroupAggregate(schema, (), calls, ("a", "b"), CHANGES, retracting_input=True)
+            operator = built(spec, Recorder())
+            sent = fold([])
+            for first in range(0, 2, size):
+                data = pa.RecordBatch.from_arrays([pa.array(values[first : first + size])], schema=schema)
+                fold(operator.process(0, Batch(data, np.ones(size, np.int64))), sent)
+            assert sent == {(float("inf"), "NaN"): 1}
+            data = pa.RecordBatch.from_arrays([pa.array([float("inf")])], schema=schema)
+            fold(operator.process(0, Batch(data, np.array([-1]))), sent)
+            assert sent == {("NaN", "NaN"): 1}

@@ -135,7 +135,7 @@ def test_an_outbox_whose_file_is_gone_is_corrupt(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(Corrupt) as caught:
         out.publish(1, sealed)
-    assert caught.value.code == "MR5010"
+    assert caught.value.code == "MR5018"
     out.close()
 
 
@@ -220,7 +220,7 @@ def test_a_new_run_replaces_its_file_and_no_other(format: str, tmp_path: Path) -
     out.write(rows(1))
     with pytest.raises(Invalid) as caught:
         out.publish(1, out.seal(1))
-    assert caught.value.code == "MR1430" and other.read_bytes() == b"precious"
+    assert caught.value.code == "MR1436" and other.read_bytes() == b"precious"
     out.close()
     out = sink(other, overwrite="true")
     out.write(rows(1))

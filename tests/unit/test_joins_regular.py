@@ -1,5 +1,7 @@
 """Regular joins one by one: what comes out, what is kept, what is given back."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -60,7 +62,7 @@ def right(rows: list[tuple[int | None, float]], weights: list[int] | None = None
     return Batch(data, None if weights is None else np.array(weights, np.int64))
 
 
-def shown(batches: list[Batch]) -> list[tuple[object, ...]]:
+def shown(batches: Iterable[Batch]) -> list[tuple[object, ...]]:
     found = []
     for batch in batches:
         weights = [1] * batch.num_rows if batch.weights is None else batch.weights.tolist()
@@ -126,7 +128,7 @@ def test_many_matches_come_in_batches_and_what_is_taken_back_comes_first() -> No
     join = build(spec(JoinKind.LEFT, left_input=RETRACT, right_input=SideInput(Changelog.RETRACT, (0,))))
     rows = 3 * PAIRS_MAX
     join.process(0, left([(1, str(i)) for i in range(rows)], [1] * rows))
-    batches = join.process(1, right([(1, 1.0)], [1]))
+    batches = list(join.process(1, right([(1, 1.0)], [1])))
     assert max(b.num_rows for b in batches) <= PAIRS_MAX
     weights = np.concatenate([b.weights if b.weights is not None else np.ones(b.num_rows) for b in batches])
     assert (np.diff(weights) >= 0).all()
@@ -171,3 +173,52 @@ def test_state_is_little_more_than_its_rows() -> None:
     for start in range(0, rows, 50_000):
         join.process(0, Batch(data.slice(start, 50_000)))
     assert join.state_bytes <= 1.5 * data.nbytes + 64 * rows
+
+
+@pytest.mark.parametrize("kind", [JoinKind.INNER, JoinKind.LEFT, JoinKind.FULL], ids=lambda kind: kind.value)
+def test_many_matches_come_by_and_by_and_what_is_taken_back_comes_first(kind: JoinKind) -> None:
+    join = build(spec(kind, left_input=RETRACT, right_input=RETRACT))
+    count = 600
+    list(join.process(0, left([(1, str(i)) for i in range(count)], [1] * count)))
+    list(join.process(1, right([(1, float(i)) for i in range(count // 2)], [1] * (count // 2))))
+    weights = [1] * (count // 2) + [-1] * (count // 2)
+    rows = [(1, float(i + count)) for i in range(count // 2)] + [(1, float(i)) for i in range(count // 2)]
+    out = join.process(1, right(rows, weights))
+    assert isinstance(out, Iterator)
+    batches = list(out)
+    assert len(batches) > 1 and all(batch.num_rows <= PAIRS_MAX for batch in batches)
+    signs = np.concatenate([batch.weights for batch in batches if batch.weights is not None])
+    assert len(signs) == count * count and signs.sum() == 0
+    assert (np.diff(signs) >= 0).all(), "a row was added before one was taken back"
+    assert join.metrics.rows_out == sum(batch.num_rows for batch in batches) + count * count // 2 + (
+        2 * count if kind.keeps(0) else 0
+    )
+
+
+def test_first_row_of_a_hot_key_takes_back_what_stood_alone_before_the_pairs() -> None:
+    join = build(spec(JoinKind.LEFT, right_input=RETRACT))
+    count = PAIRS_MAX + 10
+    for first in range(0, count, 8192):
+        list(join.process(0, left([(1, "x")] * min(8192, count - first))))
+    batches = list(join.process(1, right([(1, 2.0)], [1])))
+    weights = np.concatenate(
+        [np.ones(b.num_rows, np.int64) if b.weights is None else b.weights for b in batches]
+    )
+    assert weights.tolist() == [-1] * count + [1] * count
+
+
+@pytest.mark.parametrize("rows", [100_000, 280_000, 540_000, 1_000_000])
+def test_state_is_at_most_one_and_a_half_times_the_rows_and_64_bytes_a_row(rows: int) -> None:
+    schema = pa.schema([("k", INT), ("v", INT)])
+    made = spec(left=schema, right=schema, outputs=(0, 1, 3), names=("k", "v", "w"))
+    join = build(made)
+    arrow = 0
+    for first in range(0, rows, 10_000):
+        keys = np.arange(first, first + 10_000) * 7919
+        data = pa.RecordBatch.from_arrays([pa.array(keys), pa.array(keys)], schema=schema)
+        arrow += data.nbytes
+        list(join.process(0, Batch(data)))
+        # While the table of keys is carried over into a larger one, both are there.
+        assert join.state_bytes <= 1.5 * arrow + 80 * (first + 10_000) + 40_000
+    assert join.state_rows == rows
+    assert join.state_bytes <= 1.5 * arrow + 64 * rows

@@ -253,6 +253,32 @@ def test_silent_partition_is_replaced_and_a_slow_checkpoint_given_up() -> None:
     assert job.epochs == {0: 1, 1: 2}
 
 
+def test_silence_while_the_coordinator_stood_still_is_nobodys() -> None:
+    job = Job(liveness_s=1.0)
+    job.begin()
+    job.do(m.Tick(0.5), m.Heartbeat(0, 1, 0.5), m.Heartbeat(1, 1, 0.5), m.Tick(9.0))
+    assert job.epochs == {0: 1, 1: 1}
+    job.do(m.Tick(9.6), m.Tick(10.2))
+    assert min(job.epochs.values()) > 1
+
+
+def test_silence_is_borne_for_longer_after_it_ended_an_owner_and_until_checkpoints_are_decided() -> None:
+    job = Job(liveness_s=1.0, independent=True)
+    job.begin()
+    job.do(m.Tick(0.5), m.Heartbeat(0, 1, 0.5), m.Heartbeat(1, 1, 0.5))
+    job.do(m.Tick(1.2), m.Heartbeat(0, 1, 1.2), m.Tick(1.8), m.Heartbeat(0, 1, 1.8))
+    assert job.epochs == {0: 1, 1: 2}
+    job.do(m.Running(1, 2))
+    for at in (2.4, 3.0, 3.6):
+        job.do(m.Tick(at), m.Heartbeat(0, 1, at))
+    assert job.epochs == {0: 1, 1: 2}, "two seconds now"
+    job.do(m.Heartbeat(1, 2, 3.6), m.CheckpointDue())
+    job.do(job.durable(0), job.durable(1))
+    for at in (4.2, 4.8):
+        job.do(m.Tick(at), m.Heartbeat(0, 1, at))
+    assert job.epochs == {0: 1, 1: 3}, "one second again"
+
+
 def test_damaged_manifest_is_named_and_an_older_one_may_be_chosen() -> None:
     job = Job()
     job.begin()

@@ -81,7 +81,7 @@ def test_state_is_not_restored_into_a_running_partition() -> None:
         IllegalTransition, match=r"running to restoring; so far: .*Begin .*→purging"
     ) as caught:
         running().handle(m.StatePurged())
-    assert caught.value.code == "MR9010"
+    assert caught.value.code == "MR9012"
 
 
 def test_checkpoint_before_running_is_refused() -> None:

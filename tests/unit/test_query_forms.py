@@ -93,10 +93,10 @@ REFUSED = [
     ("VALUES (1 / 0)", "MR1119"),
     ("SELECT GROUPING(v), count(*) FROM t GROUP BY k", "MR1143"),
     ("SELECT GROUPING(k) FROM t", "MR1143"),
-    ("SELECT GROUPING() FROM t GROUP BY k", "MR1141"),
-    ("SELECT k FROM t WHERE GROUPING(k) = 0", "MR1142"),
-    ("SELECT DISTINCT ON (k) k, v FROM t ORDER BY v", "MR1140"),
-    ("SELECT DISTINCT ON (k) k, v FROM t ORDER BY v, k", "MR1140"),
+    ("SELECT GROUPING() FROM t GROUP BY k", "MR1150"),
+    ("SELECT k FROM t WHERE GROUPING(k) = 0", "MR1152"),
+    ("SELECT DISTINCT ON (k) k, v FROM t ORDER BY v", "MR1149"),
+    ("SELECT DISTINCT ON (k) k, v FROM t ORDER BY v, k", "MR1149"),
     ("SELECT DISTINCT k FROM t ORDER BY v", "MR1107"),
 ]
 

@@ -109,6 +109,6 @@ def test_a_file_of_changes_is_a_changelog(tmp_path: Path) -> None:
         db.execute(f"CREATE SOURCE c (k STRING, v BIGINT) FROM FILE (path = '{path}') FORMAT DEBEZIUM")
         assert db.query("SELECT * FROM c").tuples() == [("a", 5)]
         assert db.query("SELECT sum(v) AS s, count(*) AS n FROM c").tuples() == [(5, 1)]
-        with pytest.raises(MillraceError) as caught:
-            db.execute(f"CREATE SINK s FROM c INTO FILE (path = '{tmp_path}/out') FORMAT JSON")
-        assert caught.value.code == "MR1342"
+        assert "rows: changes" in db.explain("SELECT * FROM c")
+        sql = f"SELECT k FROM q WITH ('q.type' = 'file_source', 'q.path' = '{path}', 'q.format' = 'debezium')"
+        assert db.query(sql).tuples() == [("a",)]

@@ -322,7 +322,7 @@ def test_a_gap_of_zero_and_every_record_are_refused() -> None:
     assert refused.value.code == "MR1330"
     with pytest.raises(Unsupported) as unsupported:
         spec(EVERY_RECORD)
-    assert unsupported.value.code == "MR1930"
+    assert unsupported.value.code == "MR1907"
 
 
 def test_partitions_divide_and_unite_by_vnode() -> None:

@@ -122,7 +122,7 @@ def test_order_without_limit_of_rows_without_end_is_refused(db: Database, sql: s
 def test_order_by_what_has_no_order_is_refused() -> None:
     with pytest.raises(MillraceError) as caught:
         titles("CREATE STREAM s AS SELECT * FROM (SELECT ARRAY[v] AS a FROM ticks) ORDER BY a LIMIT 2")
-    assert caught.value.code == "MR1346"
+    assert caught.value.code == "MR1347"
 
 
 def test_limit_of_a_stream_and_of_a_sink_is_in_the_plan() -> None:

@@ -150,7 +150,7 @@ class OneFilePlace:
 
     A marker says up to which checkpoint it grew: beside text (with the size, so that a torn append is cut off), inside
     Parquet and Arrow files, which are written anew and replaced in one step. A file that an earlier run of Millrace
-    wrote is replaced; one that something else wrote is refused (Invalid MR1430) unless `overwrite`.
+    wrote is replaced; one that something else wrote is refused (Invalid MR1436) unless `overwrite`.
     """
 
     def __init__(self, path: str, partition: int, format: str, overwrite: bool) -> None:
@@ -282,7 +282,7 @@ def lost(path: str) -> Corrupt:
     """A sealed file is neither staged nor shown."""
     return Corrupt(
         f"'{path}' can not be published: its sealed file is gone",
-        code="MR5010",
+        code="MR5018",
         hint="was the _staging folder cleaned by hand? restore an older checkpoint",
     )
 
@@ -291,7 +291,7 @@ def taken(path: str) -> Invalid:
     """Another file has the name."""
     return Invalid(
         f"file '{path}' exists and is not this job's",
-        code="MR1430",
+        code="MR1436",
         hint="choose another path, remove the file, or set 'overwrite' = 'true' for one file",
     )
 

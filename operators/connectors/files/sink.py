@@ -166,7 +166,7 @@ class FileSink(Sink):
             files = [(str(staged), str(final)) for staged, final in json.loads(outbox)["files"]]
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(
-                f"outbox {checkpoint} of '{self._spec.path}' does not decode", code="MR5011"
+                f"outbox {checkpoint} of '{self._spec.path}' does not decode", code="MR5017"
             ) from error
         if files or not self._spec.one_file:
             self._place.show(checkpoint, files)

@@ -145,7 +145,8 @@ class KafkaSource(Source):
                     "fetch.wait.max.ms": 100,
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
-                    "enable.partition.eof": spec.bounded,
+                    "enable.partition.eof": True,
+                    "error_cb": self._fetcher.on_client_error,
                 }
             )
         )
@@ -267,6 +268,10 @@ class KafkaReader(SplitReader):
     @property
     def ended(self) -> bool:
         return self._lane.at_end and self._chunk is None and not self._lane.chunks
+
+    @property
+    def caught_up(self) -> bool:
+        return self._lane.caught_up and not self._lane.chunks
 
     def close(self) -> None:
         self._fetcher.remove(self._lane)
