@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from millrace.cluster.job import JobSpec, check_job, settled
+from millrace.cluster.job import JobSpec, check_job, check_store, settled
 from millrace.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
@@ -71,10 +71,7 @@ class Cluster:
         """
         spec = settled(spec)
         check_job(spec)
-        if store.startswith("memory:"):
-            raise Invalid(
-                "a store in memory is lost with its process", code="MR1393", hint="give file:///… or s3://…"
-            )
+        check_store(store)
         given = replace(spec, cpus=num_cpus)
         self._ask(self._metadata().submit.remote(given, store, dict(options or {})))
         return Job(self, spec.job)
@@ -97,6 +94,7 @@ class Cluster:
         if spec is not None:
             check_job(spec)
         url, known = self._home(job, store, options)
+        check_store(url)
         self._ask(self._metadata().resume.remote(job, url, known, spec, wanted))
         return Job(self, job)
 
