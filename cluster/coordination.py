@@ -322,6 +322,7 @@ class CoordinatorDriver:
             self._on_time()
             if on_round is not None:
                 on_round(self.status())
+        LOG.info("it ends: %s", self.ended)
         return self.ended
 
     def _on_time(self) -> None:
@@ -358,6 +359,7 @@ class CoordinatorDriver:
 
     def _note_loss(self, lost: PartitionLost) -> None:
         self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
+        LOG.warning("partition %s under epoch %s: %s", lost.partition, lost.epoch, lost.reason)
         self._progress.failures += lost.lasting
         if self._progress.failures > FAILURES_MAX and self.ended is None:
             self.broken = True
@@ -424,6 +426,8 @@ class CoordinatorDriver:
         begun = self._progress.begun
         if isinstance(command.record, CheckpointDecided) and begun is not None:
             self._progress.decisions.append(time.monotonic() - begun[1])
+        if not isinstance(command.record, CheckpointDecided) or command.record.label is not None:
+            LOG.info("record %s of the ledger: %s", command.seq, command.record)
         return RecordAppended(command.seq, state)
 
     def _retried(self, call: Callable[[], Answer]) -> Answer:

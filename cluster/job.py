@@ -102,6 +102,16 @@ def check_job(spec: JobSpec) -> None:
     check_nodes(spec.plan.nodes, spec.guarantee)
 
 
+def check_store(url: str) -> None:
+    """Refuse a store that a job's processes do not share, or that ends with one of them (MR1385)."""
+    if url.partition(":")[0] == "memory" or not url:
+        raise Invalid(
+            "exactly once needs a store that outlives its processes, and all of them reach",
+            code="MR1385",
+            hint="give file:///… on a shared disk, s3://…, gs://… or az://…",
+        )
+
+
 def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) -> None:
     """Refuse sources and sinks that break `guarantee` (MR1383, MR1384), and files that parts can't share (MR1388).
 

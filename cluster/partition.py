@@ -265,6 +265,7 @@ class PartitionDriver:
                 assert self.share is not None
                 self._connect(self.share)
             case StartSources():
+                LOG.info("epoch %s reads its sources, from checkpoint %s", self._me[1], self.start.restored)
                 self._polling = True
             case InjectBarrier():
                 assert self.share is not None
@@ -275,6 +276,7 @@ class PartitionDriver:
             case Report():
                 self._tell(command.message)
             case StopSelf():
+                LOG.info("epoch %s ends: %s", self._me[1], command.reason)
                 self.ended = command.reason
                 self.lasting = command.lasting
             case _:

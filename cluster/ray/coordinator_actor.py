@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from millrace.cluster.coordination import CoordinatorDriver, JobStatus
 from millrace.cluster.job import read_job
+from millrace.cluster.logbook import LINES_A_REPORT, Logbook, LogLine
 from millrace.cluster.partition import PartitionStatus, SplitStatus
 from millrace.cluster.protocol.messages import CheckpointDue, PartitionReport
 from millrace.cluster.ray.processes import RayProcesses
@@ -53,9 +54,9 @@ class RayAppends:
         except (RayError, ValueError):
             return  # it is being restarted; the next one will do
 
-    def finished(self, status: JobStatus, reason: str, broken: bool) -> None:
-        """Leave the last status where it can be asked for."""
-        self._ask("finish", status, reason, broken)
+    def finished(self, status: JobStatus, reason: str, broken: bool, lines: tuple[LogLine, ...]) -> None:
+        """Leave the last status and log lines where they can be asked for."""
+        self._ask("finish", status, reason, broken, lines)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:
@@ -71,6 +72,7 @@ class JobCoordinator:
 
     def __init__(self, job: str, store_url: str, options: Mapping[str, str]) -> None:
         self._job = job
+        self._logbook = Logbook("coordinator").install()
         store = open_store(store_url, options)
         spec = read_job(store, Ledger(store, job, "reader").read().plan)
         self._me = ray.get_runtime_context().current_actor
@@ -88,6 +90,16 @@ class JobCoordinator:
     def report(self, message: PartitionReport, status: PartitionStatus | None) -> None:
         """A report of a partition."""
         self._driver.report(message, status)
+
+    @ray.method(concurrency_group="control")
+    def take_log(self, lines: tuple[LogLine, ...]) -> None:
+        """What a partition has logged."""
+        self._logbook.take(lines)
+
+    @ray.method(concurrency_group="control")
+    def log(self, after: int) -> tuple[LogLine, ...]:
+        """What the job's processes have logged, above a number."""
+        return self._logbook.after(after)
 
     @ray.method(concurrency_group="control")
     def status(self) -> JobStatus:
@@ -147,7 +159,8 @@ class JobCoordinator:
             os._exit(1)
         while True:
             try:
-                self._appends.finished(self._driver.status(), reason, self._driver.broken)
+                lines = self._logbook.after(0)[-LINES_A_REPORT:]
+                self._appends.finished(self._driver.status(), reason, self._driver.broken, lines)
                 break
             except Unavailable:
                 time.sleep(RENEW_S)
