@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millrace.cluster.exchange.security import ExchangeTls
 from millrace.cluster.functions import CarriedFunction
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
@@ -25,6 +26,7 @@ from millrace.state.checkpoints.snapshots import write_object
 from millrace.state.store import Store
 
 _VERSION = 1
+PLACEMENTS = ("spread", "pack")
 
 
 @serialisable
@@ -48,6 +50,11 @@ class JobSpec:
     functions: tuple[CarriedFunction, ...] = ()
     cpus: float = 1.0
     """Set aside for each partition."""
+    placement: str = "spread"
+    """`spread`: over nodes as evenly as there is room; `pack`: on the coordinator's node as far as there is room."""
+    resources: tuple[tuple[str, float], ...] = ()
+    """Custom resources of nodes that each partition takes, by name."""
+    exchange_tls: ExchangeTls | None = None
     incarnation: str = ""
     """Tells this job from former ones of the same name, where sinks left marks outside; empty until it is settled."""
 
@@ -94,6 +101,16 @@ def check_job(spec: JobSpec) -> None:
             hint="'exactly_once' or 'at_least_once'",
         )
     check_nodes(spec.plan.nodes, spec.guarantee)
+
+
+def check_store(url: str) -> None:
+    """Refuse a store that a job's processes do not share, or that ends with one of them (MR1385)."""
+    if url.partition(":")[0] == "memory" or not url:
+        raise Invalid(
+            "exactly once needs a store that outlives its processes, and all of them reach",
+            code="MR1385",
+            hint="give file:///… on a shared disk, s3://…, gs://… or az://…",
+        )
 
 
 def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from millrace.cluster.job import JobSpec, check_job, settled
+from millrace.cluster.job import JobSpec, check_job, check_store, settled
 from millrace.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
     from millrace.cluster.coordination import JobStatus
+    from millrace.cluster.logbook import LogLine
     from millrace.cluster.partition import SplitStatus
     from millrace.cluster.resuming import KeptCheckpoint
     from millrace.cluster.upgrade import Upgrade
@@ -70,10 +71,7 @@ class Cluster:
         """
         spec = settled(spec)
         check_job(spec)
-        if store.startswith("memory:"):
-            raise Invalid(
-                "a store in memory is lost with its process", code="MR1393", hint="give file:///… or s3://…"
-            )
+        check_store(store)
         given = replace(spec, cpus=num_cpus)
         self._ask(self._metadata().submit.remote(given, store, dict(options or {})))
         return Job(self, spec.job)
@@ -96,6 +94,7 @@ class Cluster:
         if spec is not None:
             check_job(spec)
         url, known = self._home(job, store, options)
+        check_store(url)
         self._ask(self._metadata().resume.remote(job, url, known, spec, wanted))
         return Job(self, job)
 
@@ -175,6 +174,14 @@ class Cluster:
         found: dict[int, tuple[SplitStatus, ...]] = self._ask(self._coordinator(job).splits.remote())
         return found
 
+    def log(self, job: str, after: int = 0) -> tuple[LogLine, ...]:
+        """What the job's processes have logged of late, above a line's number; of one that has ended, the last lines."""
+        entry = self._entry(job)
+        if entry.ended is not None:
+            return tuple(line for line in entry.log if line.number > after)
+        found: tuple[LogLine, ...] = self._ask(self._coordinator(job).log.remote(after))
+        return found
+
     def processes(self, job: str) -> dict[str, int]:
         """The process number of the job's coordinator and of each partition, by role."""
         found: dict[str, int] = self._ask(self._coordinator(job).pids.remote())
@@ -228,6 +235,10 @@ class Job:
         if self.cluster.summary(self.name).ended is not None:
             return {}
         return self.cluster.splits(self.name)
+
+    def log(self, after: int = 0) -> tuple[LogLine, ...]:
+        """What the job's processes have logged of late, above a line's number."""
+        return self.cluster.log(self.name, after)
 
     def scale(self, partitions: int, timeout: float = 120.0) -> JobStatus:
         """Go on with so many partitions, from a checkpoint that stops; returns once they all run.

@@ -14,8 +14,9 @@ import ray
 from ray.exceptions import RayError
 
 from millrace.cluster.coordination import CoordinatorDriver, JobStatus
-from millrace.cluster.job import read_job, spec_key
+from millrace.cluster.job import read_job
 from millrace.cluster.job_figures import JobFigures
+from millrace.cluster.logbook import LINES_A_REPORT, Logbook, LogLine
 from millrace.cluster.partition import PartitionStatus, SplitStatus
 from millrace.cluster.protocol.messages import CheckpointDue, PartitionReport
 from millrace.cluster.ray.gauges import SHOW_EVERY_S, Gauges
@@ -55,9 +56,9 @@ class RayAppends:
         except (RayError, ValueError):
             return  # it is being restarted; the next one will do
 
-    def finished(self, status: JobStatus, reason: str, broken: bool) -> None:
-        """Leave the last status where it can be asked for."""
-        self._ask("finish", status, reason, broken)
+    def finished(self, status: JobStatus, reason: str, broken: bool, lines: tuple[LogLine, ...]) -> None:
+        """Leave the last status and log lines where they can be asked for."""
+        self._ask("finish", status, reason, broken, lines)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:
@@ -73,12 +74,13 @@ class JobCoordinator:
 
     def __init__(self, job: str, store_url: str, options: Mapping[str, str]) -> None:
         self._job = job
+        self._logbook = Logbook("coordinator").install()
         store = open_store(store_url, options)
         spec = read_job(store, Ledger(store, job, "reader").read().plan)
         self._me = ray.get_runtime_context().current_actor
         owner = f"{job}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._appends = RayAppends(job, store_url, options, owner)
-        self._processes = RayProcesses(store_url, options, job, spec_key(spec), self._me, spec.cpus)
+        self._processes = RayProcesses(store_url, options, spec, self._me)
         self._driver = CoordinatorDriver(spec, owner, store, self._appends, self._processes)
         self._renewed = 0.0
         self._figures = JobFigures()
@@ -93,6 +95,16 @@ class JobCoordinator:
     def report(self, message: PartitionReport, status: PartitionStatus | None) -> None:
         """A report of a partition."""
         self._driver.report(message, status)
+
+    @ray.method(concurrency_group="control")
+    def take_log(self, lines: tuple[LogLine, ...]) -> None:
+        """What a partition has logged."""
+        self._logbook.take(lines)
+
+    @ray.method(concurrency_group="control")
+    def log(self, after: int) -> tuple[LogLine, ...]:
+        """What the job's processes have logged, above a number."""
+        return self._logbook.after(after)
 
     @ray.method(concurrency_group="control")
     def status(self) -> JobStatus:
@@ -152,7 +164,8 @@ class JobCoordinator:
             os._exit(1)
         while True:
             try:
-                self._appends.finished(self._driver.status(), reason, self._driver.broken)
+                lines = self._logbook.after(0)[-LINES_A_REPORT:]
+                self._appends.finished(self._driver.status(), reason, self._driver.broken, lines)
                 break
             except Unavailable:
                 time.sleep(RENEW_S)

@@ -15,6 +15,7 @@ import ray
 
 from millrace.cluster.coordination import JobStatus
 from millrace.cluster.job import JobSpec, read_job, write_job
+from millrace.cluster.logbook import LogLine
 from millrace.cluster.protocol.ownership import (
     AnswerAppended,
     AnswerLease,
@@ -63,6 +64,7 @@ class Entry:
     ended: str | None = None
     broken: bool = False
     last: JobStatus | None = None
+    log: tuple[LogLine, ...] = ()
 
 
 @ray.remote(concurrency_groups={"control": 4}, max_restarts=-1, max_task_retries=0, enable_task_events=False)  # pyright: ignore[reportCallIssue]
@@ -175,7 +177,7 @@ class MetadataActor:
         answer = self._ask(job, url, options, AppendRequested(job, self._writer, seq, record, self._writer))
         if not isinstance(answer, AnswerAppended):
             raise Unavailable(
-                f"another process leads job {job}", code="MR3014", hint="end it there, and try again"
+                f"another process leads job {job}", code="MR3019", hint="end it there, and try again"
             )
         self._lead(job, url, options)
 
@@ -235,9 +237,10 @@ class MetadataActor:
         status: JobStatus,
         reason: str,
         broken: bool,
+        lines: tuple[LogLine, ...],
     ) -> None:
-        """The job has ended; this was its last status."""
-        self._entries[job] = Entry(job, store, dict(options), reason, broken, status)
+        """The job has ended; this was its last status, and these its last log lines."""
+        self._entries[job] = Entry(job, store, dict(options), reason, broken, status, lines)
 
     def _ask(self, job: str, url: str, options: Mapping[str, str], event: OwnershipEvent) -> Any:
         with self._lock:

@@ -15,6 +15,7 @@ from millrace.cluster.exchange.peers import FlightPeers
 from millrace.cluster.functions import install
 from millrace.cluster.job import read_job
 from millrace.cluster.job_figures import PartitionFigures
+from millrace.cluster.logbook import LINES_A_REPORT, Logbook, LogLine
 from millrace.cluster.partition import PartitionDriver, SplitStatus
 from millrace.cluster.protocol.messages import (
     GrantLease,
@@ -52,6 +53,8 @@ class PartitionActor:
     """
 
     def __init__(self, store_url: str, options: Mapping[str, str], program: str, coordinator: Any) -> None:
+        self._logbook = Logbook("standby").install()
+        self._told = 0
         self._store = open_store(store_url, options)
         self._job = read_job(self._store, program)
         self._coordinator = coordinator
@@ -84,7 +87,8 @@ class PartitionActor:
         if start.epoch <= self._epoch:
             return "a later owner has run here", False
         partition = start.plan.partition
-        peers = FlightPeers(start.job, partition, start.peers, self._host)
+        self._logbook.who = f"partition-{partition}"
+        peers = FlightPeers(start.job, partition, start.peers, self._host, self._job.exchange_tls)
         driver = PartitionDriver(self._job, start, self._store, peers, self._tell, partitions)
         with self._changed:
             self._epoch = start.epoch
@@ -95,6 +99,7 @@ class PartitionActor:
             return driver.run(), driver.lasting
         finally:
             self._owner = None
+            self._coordinator.take_log.remote(self._news())
 
     @ray.method(concurrency_group="control")
     def address(self, epoch: int) -> str:
@@ -148,6 +153,13 @@ class PartitionActor:
     def _tell(self, message: PartitionReport) -> None:
         self._coordinator.report.remote(message, None)
 
+    def _news(self) -> tuple[LogLine, ...]:
+        """What was logged since it was told last."""
+        lines = self._logbook.after(self._told, LINES_A_REPORT)
+        if lines:
+            self._told = lines[-1].number
+        return lines
+
     def _beat(self, owner: _Owner) -> None:
         me = owner.start.plan.partition, owner.start.epoch
         gauges = Gauges(job=owner.start.job, partition=str(owner.start.plan.partition))
@@ -157,6 +169,8 @@ class PartitionActor:
             if owner.driver.alive:
                 status = owner.driver.status()
                 self._coordinator.report.remote(Heartbeat(*me, time.monotonic()), status)
+                if lines := self._news():
+                    self._coordinator.take_log.remote(lines)
                 if time.monotonic() - shown >= SHOW_EVERY_S:
                     shown = time.monotonic()
                     gauges.show(figures.read())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from millrace.cluster.jobs import Cluster
     from millrace.cluster.upgrade import Upgrade
 
+FOLLOW_S = 0.5
 PAGE_WIDTH = 160
 """Columns of a table that no terminal shows."""
 Store = Annotated[str, typer.Option("--store", help="Where checkpoints are kept: file:///…, s3://…")]
@@ -33,7 +35,7 @@ DryRun = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (submit, jobs, status, top, scale, savepoint, stop, checkpoints, resume, upgrade):
+    for command in (submit, jobs, status, logs, top, scale, savepoint, stop, checkpoints, resume, upgrade):
         app.command()(command)
 
 
@@ -97,6 +99,39 @@ def status(
     stands = found.status()
     detail = found.splits() if splits else {}
     _show(status_json(stands, detail), status_lines(stands, detail), as_json)
+
+
+def logs(
+    job: JobName,
+    address: Address = "auto",
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended, or Ctrl-C.")
+    ] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Show at most so many old lines.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the processes of a job have logged."""
+    import dataclasses
+
+    from millrace.cluster.jobs import UnknownJob
+    from millrace.cluster.logbook import shown
+
+    cluster = _cluster(address)
+    found = cluster.job(job).log()[-lines:]
+    after = 0
+    try:
+        while True:
+            for line in found:
+                after = line.number
+                typer.echo(json.dumps(dataclasses.asdict(line)) if as_json else shown(line))
+            if not follow or cluster.summary(job).ended is not None:
+                return
+            time.sleep(FOLLOW_S)
+            found = ()
+            with contextlib.suppress(Unavailable, UnknownJob):  # an actor is being restarted
+                found = cluster.log(job, after)
+    except KeyboardInterrupt:
+        return
 
 
 def top(

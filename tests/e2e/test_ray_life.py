@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -137,3 +138,27 @@ def test_damaged_checkpoints_are_named_and_an_older_one_can_be_chosen(
     ended = cluster.wait("damaged", 60)
     assert ended is not None and ended.failed
     assert ended.ended is not None and "MR5011" in ended.ended and "could be resumed from" in ended.ended
+
+
+def test_partitions_that_exchange_nothing_recover_alone(cluster: Cluster, tmp_path: Path) -> None:
+    sql = f"""
+        CREATE SOURCE s (id BIGINT) WITH (connector='datagen', rows='{ROWS}', rate='{RATE}', splits='6',
+            'fields.id.kind'='sequence', 'fields.id.start'='0');
+        CREATE SINK raw FROM (SELECT id FROM s WHERE id % 97 <> 5) INTO FILE (path='{tmp_path}/raw', format='json');
+    """
+    job = submitted(cluster, "alone", sql, tmp_path / "store", 2)
+    until(cluster, "alone", 1)
+    before = cluster.processes("alone")
+    epochs = {p.partition: p.epoch for p in job.status().partitions}
+    os.kill(before["partition-1"], signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while (after := {p.partition: p.epoch for p in job.status().partitions}).get(1, 0) <= epochs[1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert after[0] == epochs[0], "the other partition is the same owner"
+    assert cluster.processes("alone")["partition-0"] == before["partition-0"]
+    job.wait(100)
+    ids = Counter(row["id"] for row in rows_of(tmp_path / "raw"))
+    assert ids == Counter(i for i in range(ROWS) if i % 97 != 5)
+    assert any("its process died" in line.text for line in job.log())
+    assert "reads its sources" in cli("logs", "alone")

@@ -410,7 +410,7 @@ class Partition(Process):
                 self.io(
                     "PersistCapture",
                     lambda: self._persist(command.number, cut),
-                    lambda c: self.handle(m.CapturePersisted(command.number, c)),  # type: ignore[arg-type]
+                    lambda c: self._persisted(command.number, c),
                 )
             case m.Report():
                 self.report(command.message)
@@ -455,8 +455,11 @@ class Partition(Process):
             self.engine.whole()
         self.handle(m.StateRestored())
 
-    def _persist(self, number: CheckpointNumber, cut: Cut) -> Contribution:
-        chains = self.writer.write(number, cut.tables)
+    def _persist(self, number: CheckpointNumber, cut: Cut) -> Contribution | Corrupt:
+        try:
+            chains = self.writer.write(number, cut.tables)
+        except Corrupt as error:  # a chain that is written as one table again is read
+            return self._unreadable(error)
         outboxes: tuple[OutboxRef, ...] = ()
         if cut.outbox:
             key = data_key(JOB, number, self.partition, self.epoch, "outbox")
@@ -464,6 +467,13 @@ class Partition(Process):
             outboxes = (OutboxRef(self.cluster.sink, self.partition, number, ref),)
         plan = self.start.plan
         return Contribution(self.partition, self.epoch, plan.first, plan.end, chains, cut.sources, outboxes)
+
+    def _persisted(self, number: CheckpointNumber, found: object) -> None:
+        if isinstance(found, Corrupt):
+            self.handle(m.PartitionFailed(found.message))
+        else:
+            assert isinstance(found, Contribution)
+            self.handle(m.CapturePersisted(number, found))
 
     def passed(self, number: CheckpointNumber, cut: Cut) -> None:
         self.cuts[number] = cut
