@@ -95,6 +95,7 @@ class PartitionActor:
             self._owner = _Owner(start, peers, driver)
             self._changed.notify_all()
         threading.Thread(target=self._beat, args=(self._owner,), name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._measure, args=(self._owner,), name="metrics", daemon=True).start()
         try:
             return driver.run(), driver.lasting
         finally:
@@ -162,16 +163,18 @@ class PartitionActor:
 
     def _beat(self, owner: _Owner) -> None:
         me = owner.start.plan.partition, owner.start.epoch
-        gauges = Gauges(job=owner.start.job, partition=str(owner.start.plan.partition))
-        figures = PartitionFigures(owner.driver)
-        shown = time.monotonic()
         while owner.driver.ended is None and self._owner is owner:
             if owner.driver.alive:
                 status = owner.driver.status()
                 self._coordinator.report.remote(Heartbeat(*me, time.monotonic()), status)
                 if lines := self._news():
                     self._coordinator.take_log.remote(lines)
-                if time.monotonic() - shown >= SHOW_EVERY_S:
-                    shown = time.monotonic()
-                    gauges.show(figures.read())
             time.sleep(HEARTBEAT_S)
+
+    def _measure(self, owner: _Owner) -> None:
+        """Show figures, on a thread whose trouble is nobody else's."""
+        gauges = Gauges(job=owner.start.job, partition=str(owner.start.plan.partition))
+        figures = PartitionFigures(owner.driver)
+        while owner.driver.ended is None and self._owner is owner:
+            gauges.show(figures.read())
+            time.sleep(SHOW_EVERY_S)

@@ -31,7 +31,7 @@ SQL = """
 """
 WANTED = (
     'ray_millrace_rows_in_total{job="metered",partition="0"}',
-    'ray_millrace_rows_in_total{job="metered",partition="1"}',
+    'ray_millrace_rows_out_total{job="metered",partition="1"}',
     'ray_millrace_rows_out_total{job="metered",partition="0"}',
     'ray_millrace_busy_ratio{job="metered",partition="0"}',
     'ray_millrace_watermark_lag_seconds{job="metered",partition="0"}',
@@ -79,11 +79,12 @@ def test_prometheus_reads_a_job(cluster: Cluster, tmp_path: Path) -> None:
         while time.monotonic() < deadline and not all(found.get(name) is not None for name in WANTED):
             time.sleep(1)
             found = scraped()
+        status = job.status()
     finally:
         job.stop()
     missing = [name for name in WANTED if name not in found]
     if missing:
-        pytest.fail(f"not there: {missing}; there: {sorted(found)}")
+        pytest.fail(f"not there: {missing}; there: {found}, {status}")
     assert found['ray_millrace_rows_in_total{job="metered",partition="0"}'] > 0
     assert found['ray_millrace_partitions{job="metered"}'] == 2
     assert 0 <= found['ray_millrace_busy_ratio{job="metered",partition="0"}'] <= 1
