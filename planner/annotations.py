@@ -103,7 +103,7 @@ def _job_defaults(statements: Iterable[Statement]) -> JobDefaults:
 def check_annotation(annotation: Annotation) -> None:
     """Refuse what is a slip, a value that does not do, and what nothing here does. Prose is left alone.
 
-    Raises Invalid MR1080 (misspelt), MR1081 (value), Unsupported MR1958.
+    Raises Invalid MR1080 (misspelt), MR1081 (value), Unsupported MR1928.
     """
     name = annotation.name
     if name not in KNOWN:
@@ -113,7 +113,7 @@ def check_annotation(annotation: Annotation) -> None:
         return
     if name in REFUSED:
         raise Unsupported(
-            f"@{name} is not supported", code="MR1958", hint=REFUSED[name], position=annotation.position
+            f"@{name} is not supported", code="MR1928", hint=REFUSED[name], position=annotation.position
         )
     match name:
         case "job_name":
@@ -128,7 +128,7 @@ def check_annotation(annotation: Annotation) -> None:
             if annotation.value.lower() != "hash":
                 raise Unsupported(
                     f"rows are never spread by {annotation.value or 'nothing'!r}",
-                    code="MR1958",
+                    code="MR1928",
                     hint="'hash' is what there is: by the hash of the key that the next operator needs",
                     position=annotation.position,
                 )
