@@ -130,7 +130,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "group",
-        choices=[*GROUPS, "keyindex", "latency", "joins", "soak", "soak_joins", "kafka", "recovery", "all"],
+        choices=[
+            *GROUPS,
+            "keyindex",
+            "latency",
+            "joins",
+            "soak",
+            "soak_joins",
+            "kafka",
+            "recovery",
+            "checkpoint",
+            "scaling",
+            "cluster",
+            "all",
+        ],
     )
     parser.add_argument("--queries", help="comma-separated names; all of the group without")
     parser.add_argument("--events", type=int, help="input events")

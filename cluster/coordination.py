@@ -20,6 +20,7 @@ from millrace.cluster.protocol.checkpointing import Round
 from millrace.cluster.protocol.coordinator import Coordinator, CoordinatorSettings
 from millrace.cluster.protocol.messages import (
     AppendRecord,
+    BeginCheckpoint,
     CheckpointDue,
     CoordinatorCommand,
     CoordinatorEvent,
@@ -69,7 +70,11 @@ REPORTS = 20
 END_OF_WAIT = float("inf")
 DISCOVERY_S = 2.0
 """How often sources are asked for new splits; they may look less often themselves."""
+ROUND_MAX_S = 0.1
+"""What a round counts on the machine's clock at most: a coordinator that was not let run has not listened either, and
+takes nobody's silence for death."""
 RETRY_S = 0.2
+DECISIONS_KEPT = 100
 FAILURES_MAX = 5
 """Losses of partitions by what will not mend itself, with no checkpoint decided between, after which the job is given
 up. Processes that are killed, and services that do not answer, are waited out."""
@@ -142,6 +147,8 @@ class JobStatus:
     """What the job can be resumed from."""
     decided_s: float | None = None
     rates: Mapping[int, float] = field(default_factory=dict)
+    decisions_s: tuple[float, ...] = ()
+    """Of the last checkpoints, how long it took from the barrier's start to the decision."""
 
 
 @dataclass(slots=True)
@@ -151,6 +158,8 @@ class _Progress:
     last: CheckpointNumber | None = None
     at: float | None = None
     problems: list[str] = field(default_factory=list)
+    begun: tuple[CheckpointNumber, float] | None = None
+    decisions: deque[float] = field(default_factory=lambda: deque(maxlen=DECISIONS_KEPT))
     fatal: str | None = None
     """What a thread beside the driver's met that no further try will mend."""
 
@@ -291,11 +300,13 @@ class CoordinatorDriver:
             kept_checkpoints(machine.state),
             None if self._progress.at is None else time.monotonic() - self._progress.at,
             {s.partition: self._rates.of(s) for s in partitions},
+            tuple(self._progress.decisions),
         )
 
     def run(self, on_round: Callable[[JobStatus], None] | None = None) -> str:
         """Lead the job until it has ended or another coordinator leads it; answers why."""
         self._feed(self._read_ledger())
+        looked, clock = time.monotonic(), 0.0
         while self.ended is None:
             with contextlib.suppress(queue.Empty):
                 self._feed(self._events.get(timeout=TICK_S))
@@ -305,7 +316,9 @@ class CoordinatorDriver:
                 damaged = _DAMAGE.search(lost.reason) is not None
                 self._note_loss(lost)
                 self._feed(replace(lost, damaged=damaged))
-            self._feed(Tick(time.monotonic()))
+            now = time.monotonic()
+            looked, clock = now, clock + min(now - looked, ROUND_MAX_S)
+            self._feed(Tick(clock))
             self._on_time()
             if on_round is not None:
                 on_round(self.status())
@@ -337,6 +350,12 @@ class CoordinatorDriver:
             self._progress.last = latest.number
             self._progress.at = time.monotonic()
             self._progress.failures = 0
+
+    def _note_begin(self, command: Tell) -> None:
+        if isinstance(command.message, BeginCheckpoint):
+            number, known = command.message.number, self._progress.begun
+            if known is None or known[0] != number:
+                self._progress.begun = number, time.monotonic()
 
     def _note_loss(self, lost: PartitionLost) -> None:
         self._progress.problems.append(f"partition {lost.partition}: {lost.reason}")
@@ -379,6 +398,7 @@ class CoordinatorDriver:
             case KillPartition():
                 self._processes.kill(command.partition, command.epoch)
             case Tell():
+                self._note_begin(command)
                 self._processes.tell(command)
             case PruneObjects():
                 self._prune(command)
@@ -403,6 +423,9 @@ class CoordinatorDriver:
         except Fenced as error:
             LOG.warning("refused: %s", error.message)
             return RecordLost(command.seq)
+        begun = self._progress.begun
+        if isinstance(command.record, CheckpointDecided) and begun is not None:
+            self._progress.decisions.append(time.monotonic() - begun[1])
         if not isinstance(command.record, CheckpointDecided) or command.record.label is not None:
             LOG.info("record %s of the ledger: %s", command.seq, command.record)
         return RecordAppended(command.seq, state)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millrace.cluster.exchange.security import ExchangeTls
 from millrace.cluster.functions import CarriedFunction
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
@@ -24,6 +25,7 @@ from millrace.state.checkpoints.snapshots import write_object
 from millrace.state.store import Store
 
 _VERSION = 1
+PLACEMENTS = ("spread", "pack")
 
 
 @serialisable
@@ -47,6 +49,11 @@ class JobSpec:
     functions: tuple[CarriedFunction, ...] = ()
     cpus: float = 1.0
     """Set aside for each partition."""
+    placement: str = "spread"
+    """`spread`: over nodes as evenly as there is room; `pack`: on the coordinator's node as far as there is room."""
+    resources: tuple[tuple[str, float], ...] = ()
+    """Custom resources of nodes that each partition takes, by name."""
+    exchange_tls: ExchangeTls | None = None
     incarnation: str = ""
     """Tells this job from former ones of the same name, where sinks left marks outside; empty until it is settled."""
 

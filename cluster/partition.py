@@ -47,6 +47,7 @@ from millrace.cluster.protocol.messages import (
     StopSelf,
 )
 from millrace.cluster.protocol.transitions import PartitionPhase
+from millrace.cluster.reading import SourceVertex
 from millrace.cluster.share import PartitionShare
 from millrace.cluster.snapshotting import Snapshots
 from millrace.errors import Fenced, MillraceError, Unavailable
@@ -90,7 +91,8 @@ class Peers(Protocol):
 class PartitionStatus:
     """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more.
 
-    `stored` is the last checkpoint whose capture it has stored, `state_bytes` what that takes in the store.
+    `stored` is the last checkpoint whose capture it has stored, `state_bytes` what that takes in the store. `at` is when
+    that was, in s of the machine's own clock.
     """
 
     partition: int
@@ -106,6 +108,7 @@ class PartitionStatus:
     busy_s: float
     stored: str = "none"
     state_bytes: int = 0
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,7 @@ class PartitionDriver:
             share is not None and self._polling and all(v.ended for v in sources),
             sum(v.metrics.busy_ns for v in vertices) / 1e9,
             *self._snapshots.stored,
+            time.monotonic(),
         )
 
     def splits(self) -> tuple[SplitStatus, ...]:
@@ -289,6 +293,7 @@ class PartitionDriver:
             self._news.set,
         )
         self.share.restore(self._snapshots.restored())
+        self._persister.submit(self._verify, self.share.dataflow.sources)  # before anything new is stored
 
     def _connect(self, share: PartitionShare) -> None:
         if not share.layout.exchanged:
@@ -303,6 +308,19 @@ class PartitionDriver:
 
     def _passed(self, event: BarrierPassed) -> None:
         self.post(event)
+
+    def _verify(self, sources: list[SourceVertex]) -> None:
+        """See that sources still give what they gave before the checkpoint."""
+        try:
+            for source in sources:
+                for split in source.verify():
+                    LOG.warning(
+                        "partition %s, epoch %s: split %s can not be read again, so nobody knows whether it is the same",
+                        *self._me,
+                        split,
+                    )
+        except (MillraceError, OSError) as error:
+            self.post(_failed(error))
 
     def _persist(self, command: PersistCapture) -> None:
         try:

@@ -113,7 +113,7 @@ class Snapshots:
         sources = tuple(
             SourcePoint(
                 node,
-                {split: SplitPoint(at.position, at.watermark) for split, at in captured.splits.items()},
+                {split: _point(at) for split, at in captured.splits.items()},
                 captured.ended,
                 captured.watermark,
             )
@@ -148,7 +148,7 @@ class Snapshots:
         for node in dict.fromkeys(node for node, _ in self._start.plan.splits):
             mine = [split for of, split in self._start.plan.splits if of == node]
             point = points.get(node, SourcePoint(node, {}, frozenset(), START_OF_TIME))
-            splits = {s: SplitCapture(dict(at.position), at.watermark) for s, at in point.splits.items()}
+            splits = {split: _capture(at) for split, at in point.splits.items()}
             begun = [split for split in mine if split not in splits and split not in point.ended]
             if begun:
                 beginnings.read()
@@ -171,3 +171,12 @@ class Snapshots:
         if delta.key == (VNODE,):  # facts about all vnodes, told by every partition
             return rows.filter(pa.array(mine))
         raise Bug(f"table {name} of node {node} has keys that partition {plan.partition} does not own")
+
+
+def _point(at: SplitCapture) -> SplitPoint:
+    return SplitPoint(at.position, at.watermark, at.records, at.digest, at.since)
+
+
+def _capture(at: SplitPoint) -> SplitCapture:
+    since = None if at.since is None else dict(at.since)
+    return SplitCapture(dict(at.position), at.watermark, at.rows, at.digest, since)

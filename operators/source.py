@@ -140,6 +140,11 @@ class SourceSpec(ABC):
         """Whether the same position gives the same rows again."""
         return True
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows that were read once are there for ever: neither retention nor compaction takes them."""
+        return True
+
     @abstractmethod
     def build(self, context: Context) -> Source:
         """A source ready to discover."""
@@ -147,6 +152,10 @@ class SourceSpec(ABC):
     @abstractmethod
     def with_columns(self, columns: tuple[int, ...]) -> SourceSpec:
         """The same source producing only these columns, in this order (projection pushdown)."""
+
+    def with_metadata(self) -> SourceSpec:
+        """The same source whose schema ends in further columns, of its records' metadata, that a query may name."""
+        return self
 
     def details(self) -> dict[str, str]:
         """What EXPLAIN shows of the source."""

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 
 from millrace.cluster.coordination import CoordinatorDriver, JobStatus
-from millrace.cluster.job import read_job, spec_key
+from millrace.cluster.job import read_job
 from millrace.cluster.logbook import LINES_A_REPORT, Logbook, LogLine
 from millrace.cluster.partition import PartitionStatus, SplitStatus
 from millrace.cluster.protocol.messages import CheckpointDue, PartitionReport
@@ -78,7 +78,7 @@ class JobCoordinator:
         self._me = ray.get_runtime_context().current_actor
         owner = f"{job}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._appends = RayAppends(job, store_url, options, owner)
-        self._processes = RayProcesses(store_url, options, job, spec_key(spec), self._me, spec.cpus)
+        self._processes = RayProcesses(store_url, options, spec, self._me)
         self._driver = CoordinatorDriver(spec, owner, store, self._appends, self._processes)
         self._renewed = 0.0
         threading.Thread(target=self._lead, name="coordinator", daemon=True).start()

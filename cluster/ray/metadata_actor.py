@@ -177,7 +177,7 @@ class MetadataActor:
         answer = self._ask(job, url, options, AppendRequested(job, self._writer, seq, record, self._writer))
         if not isinstance(answer, AnswerAppended):
             raise Unavailable(
-                f"another process leads job {job}", code="MR3014", hint="end it there, and try again"
+                f"another process leads job {job}", code="MR3019", hint="end it there, and try again"
             )
         self._lead(job, url, options)
 

@@ -87,7 +87,7 @@ class PartitionActor:
             return "a later owner has run here", False
         partition = start.plan.partition
         self._logbook.who = f"partition-{partition}"
-        peers = FlightPeers(start.job, partition, start.peers, self._host)
+        peers = FlightPeers(start.job, partition, start.peers, self._host, self._job.exchange_tls)
         driver = PartitionDriver(self._job, start, self._store, peers, self._tell, partitions)
         with self._changed:
             self._epoch = start.epoch

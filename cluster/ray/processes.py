@@ -10,7 +10,9 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from millrace.cluster.job import JobSpec, spec_key
 from millrace.cluster.partition import SplitStatus
 from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Tell
 from millrace.cluster.ray.partition_actor import PartitionActor
@@ -64,17 +66,17 @@ class RayProcesses:
         self,
         store_url: str,
         options: Mapping[str, str],
-        job: str,
-        program: str,
+        job: JobSpec,
         coordinator: Any,
-        num_cpus: float,
         *,
         standby: int = 1,
     ) -> None:
-        self._arguments = (store_url, options, program, coordinator)
-        self._job = job
-        self._num_cpus = num_cpus
-        self._standby = standby
+        self._arguments = (store_url, options, spec_key(job), coordinator)
+        self._job = job.job
+        self._resources = dict(job.resources)
+        self._strategy = _strategy(job.placement)
+        self._num_cpus = job.cpus
+        self._standby = 0 if job.resources else standby  # a process that waits must not take what others need
         self._owners: dict[int, _Owner] = {}
         self._wanted: dict[int, _Wanted] = {}
         self._ending: dict[int, tuple[_Process, float]] = {}
@@ -206,7 +208,10 @@ class RayProcesses:
         while True:
             try:
                 handle = PartitionActor.options(  # type: ignore[attr-defined]  # Ray adds it
-                    name=chosen, num_cpus=num_cpus, scheduling_strategy="SPREAD"
+                    name=chosen,
+                    num_cpus=num_cpus,
+                    resources=self._resources,
+                    scheduling_strategy=self._strategy if partition is not None else "SPREAD",
                 ).remote(*self._arguments)
                 return _Process(handle, partition, num_cpus > 0)
             except ValueError:
@@ -239,6 +244,13 @@ class RayProcesses:
                 continue
             owner.introduced = True
             owner.process.handle.introduce.remote(epochs, addresses)
+
+
+def _strategy(placement: str) -> Any:
+    """How Ray chooses nodes."""
+    if placement == "spread":
+        return "SPREAD"
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def _reason(reference: Any) -> tuple[str, bool, bool]:

@@ -62,7 +62,7 @@ class Automaton:
 def build_automaton(pattern: Pattern, names: Sequence[str]) -> Automaton:
     """The automaton of a pattern of these variables.
 
-    Raises Unsupported MR1934 for a pattern that is too large and Invalid MR1350 for one that matches no row at all.
+    Raises Unsupported MR1902 for a pattern that is too large and Invalid MR1356 for one that matches no row at all.
     """
     steps = _Steps(names)
     steps.add(pattern, shown=True)
@@ -71,7 +71,7 @@ def build_automaton(pattern: Pattern, names: Sequence[str]) -> Automaton:
     if ACCEPT in automaton.ways[0]:
         raise Invalid(
             f"the pattern ({pattern}) matches where there is no row",
-            code="MR1350",
+            code="MR1356",
             hint="let it need one row at least: write + for *, or {1,n} for {0,n}",
         )
     return automaton
@@ -88,7 +88,7 @@ class _Steps:
         if len(self.steps) >= 4 * STATES_MAX:
             raise Unsupported(
                 f"the pattern has more than {STATES_MAX} places when its repetitions are written out",
-                code="MR1934",
+                code="MR1902",
                 hint="make the numbers in {n,m} smaller",
             )
         self.steps.append((what, first, second, shown))
@@ -144,7 +144,7 @@ class _Steps:
         if len(rows) > STATES_MAX:
             raise Unsupported(
                 f"the pattern has {len(rows)} places when its repetitions are written out, more than {STATES_MAX}",
-                code="MR1934",
+                code="MR1902",
                 hint="make the numbers in {n,m} smaller",
             )
         state = {at: number for number, at in enumerate(rows, 1)}
@@ -156,7 +156,7 @@ class _Steps:
             if total > WAYS_MAX:
                 raise Unsupported(
                     f"the pattern has more than {WAYS_MAX} ways from place to place",
-                    code="MR1934",
+                    code="MR1902",
                     hint="use fewer optional parts in a row",
                 )
         return Automaton(

@@ -123,7 +123,7 @@ def compile_conditions(
 ) -> Programs:
     """The programs of all variables' conditions; `types` are those of the expressions that leaves take values of.
 
-    Raises Unsupported MR1935 for what no program computes.
+    Raises Unsupported MR1904 for what no program computes.
     """
     programs = Programs()
     for condition in conditions:
@@ -147,7 +147,7 @@ def compile_conditions(
     if programs.width > WORDS_MAX or len(programs.accumulators) > ACCUMULATORS_MAX:
         raise Unsupported(
             f"DEFINE compares more than {WORDS_MAX} values of rows, or has more than {ACCUMULATORS_MAX} aggregates",
-            code="MR1934",
+            code="MR1902",
             hint="compute values of a row in a subquery",
         )
     return programs
@@ -455,4 +455,4 @@ def _kind(type: pa.DataType, what: str) -> int:
 
 
 def _refused(what: str, hint: str | None) -> Unsupported:
-    return Unsupported(f"{what} is not computed in DEFINE", code="MR1935", hint=hint)
+    return Unsupported(f"{what} is not computed in DEFINE", code="MR1904", hint=hint)

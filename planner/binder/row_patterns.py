@@ -104,12 +104,12 @@ class _Names:
     def of(cls, pattern: Pattern, node: nodes.MatchRecognize) -> _Names:
         names = cls(list(dict.fromkeys(variables_of(pattern))))
         if len(names.variables) > VARIABLES_MAX:
-            raise unsupported(node, "MR1934", f"the pattern has more than {VARIABLES_MAX} variables")
+            raise unsupported(node, "MR1902", f"the pattern has more than {VARIABLES_MAX} variables")
         for item in node.args.get("subsets") or []:
             name = item.alias
             if names.find(name) is not None:
                 raise invalid(
-                    item, "MR1141", f"{name} is a variable or subset already", "choose another name"
+                    item, "MR1161", f"{name} is a variable or subset already", "choose another name"
                 )
             members = tuple(names.one(m.name, m) for m in item.this.expressions)
             names.subsets[name.casefold()] = tuple(sorted(set(members)))
@@ -117,7 +117,7 @@ class _Names:
             at = names.one(item.alias, item)
             if at in names.defined:
                 raise invalid(
-                    item, "MR1141", f"{item.alias} is defined twice", "join the conditions with AND"
+                    item, "MR1161", f"{item.alias} is defined twice", "join the conditions with AND"
                 )
             names.defined[at] = item.this
         return names
@@ -131,11 +131,11 @@ class _Names:
         return self.subsets.get(folded)
 
     def one(self, name: str, node: object) -> int:
-        """The place of a variable. Raises Invalid MR1140."""
+        """The place of a variable. Raises Invalid MR1160."""
         found = self.find(name)
         if found is None or name.casefold() in self.subsets:
             hint = suggest(name, self.variables) or f"it has {', '.join(self.variables)}"
-            raise invalid(node, "MR1140", f"the pattern has no variable named {name}", hint)
+            raise invalid(node, "MR1160", f"the pattern has no variable named {name}", hint)
         return found[0]
 
 
@@ -206,7 +206,7 @@ class _Rows(ScalarBinder):
         if isinstance(node, nodes.Call) and str(node.this) in {*_ENDS, *_STEPS, *_FACTS, _ROWTIME}:
             raise invalid(
                 node,
-                "MR1142",
+                "MR1162",
                 f"{str(node.this).upper()} can not stand there",
                 "FIRST and LAST stand in PREV and NEXT only",
             )
@@ -293,22 +293,22 @@ class _Matches(ScalarBinder):
     def over(self, node: exp.Expr) -> Expression:
         """OVER has no place among matched rows."""
         raise invalid(
-            node, "MR1122", f"a call with OVER can not stand in {self._place}", "put it in a subquery"
+            node, "MR1157", f"a call with OVER can not stand in {self._place}", "put it in a subquery"
         )
 
     def grouping(self, node: nodes.Call) -> Expression:
         """Nor has GROUPING."""
-        raise invalid(node, "MR1142", f"GROUPING can not stand in {self._place}", "use a subquery")
+        raise invalid(node, "MR1162", f"GROUPING can not stand in {self._place}", "use a subquery")
 
     def window_bound(self, node: nodes.WindowBound) -> Expression:
         """Nor have window bounds."""
-        raise invalid(node, "MR1125", f"window bounds can not stand in {self._place}", "use a subquery")
+        raise invalid(node, "MR1158", f"window bounds can not stand in {self._place}", "use a subquery")
 
     def _variables(self, name: str, node: object) -> Variables:
         found = self._names.find(name)
         if found is None:
             hint = suggest(name, self._names.variables) or f"it has {', '.join(self._names.variables)}"
-            raise invalid(node, "MR1140", f"the pattern has no variable named {name}", hint)
+            raise invalid(node, "MR1160", f"the pattern has no variable named {name}", hint)
         return found
 
     def _reached(
@@ -341,7 +341,7 @@ class _Matches(ScalarBinder):
     def _mixed(self, node: object) -> Invalid:
         return invalid(
             node,
-            "MR1143",
+            "MR1163",
             "the argument speaks of rows of different variables",
             "name the same variable before each column",
         )
@@ -351,7 +351,7 @@ class _Matches(ScalarBinder):
         given = node.expressions
         if not 1 <= len(given) <= 2 or node.args.get("distinct") or node.args.get("filter"):
             raise invalid(
-                node, "MR1142", f"{name.upper()} takes a value and a number of rows", f"write {name}(x, 1)"
+                node, "MR1162", f"{name.upper()} takes a value and a number of rows", f"write {name}(x, 1)"
             )
         if name in _ENDS:
             variables, value = self._row_value(given[0])
@@ -362,7 +362,7 @@ class _Matches(ScalarBinder):
             variables, value = self._row_value(inner)
             return self._reached(variables, value, name, shift=shift)
         if not 1 <= len(inner.expressions) <= 2:
-            raise invalid(inner, "MR1142", f"{str(inner.this).upper()} takes a value and a number of rows")
+            raise invalid(inner, "MR1162", f"{str(inner.this).upper()} takes a value and a number of rows")
         variables, value = self._row_value(inner.expressions[0])
         first, offset = _ENDS[str(inner.this)], self._count(inner.expressions, 0)
         return self._reached(variables, value, name, first, offset, shift)
@@ -376,7 +376,7 @@ class _Matches(ScalarBinder):
             or not isinstance(value.value, int)
             or not 0 <= value.value <= 1_000_000
         ):
-            raise invalid(given[1], "MR1142", "the number of rows must be a constant from 0 to 1000000")
+            raise invalid(given[1], "MR1162", "the number of rows must be a constant from 0 to 1000000")
         return value.value
 
     def _fact(self, node: nodes.Call, name: str) -> Expression:
@@ -386,7 +386,7 @@ class _Matches(ScalarBinder):
             )
         if self._tested is not None:
             raise invalid(
-                node, "MR1142", f"{name.upper()}() stands in MEASURES only", "name the variable's columns"
+                node, "MR1162", f"{name.upper()}() stands in MEASURES only", "name the variable's columns"
             )
         if name == _ROWTIME:
             schema = self.scope.relation.schema
@@ -400,7 +400,7 @@ class _Matches(ScalarBinder):
         call = node.this
         if self._tested is not None:
             raise invalid(
-                node, "MR1142", "FINAL and RUNNING stand in MEASURES only", "in DEFINE all is RUNNING"
+                node, "MR1162", "FINAL and RUNNING stand in MEASURES only", "in DEFINE all is RUNNING"
             )
         before, self._final = self._final, bool(node.args["final"])
         try:
@@ -409,7 +409,7 @@ class _Matches(ScalarBinder):
             self._final = before
         if not isinstance(bound, Column):
             raise invalid(
-                node, "MR1142", "FINAL and RUNNING stand before FIRST, LAST, CLASSIFIER and aggregates"
+                node, "MR1162", "FINAL and RUNNING stand before FIRST, LAST, CLASSIFIER and aggregates"
             )
         return bound
 
@@ -427,7 +427,7 @@ def _partition(node: nodes.MatchRecognize, scope: Scope) -> tuple[int, ...]:
         bound = binder.bind(item)
         if not isinstance(bound, Column):
             raise invalid(
-                item, "MR1131", "a pattern is partitioned by columns", "compute the value in a subquery"
+                item, "MR1159", "a pattern is partitioned by columns", "compute the value in a subquery"
             )
         if bound.index not in places:
             places.append(bound.index)
@@ -455,7 +455,7 @@ def _order(node: nodes.MatchRecognize, scope: Scope) -> tuple[int, tuple[tuple[i
                 item, "MR1354", f"rows are matched in the order of event time{known}, upwards", hint
             )
         if not sortable(value.type):
-            raise invalid(item, "MR1346", f"rows can not be ordered by {value.name}, which is {value.type}")
+            raise invalid(item, "MR1355", f"rows can not be ordered by {value.name}, which is {value.type}")
         if at:
             found.append((value.index, descending, first))
     assert time is not None

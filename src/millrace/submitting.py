@@ -12,6 +12,7 @@ from millrace.cluster.job import JobSpec, for_sinks, settled
 from millrace.cluster.jobs import Cluster, Job
 from millrace.cluster.upgrade import Upgrade
 from millrace.errors import Invalid, Unsupported
+from millrace.job_settings import is_job_setting, take_job_settings
 from millrace.planner.plan import Plan
 from millrace.planner.session import PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import SetVariable
@@ -98,10 +99,22 @@ def spec_after(old: JobSpec, sql: str, variables: Mapping[str, str], settings: M
         partitions=old.partitions,
         checkpoint_interval=old.checkpoint_interval_s,
         variables=variables,
-        settings={"vnodes": str(old.vnodes), "batch.max_rows": str(old.batch_rows), **settings},
+        settings={
+            "vnodes": str(old.vnodes),
+            "batch.max_rows": str(old.batch_rows),
+            "liveness": f"{old.liveness_s} s",
+            "lease": f"{old.lease_s} s",
+            "placement": old.placement,
+            **settings,
+        },
         known=frozenset(output.name for output in old.plan.outputs),
     )
-    found = replace(found, cpus=old.cpus, liveness_s=old.liveness_s, lease_s=old.lease_s)
+    found = replace(
+        found,
+        cpus=old.cpus,
+        resources=found.resources or old.resources,
+        exchange_tls=found.exchange_tls or old.exchange_tls,
+    )
     return settled(found, old.incarnation)
 
 
@@ -152,12 +165,13 @@ def job_spec(
         guarantee=guarantee,
         checkpoint_interval_s=checkpoint_interval,
         functions=carried_functions(plan, functions_in(planner.catalog)),
+        **take_job_settings(values),
     )
 
 
 def _settings(values: Mapping[str, str]) -> tuple[str, Settings]:
     """The guarantee, and the other settings; raises Invalid MR1540 or MR1541."""
-    others = dict(values)
+    others = {name: value for name, value in values.items() if not is_job_setting(name)}
     guarantee = others.pop("guarantee", "exactly_once").strip().lower()
     if guarantee not in GUARANTEES:
         raise Invalid(

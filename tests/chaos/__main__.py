@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +89,20 @@ class Run:
         self.options = options
         self.console = console
         self.notes: list[str] = []
+        self._services = ExitStack()
+        try:
+            self._begin()
+        except BaseException:
+            self._services.close()
+            raise
+
+    def _begin(self) -> None:
+        options = self.options
         self.broker = Broker()
+        self._services.callback(self.broker.close)
         self.topics = Topics.make(self.broker, options.partitions)
         self.nodes = Nodes(options.nodes)
+        self._services.callback(self.nodes.close)
         self._submit(COPIES, copying(self.broker, self.topics))
         self._submit(AGGREGATES, aggregating(self.broker, self.topics))
         rate = options.events / (options.minutes * 60 * 0.9)
@@ -200,8 +212,7 @@ class Run:
         self.violence.wait(90)
         self.feeder.stop()
         self.watcher.stop()
-        self.nodes.close()
-        self.broker.close()
+        self._services.close()
 
     def _await(self, done: object, what: str) -> None:
         self.console.print(f"waiting for {what}")

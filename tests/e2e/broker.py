@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 KAFKA_VERSION = "3.9.1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "millrace" / "kafka"
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 240.0
 USER, PASSWORD = "ada", "lovelace"
 """Who may come in by the listener that asks."""
 
