@@ -14,8 +14,9 @@ from millrace.operators.batch import Int64Array
 from millrace.operators.formats.avro_codes import BAD_UTF8, OUT_OF_RANGE, REASONS, TRUNCATED
 from millrace.operators.formats.avro_program import AvroMismatch, Node, Program, compile_reader
 from millrace.operators.formats.avro_schema import AvroType, arrow_type
-from millrace.operators.formats.records import ENCODING, SYNTAX, TRUNCATED as CUT, WRONG_TYPE
+from millrace.operators.formats.records import ENCODING, SYNTAX, WRONG_TYPE
 from millrace.operators.formats.records import OUT_OF_RANGE as RANGE
+from millrace.operators.formats.records import TRUNCATED as CUT
 
 Bytes = npt.NDArray[np.uint8]
 _CODES = {TRUNCATED: CUT, BAD_UTF8: ENCODING, OUT_OF_RANGE: RANGE}
@@ -58,7 +59,7 @@ class AvroDecoder:
         if isinstance(run, str):
             return AvroColumns(
                 pa.RecordBatch.from_pylist([], schema=self.schema),
-                {i: (WRONG_TYPE, run) for i in range(len(starts))},
+                dict.fromkeys(range(len(starts)), (WRONG_TYPE, run)),
             )
         return run.decode(block, starts, ends)
 
@@ -153,7 +154,9 @@ class _Columns:
         if kind in ("array", "map"):
             return self._items(node, type, first, mask, nulls)
         if kind == "enum":
-            codes = pa.Array.from_buffers(pa.int32(), count, [mask, pa.py_buffer(first.astype(np.int32))], nulls)
+            codes = pa.Array.from_buffers(
+                pa.int32(), count, [mask, pa.py_buffer(first.astype(np.int32))], nulls
+            )
             symbols = pa.array(node.type.symbols, pa.string())
             return pa.DictionaryArray.from_arrays(codes, symbols).dictionary_decode()
         if pa.types.is_decimal(type):
@@ -206,9 +209,7 @@ class _Columns:
             keys = self._texts(first, second, pa.string(), None, 0)
             values = self.array(node.children[0], type.item_type)
             child = pa.StructArray.from_arrays([keys, values], fields=[type.key_field, type.item_field])
-        return pa.Array.from_buffers(
-            type, len(sizes), [mask, pa.py_buffer(offsets)], nulls, children=[child]
-        )
+        return pa.Array.from_buffers(type, len(sizes), [mask, pa.py_buffer(offsets)], nulls, children=[child])
 
 
 _VIEWS: Mapping[int, type[np.generic]] = {8: np.int8, 16: np.int16, 32: np.int32, 64: np.int64}

@@ -164,7 +164,7 @@ def decode_records(  # type: ignore[no-untyped-def]
             place = code[pc, 1]
             if place >= 0:
                 place += counts[code[pc, 2]]
-            if op == LONG or op == INT:
+            if op == LONG or op == INT:  # noqa: SIM109 - a tuple is slow in Numba
                 value, at = _long(data, at, end)
                 if at < 0:
                     fault = -at
@@ -180,7 +180,7 @@ def decode_records(  # type: ignore[no-untyped-def]
                     value *= scale
                 first[place] = value
                 valid[place] = 1
-            elif op == STRING or op == BYTES or op == SKIP_BYTES:
+            elif op == STRING or op == BYTES or op == SKIP_BYTES:  # noqa: SIM109 - a tuple is slow in Numba
                 size, at = _long(data, at, end)
                 if at < 0:
                     fault = -at
@@ -217,7 +217,7 @@ def decode_records(  # type: ignore[no-untyped-def]
                 first[place] = 0
                 second[place] = 0
                 valid[place] = 0
-            elif op == DOUBLE or op == FLOAT:
+            elif op == DOUBLE or op == FLOAT:  # noqa: SIM109 - a tuple is slow in Numba
                 size = 8 if op == DOUBLE else 4
                 if end - at < size:
                     fault = TRUNCATED
@@ -249,7 +249,7 @@ def decode_records(  # type: ignore[no-untyped-def]
                     break
                 floats[place] = np.float64(value)
                 valid[place] = 1
-            elif op == FIXED or op == SKIP:
+            elif op == FIXED or op == SKIP:  # noqa: SIM109 - a tuple is slow in Numba
                 if end - at < code[pc, 3]:
                     fault = TRUNCATED
                     break
@@ -295,7 +295,7 @@ def decode_records(  # type: ignore[no-untyped-def]
                 if at < 0:
                     fault = -at
                     break
-            elif op == LOOP or op == NEXT:
+            elif op == LOOP or op == NEXT:  # noqa: SIM109 - a tuple is slow in Numba
                 # LOOP: column of counts, end in [3], level of items in [4]. NEXT: the same, its LOOP in [3].
                 inner = code[pc, 4]
                 begin = pc

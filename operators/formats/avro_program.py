@@ -219,7 +219,9 @@ class _Compiler:
                 self._emit(op.STRING, slot)
             case ("string" | "bytes" | "fixed", "bytes" | "fixed") if reader.logical == "decimal":
                 if writer.logical == "decimal" and writer.scale != reader.scale:
-                    raise AvroMismatch(f"the scale {writer.scale} of the writer's decimal is not {reader.scale}")
+                    raise AvroMismatch(
+                        f"the scale {writer.scale} of the writer's decimal is not {reader.scale}"
+                    )
                 if writer.kind == "string":
                     raise wrong
                 bound = 10**reader.precision

@@ -121,7 +121,7 @@ class _Parser:
     def _named_type(self, name: str, space: str) -> AvroType:
         if name in PRIMITIVES:
             return AvroType(name)
-        for full in ([name] if "." in name or not space else [f"{space}.{name}", name]):
+        for full in [name] if "." in name or not space else [f"{space}.{name}", name]:
             if full in self._named:
                 found = self._named[full]
                 if found is None:
