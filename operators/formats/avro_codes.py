@@ -52,3 +52,15 @@ REASONS = {
     BAD_BOOLEAN: "a boolean is neither 0 nor 1",
 }
 """Why a record did not decode, by status."""
+
+PUT_END = 0
+PUT_NULLABLE = 1
+PUT_REQUIRED = 2
+PUT_LONG = 3
+PUT_BITS = 4
+PUT_BYTES = 5
+PUT_FIXED = 6
+PUT_DECIMAL = 7
+PUT_CONSTANT = 8
+PUT_ITEMS = 9
+PUT_NEXT = 10

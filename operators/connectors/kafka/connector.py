@@ -27,6 +27,7 @@ from millrace.operators.connectors.kafka.schemas import (
     check_columns,
     inferred_columns,
     read_schema,
+    write_schema,
 )
 from millrace.operators.connectors.kafka.sink import KafkaOutboxSpec, KafkaSinkSpec, Target
 from millrace.operators.connectors.kafka.source import KafkaSourceSpec, Start
@@ -106,7 +107,7 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
     target = Target(
         servers_of(options),
         topics[0],
-        _encoding(options, schema, changelog, key, format),
+        _encoding(options, schema, changelog, key, format, topics[0]),
         options.required("partitioner"),
     )
     prefix, markers = options.required("transactional.prefix"), options.required("marker.topic")
@@ -117,7 +118,12 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
 
 
 def _encoding(
-    options: Options, schema: pa.Schema, changelog: Changelog, key: tuple[str, ...], format: str
+    options: Options,
+    schema: pa.Schema,
+    changelog: Changelog,
+    key: tuple[str, ...],
+    format: str,
+    topic: str,
 ) -> Encoding:
     keys = key_columns(options.text("key"), schema.names) or key
     if changelog is Changelog.UPSERT and set(keys) != set(key):
@@ -140,14 +146,19 @@ def _encoding(
     value = tuple(i for i in range(len(schema)) if i not in without)
     if format == "raw":
         check_raw(pa.schema([schema.field(i) for i in value]))
+    key_format = key_format_of(options, len(keys))
+    columns = pa.schema([schema.field(i) for i in value])
+    keyed = pa.schema([schema.field(name) for name in keys])
     return Encoding(
         format=format,
-        key_format=key_format_of(options, len(keys)),
+        key_format=key_format,
         schema=schema,
         changelog=changelog,
         key=tuple(schema.names.index(name) for name in keys),
         value=value,
         delimiter=options.required("delimiter"),
+        value_schema=write_schema(options, topic, format, "value", columns),
+        key_schema=write_schema(options, topic, key_format, "key", keyed) if keys else None,
         **special,
     )
 

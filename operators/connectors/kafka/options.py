@@ -14,7 +14,7 @@ from millrace.operators.connectors.options import Kind, Option, Options
 
 FORMATS = ("json", "csv", "raw", "debezium-json", *SCHEMA_FORMATS)
 _ALIASES = {"debezium": "debezium-json", "text": "raw", "string": "raw", "jsonlines": "json"}
-_ALIASES |= {"avro-confluent": "avro", "avro_confluent": "avro", "proto": "protobuf"}
+_ALIASES |= {"avro-confluent": "avro", "avro_confluent": "avro"}
 STARTS = {
     "earliest": "earliest",
     "earliest-offset": "earliest",
@@ -32,11 +32,11 @@ _SHARED = (
         aliases=("properties.bootstrap.servers", "brokers", "bootstrap_servers"),
     ),
     Option("topic", "topics, separated by commas", aliases=("topic.name", "topics")),
-    Option("format", "json, csv, raw, debezium-json, avro or protobuf", aliases=("value.format",)),
+    Option("format", "json, csv, raw, debezium-json or avro", aliases=("value.format",)),
     Option("key", "columns of the message key, separated by commas", aliases=("key.fields", "key.columns")),
     Option(
         "key.format",
-        "raw (one column as text), json, avro or protobuf",
+        "raw (one column as text), json or avro",
         choices=("raw", "json", *SCHEMA_FORMATS),
     ),
     Option(

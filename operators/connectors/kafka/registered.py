@@ -12,8 +12,9 @@ from millrace.errors import Invalid
 from millrace.operators.batch import Int64Array
 from millrace.operators.connectors.kafka.messages import Columns
 from millrace.operators.connectors.kafka.schema_registry import Registered, RegistryClient
-from millrace.operators.connectors.kafka.schemas import ReadSchema, schema_names
+from millrace.operators.connectors.kafka.schemas import ReadSchema, WriteSchema, schema_names
 from millrace.operators.formats.avro_decode import AvroDecoder
+from millrace.operators.formats.avro_encode import AvroEncoder
 from millrace.operators.formats.avro_schema import AvroType, as_record, parse_avro
 from millrace.operators.formats.columns import conform
 from millrace.operators.formats.records import SYNTAX, UNKNOWN_SCHEMA
@@ -106,6 +107,21 @@ class AvroValues:
             return as_record(parse_avro(found.plain, f"schema {number}"), self._column)
         except Invalid as error:
             return error.message
+
+
+class RegisteredRows:
+    """Encodes rows by a schema, which it registers first. Raises Unavailable MR3033, Invalid MR1486."""
+
+    def __init__(self, by: WriteSchema, columns: pa.Schema) -> None:
+        self._encoder = AvroEncoder(parse_avro([by.text], "the sink's schema"), columns)
+        self._prefix = b""
+        if by.registry is not None:
+            number = RegistryClient(by.registry).register(by.subject, by.language.upper(), by.text)
+            self._prefix = b"\0" + number.to_bytes(4, "big")
+
+    def encode(self, rows: pa.RecordBatch) -> list[bytes | None]:
+        """One message a row."""
+        return [*self._encoder.encode(rows, self._prefix)]
 
 
 def _in_order(parts: list[pa.RecordBatch], places: Int64Array, schema: pa.Schema) -> pa.RecordBatch:

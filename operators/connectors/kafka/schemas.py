@@ -12,11 +12,18 @@ import pyarrow.compute as pc
 from millrace.errors import Invalid
 from millrace.operators.connectors.kafka.schema_registry import Registry, RegistryClient, registry_of
 from millrace.operators.connectors.options import Option, Options
-from millrace.operators.formats.avro_schema import AvroType, arrow_schema, as_record, parse_avro
+from millrace.operators.formats.avro_encode import AvroEncoder
+from millrace.operators.formats.avro_schema import (
+    AvroType,
+    arrow_schema,
+    as_record,
+    parse_avro,
+    schema_of,
+)
 from millrace.operators.formats.values import type_name
 from millrace.operators.spec import serialisable
 
-SCHEMA_FORMATS = ("avro", "protobuf")
+SCHEMA_FORMATS = ("avro",)
 SCHEMA_OPTIONS = (
     Option("schema", "the schema that messages are read as or written by, where not the registry's latest"),
     Option("key.schema", "the same for the key"),
@@ -95,6 +102,45 @@ def read_schema(options: Options, topics: Sequence[str], format: str, side: str)
         found = ReadSchema(format, registry, latest.plain)
     found.columns("key")
     return found
+
+
+@serialisable
+@dataclass(frozen=True, slots=True)
+class WriteSchema:
+    """The schema that values or keys are written by; with a registry it is registered under `subject` when writing begins."""
+
+    language: str
+    registry: Registry | None
+    text: str
+    subject: str
+
+
+def write_schema(
+    options: Options, topic: str, format: str, side: str, columns: pa.Schema
+) -> WriteSchema | None:
+    """The schema of a sink's `value` or `key`: as set, else made of the columns; None for formats without one.
+
+    Raises Invalid MR1483 and MR1488, Unsupported MR1915 for column types that the format has no type for.
+    """
+    if format not in SCHEMA_FORMATS:
+        return None
+    prefix = "" if side == "value" else "key."
+    name = "".join(c if c.isalnum() and c.isascii() else "_" for c in topic)
+    name = f"t_{name}" if name[:1].isdigit() else name
+    text = options.text(f"{prefix}schema") or schema_of(columns, f"{name}_{side}")
+    record = parse_avro([text], f"option '{prefix}schema'")
+    if record.kind != "record":
+        raise Invalid(
+            f"option '{prefix}schema' is {record}, and rows are records",
+            code="MR1488",
+            hint="give a record",
+        )
+    AvroEncoder(record, columns)
+    subject = options.text(f"{prefix}subject")
+    if subject is None:
+        by_record = options.text("subject.name.strategy") == "record"
+        subject = record.name if by_record else f"{topic}-{side}"
+    return WriteSchema(format, registry_of(options), text, subject)
 
 
 def inferred_columns(value: pa.Schema, key: ReadSchema | None, names: Sequence[str]) -> pa.Schema:
