@@ -254,7 +254,7 @@ def arrow_schema(record: AvroType) -> pa.Schema:
 def schema_of(columns: pa.Schema, name: str, space: str = "") -> str:
     """The Avro schema of columns as JSON: a record `name`; what may be NULL is a union with null.
 
-    Raises Unsupported MR1915 for column types that Avro has no type for, Invalid MR1484 for names it can not have.
+    Raises Unsupported MR1915 for column types that Avro has no type for, Invalid MR1489 for names it can not have.
     """
     fields = [_field_of(column, f"{name}_{column.name}") for column in columns]
     record: dict[str, Any] = {"type": "record", "name": name, "fields": fields}
@@ -267,7 +267,7 @@ def _field_of(column: pa.Field, name: str) -> dict[str, Any]:
     if not _NAME.fullmatch(column.name):
         raise Invalid(
             f"Avro fields can not be named '{column.name}'",
-            code="MR1484",
+            code="MR1489",
             hint="name the column with letters, digits and _",
         )
     made = _type_of(column.type, name)

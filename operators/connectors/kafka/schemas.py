@@ -25,7 +25,11 @@ from millrace.operators.spec import serialisable
 
 SCHEMA_FORMATS = ("avro",)
 SCHEMA_OPTIONS = (
-    Option("schema", "the schema that messages are read as or written by, where not the registry's latest"),
+    Option(
+        "schema",
+        "the schema that messages are read as or written by, where not the registry's latest",
+        aliases=("value.schema", "avro.schema"),
+    ),
     Option("key.schema", "the same for the key"),
     Option("subject", "the registry's subject of the value; <topic>-value where not set"),
     Option("key.subject", "the registry's subject of the key; <topic>-key where not set"),
@@ -120,7 +124,7 @@ def write_schema(
 ) -> WriteSchema | None:
     """The schema of a sink's `value` or `key`: as set, else made of the columns; None for formats without one.
 
-    Raises Invalid MR1483 and MR1488, Unsupported MR1915 for column types that the format has no type for.
+    Raises Invalid MR1483, MR1484, MR1488 and MR1489, Unsupported MR1915 for column types that the format has no type for.
     """
     if format not in SCHEMA_FORMATS:
         return None
@@ -132,7 +136,7 @@ def write_schema(
     if record.kind != "record":
         raise Invalid(
             f"option '{prefix}schema' is {record}, and rows are records",
-            code="MR1488",
+            code="MR1484",
             hint="give a record",
         )
     AvroEncoder(record, columns)
