@@ -74,6 +74,19 @@ class SplitReader(ABC):
     def ended(self) -> bool:
         """Whether a bounded split has given all it has."""
 
+    @property
+    def lag(self) -> int | None:
+        """How many records there are that it has not read; None where it does not know. From any thread, at once."""
+        return None
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether a poll in vain means that there is nothing, and not that it did not come yet.
+
+        Only a split that has caught up can fall idle: what is on its way would be late.
+        """
+        return True
+
     def close(self) -> None:
         """Release files and connections."""
         return
@@ -127,6 +140,11 @@ class SourceSpec(ABC):
         """Whether the same position gives the same rows again."""
         return True
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows that were read once are there for ever: neither retention nor compaction takes them."""
+        return True
+
     @abstractmethod
     def build(self, context: Context) -> Source:
         """A source ready to discover."""
@@ -134,6 +152,10 @@ class SourceSpec(ABC):
     @abstractmethod
     def with_columns(self, columns: tuple[int, ...]) -> SourceSpec:
         """The same source producing only these columns, in this order (projection pushdown)."""
+
+    def with_metadata(self) -> SourceSpec:
+        """The same source whose schema ends in further columns, of its records' metadata, that a query may name."""
+        return self
 
     def details(self) -> dict[str, str]:
         """What EXPLAIN shows of the source."""

@@ -28,7 +28,7 @@ def connect(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Unavailable(
             f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}",
-            code="MR3016",
+            code="MR3017",
             hint="start one with `ray start --head`, or give its address",
         ) from error
 

@@ -495,3 +495,8 @@ def _map_contains_key(entries: list[tuple[Any, Any]], key: Any) -> bool:
 )
 def _map_concat(left: list[tuple[Any, Any]], right: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     return list({**dict(left), **dict(right)}.items())
+
+
+@row("map_remove(MAP<K, V>, K) -> MAP<K, V>", description="the entries of a map but that of a key")
+def _map_remove(entries: list[tuple[Any, Any]], key: Any) -> list[tuple[Any, Any]]:
+    return [(known, value) for known, value in entries if known != key]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from millrace.operators.expressions.tree import Call, Case, Column, Expression, Literal
 from millrace.planner.binder.errors import unsupported
-from millrace.planner.expressions import column, columns_of, conjunction, conjuncts, remap, substitute
+from millrace.planner.expressions import column, columns_of, conjunction, conjuncts, remap, rewrite
 from millrace.planner.join_conditions import EQUAL, conditions_of, joined
 from millrace.planner.logical import Aggregate, Filter, Join, Project, Read, Relation
 from millrace.planner.ranking import TopN
@@ -85,12 +85,12 @@ def decorrelate(relation: Relation, node: object) -> Plain:
                 "a query in an expression can not make rows of a value of the outer query",
                 "use functions of arrays, such as x = ANY(a), array_max(a), array_length(a)",
             )
-    raise _refused(node, f"{type(relation).__name__} stands between the outer row and the condition on it")
+    raise refused(node, f"{type(relation).__name__} stands between the outer row and the condition on it")
 
 
 def _project(relation: Project, node: object) -> Plain:
     if any(is_outer(e) for e in relation.expressions):
-        raise _refused(node, "it selects columns of the outer query")
+        raise refused(node, "it selects columns of the outer query")
     below = decorrelate(relation.input, node)
     needed = sorted({c for c in columns_of(below.conditions) if c < OUTER})
     places = dict(relation.places)
@@ -134,7 +134,7 @@ def _keys(below: Plain, node: object) -> tuple[Relation, list[int]]:
             if isinstance(e, Column) and e.index < OUTER
         ]
         if len(inner) != 1:
-            raise _refused(
+            raise refused(
                 node, "below an aggregate or LIMIT it compares with the outer row by more than column = value"
             )
         keys.append(inner[0].index)
@@ -148,7 +148,7 @@ def _join(relation: Join, node: object) -> Plain:
     places = {**{i: i for i in range(width)}, **{width + i: wide + i for i in range(other)}}
     conditions = [remap(part, places) for part in conditions_of(relation) if not is_outer(part)]
     if any(is_outer(part) for part in conditions_of(relation)):
-        raise _refused(node, "ON reads the outer query: put that condition into WHERE")
+        raise refused(node, "ON reads the outer query: put that condition into WHERE")
     both = joined(left.relation, right.relation, relation.kind, conditions, relation.position, relation.ttl)
     extra_left, extra_right = wide - width, len(right.relation.schema) - other
     order = [*range(width), *(wide + i for i in range(other)), *range(width, wide)]
@@ -184,7 +184,10 @@ def value_without_rows(relation: Relation, place: int) -> Expression | None:
             values = [value_without_rows(relation.input, i) for i in range(len(relation.input.schema))]
             if any(v is None for v in values):
                 return None
-            return substitute(relation.expressions[place], [v for v in values if v is not None])
+            return rewrite(
+                relation.expressions[place],
+                lambda e: values[e.index] if isinstance(e, Column) and e.index < OUTER else None,
+            )
         case Aggregate(keys=()):
             call = relation.calls[place]
             return Literal(0 if call.function in COUNTS else None, call.type)
@@ -210,7 +213,8 @@ def or_empty(found: Expression, value: Expression, empty: Expression | None) -> 
     return Case((Call("is null", (found,), pa.bool_()),), (empty,), value, value.type)
 
 
-def _refused(node: object, why: str) -> Exception:
+def refused(node: object, why: str) -> Exception:
+    """The error for what can not be made plain."""
     return unsupported(
         node,
         "MR1903",

@@ -30,10 +30,7 @@ def bind_join(left: Scope, right: Scope, node: exp.Join) -> Scope:
     for member in right.members:
         if member.alias and any((m.alias or "").casefold() == member.alias.casefold() for m in left.members):
             raise invalid(node, "MR1113", f"two relations are named {member.alias}", "give one an alias")
-    moved = tuple(
-        Member(m.alias, m.start + width, m.count, frozenset(h + width for h in m.hidden))
-        for m in right.members
-    )
+    moved = tuple(m.shifted(width) for m in right.members)
     both = Scope(Join(left.relation, right.relation, "cross", ()), (*left.members, *moved))
     conditions: list[Expression] = []
     using = [u.name for u in node.args.get("using") or []]
@@ -77,7 +74,7 @@ def _using(
         hidden |= {a.index if kind == "right" else b.index + width} | ({a.index} if kind == "full" else set())
         conditions.append(binder.call("=", [a, column(both.relation.schema, b.index + width)], node))
     members = tuple(
-        Member(m.alias, m.start, m.count, m.hidden | {h for h in hidden if m.start <= h < m.start + m.count})
+        replace(m, hidden=m.hidden | {h for h in hidden if m.start <= h < m.start + m.count})
         for m in both.members
     )
     return Scope(both.relation, members), conditions

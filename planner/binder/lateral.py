@@ -12,11 +12,11 @@ from sqlglot import exp
 from millrace.operators.expressions.tree import Call, Case, Column, Expression, Literal
 from millrace.planner.binder.correlation import (
     OUTER,
-    decorrelate,
     is_correlated,
     or_empty,
     value_without_rows,
 )
+from millrace.planner.binder.domains import made_plain
 from millrace.planner.binder.errors import invalid, unsupported
 from millrace.planner.binder.scalars import ScalarBinder
 from millrace.planner.binder.scope import Member, Scope
@@ -188,7 +188,7 @@ def _marked_join(
     left: Relation, core: Relation, conditions: list[Expression], node: exp.Join
 ) -> tuple[Relation, Expression, int]:
     """LEFT JOIN of a query made plain, a marker of it that is NULL where it has no row, and where its columns begin."""
-    plain = decorrelate(core, node)
+    plain = made_plain(left, core, lambda e, at: e, node)
     below = plain.relation
     every = tuple(column(below.schema, i) for i in range(len(below.schema)))
     marked = Project(below, (*every, TRUE), (*below.schema.names, "_found"))
@@ -252,7 +252,7 @@ def _applied(left: Relation, relation: Relation, node: exp.Join) -> Relation:
         both = _applied(_applied(left, relation.left, node), relation.right, node)
         parts = conditions_of(relation)
         return Filter(both, conjunction([_to_both(p, width) for p in parts])) if parts else both
-    plain = decorrelate(relation, node)
+    plain = made_plain(left, relation, lambda e, at: e, node)
     on = [_to_both(c, width) for c in plain.conditions]
     whole = joined(left, plain.relation, "inner", on, position_of(node))
     kept = tuple(column(whole.schema, i) for i in range(width + len(relation.schema)))

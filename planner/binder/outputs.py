@@ -9,7 +9,7 @@ from millrace.errors import Invalid, MillraceError, Position
 from millrace.operators.connectors.push import PushSpec
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.planned import PlannedOutput
-from millrace.planner.binder.sinks import align, bind_sink, bind_table
+from millrace.planner.binder.sinks import align, bind_sink, bind_table, with_headers_last
 from millrace.planner.binder.sources import options_of, placed
 from millrace.planner.catalog import Catalog, Entry
 from millrace.planner.logical import Read, Relation, Scan
@@ -63,7 +63,9 @@ class OutputBinder:
                 entry.name, OutputKind.SINK, bound.relation, position, bound.spec, bound.mode
             )
         if external.schema is not None:
-            relation = align(relation, external.schema, columns, entry.name, position)
+            relation, target = with_headers_last(relation, external.connector, external.schema)
+            named = (*columns, *target.names[len(external.schema) :]) if columns else columns
+            relation = align(relation, target, named, entry.name, position)
         relation = optimize(relation)
         bound = bind_sink(
             external.connector,

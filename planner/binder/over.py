@@ -107,7 +107,7 @@ def _changing(
         kind = below.schema.field(at).type
         if not sortable(kind):
             raise invalid(
-                node, "MR1346", f"rows can not be ordered by {kind}", "order by a number, a text or a time"
+                node, "MR1347", f"rows can not be ordered by {kind}", "order by a number, a text or a time"
             )
     clock = len(order) == 1 and not sort_by_value(order[0][0], below)
     sort_keys = tuple(SortKey(at, d, first) for at, (_, d, first) in zip(sort, order, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 from sqlglot import exp
 
@@ -46,12 +48,7 @@ def bind_probe(left: Scope, right: Scope, node: exp.Join) -> Scope:
     keys = [right.resolve([key.name], key) for key in node.args.get("using") or []]
     of_both = {key.index for key in keys if isinstance(key, Column)}
     members = [
-        Member(
-            m.alias,
-            m.start + wide,
-            m.count,
-            frozenset(c + wide for c in range(m.start, m.start + m.count) if c in m.hidden or c in of_both),
-        )
+        replace(m, hidden=m.hidden | (of_both & set(range(m.start, m.start + m.count)))).shifted(wide)
         for m in right.members
     ]
     alias = probe.args.get("alias")
@@ -96,10 +93,7 @@ def _probed(left: Scope, time: int, offsets: list[int], probe: nodes.Probe) -> R
 def _conditions(left: Scope, right: Scope, node: exp.Join) -> list[Expression]:
     """What must hold of both sides, as expressions over their columns."""
     width = len(left.relation.schema)
-    moved = [
-        Member(m.alias, m.start + width, m.count, frozenset(h + width for h in m.hidden))
-        for m in right.members
-    ]
+    moved = [m.shifted(width) for m in right.members]
     relation = joined(left.relation, right.relation, "cross", [])
     both = Scope(relation, (*left.members, *moved), left.outer)
     binder = ScalarBinder(both, "ON")

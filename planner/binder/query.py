@@ -28,6 +28,7 @@ from millrace.planner.binder.joins_on_time import sent_at_once
 from millrace.planner.binder.lateral import bind_lateral, is_lateral
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.probes import bind_probe
+from millrace.planner.binder.row_patterns import bind_match_recognize
 from millrace.planner.binder.scalars import ScalarBinder, check_repeatable
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
@@ -47,6 +48,13 @@ from millrace.planner.binder.subqueries import (
     apply_membership,
     settled,
     split_where,
+)
+from millrace.planner.binder.system_columns import (
+    header_change,
+    header_value,
+    named_in,
+    with_headers,
+    with_named,
 )
 from millrace.planner.binder.table_functions import SelectedRows, beside
 from millrace.planner.binder.temporal import apply_condition
@@ -129,14 +137,15 @@ class QueryBinder:
                 "FOR SYSTEM_TIME AS OF belongs to the right side of a join",
                 "write FROM t JOIN r FOR SYSTEM_TIME AS OF t.ts ON …",
             )
-        scope = self.member(clause.this)
+        named = named_in(node)
+        scope = self.member(clause.this, named)
         for join in node.args.get("joins") or []:
             if join.args.get("probe") is not None:
-                scope = bind_probe(scope, self.member(join.this), join)
+                scope = bind_probe(scope, self.member(join.this, named), join)
             elif is_lateral(join.this):
                 scope = bind_lateral(replace(scope, outer=self.outer), join, self._inner)
             else:
-                scope = bind_join(scope, self.member(join.this), join)
+                scope = bind_join(scope, self.member(join.this, named), join)
         return replace(scope, outer=self.outer)
 
     def _one_row(self) -> Scope:
@@ -170,25 +179,27 @@ class QueryBinder:
         """A query that stands inside an expression of this one."""
         return QueryBinder(self.names, self.ctes, scope).bind(node)
 
-    def member(self, node: exp.Expr) -> Scope:
-        """One item of FROM as a scope of its own."""
+    def member(self, node: exp.Expr, named: frozenset[str] = frozenset()) -> Scope:
+        """One item of FROM as a scope of its own, with the system columns in `named` that it has."""
         alias = node.args.get("alias")
         name = alias.name if alias is not None else None
+        apart: frozenset[int] = frozenset()
         match node:
             case exp.Table():
-                relation = self._table(node)
+                relation, apart = with_named(self._table(node), named)
                 name = name or node.name
             case exp.Subquery():
                 relation = self.bind(node.this)
             case nodes.WindowTable():
-                inner = self.member(node.this)
+                inner = self.member(node.this, named)
+                apart = frozenset(place for member in inner.members for place in member.apart)
                 partition = self._partition(node, inner)
                 relation = assign_window(node, inner, partition)
                 name = name or (inner.members[0].alias if len(inner.members) == 1 else None)
             case nodes.InlineSource():
-                relation = self.names.inline(node)
-            case exp.MatchRecognize():
-                raise unsupported(node, "MR1944", "MATCH_RECOGNIZE is not executed yet")
+                relation, apart = with_named(self.names.inline(node), named)
+            case nodes.MatchRecognize():
+                relation = bind_match_recognize(node, self.member(node.this))
             case exp.Unnest() | nodes.TableCall():
                 return beside(self._one_row(), node)
             case exp.Values():
@@ -196,7 +207,7 @@ class QueryBinder:
             case _:
                 raise unsupported(node, "MR1901", f"{type(node).__name__.upper()} can not stand in FROM")
         columns = [c.name for c in alias.args.get("columns") or []] if alias is not None else []
-        return Scope.of(renamed(relation, columns, node), name)
+        return Scope.of(renamed(relation, columns, node), name, apart)
 
     def _table(self, node: exp.Table) -> Relation:
         full = ".".join(part.name for part in node.parts)
@@ -239,7 +250,7 @@ class QueryBinder:
         binder = ScalarBinder(scope, "SELECT", calls)
         site = binder.subqueries = Subqueries(scope, self._inner)
         rows = binder.rows = SelectedRows(binder)
-        items = self._items(node, scope, binder)
+        items = with_headers(node, self._items(node, scope, binder), binder, calls.aggregates)
         binder.aliases = {item.name.casefold(): item.value for item in items}
         having, qualify = node.args.get("having"), node.args.get("qualify")
         conditions = [None if c is None else binder.condition(c.this) for c in (having, qualify)]
@@ -300,6 +311,11 @@ class QueryBinder:
                 qualifier = inner.table if isinstance(inner, exp.Column) else None
                 items += starred(star, scope.star(qualifier or None, expression), expression, binder)
                 continue
+            change = header_change(inner)
+            if change is not None:
+                if inner is expression:
+                    continue
+                inner = header_value(change)
             value = binder.bind(inner)
             items.append(Item(title_of(expression, value, position), value, expression))
         return generated_names_apart(items)

@@ -21,7 +21,7 @@ from millrace.operators.over.frames import WINDOW_FUNCTIONS
 from millrace.operators.sink import Changelog
 from millrace.planner.binder.correlation import OUTER
 from millrace.planner.binder.errors import invalid, located, unsupported
-from millrace.planner.binder.scope import Scope, field_of
+from millrace.planner.binder.scope import HEADERS, Scope, field_of
 from millrace.planner.dialect import nodes
 from millrace.planner.dialect.types import parse_type
 from millrace.planner.expressions import rewrite
@@ -55,6 +55,9 @@ BINARY: dict[type[exp.Expr], str] = {
 }
 """Operators with two sides, as functions of the library."""
 GROUPING_FUNCTIONS = ("grouping", "grouping_id")
+HEADER_FUNCTIONS = {"header": "element_at", "header_keys": "map_keys", "has_header": "map_contains_key"}
+"""What is asked of a record's headers, as functions of the map that they are."""
+HEADER_CHANGES = ("set_header", "remove_header")
 UNARY: dict[type[exp.Expr], str] = {exp.Not: "not", exp.Neg: "-", exp.BitwiseNot: "~"}
 
 
@@ -207,9 +210,9 @@ class ScalarBinder:
             return self.scope.resolve(parts, node)
         except Invalid as error:
             alias = self.aliases.get(parts[0].casefold()) if len(parts) == 1 else None
-            if alias is not None and error.code == "MR1101":
+            if alias is not None and error.code in ("MR1101", "MR1155"):
                 return alias
-            found = self._outer(parts, node) if error.code in ("MR1101", "MR1102") else None
+            found = self._outer(parts, node) if error.code in ("MR1101", "MR1102", "MR1155") else None
             if found is None:
                 raise
             return found
@@ -250,6 +253,12 @@ class ScalarBinder:
                     "write it in FROM: CROSS JOIN UNNEST(…) AS u(x)",
                 )
             return self.rows.rows(node)
+        if name in HEADER_FUNCTIONS and registry.find(name) is None:
+            return self._header(name, node)
+        if name in HEADER_CHANGES and registry.find(name) is None:
+            raise unsupported(
+                node, "MR1958", f"{name} stands in a select list, by itself", "compute its value inside it"
+            )
         if name in WINDOW_FUNCTIONS and registry.find(name) is None:
             raise invalid(node, "MR1122", f"{name} needs OVER (…)", f"write {name}(…) OVER (ORDER BY …)")
         for part, clause in (("distinct", "DISTINCT"), ("filter", "FILTER"), ("order", "ORDER BY")):
@@ -263,6 +272,14 @@ class ScalarBinder:
         if isinstance(value, Call) and value.function in VOLATILE_FUNCTIONS:
             check_repeatable(value, self.scope.relation, node)
         return value
+
+    def _header(self, name: str, node: nodes.Call) -> Expression:
+        """A question about the headers of the record that a row was made of."""
+        if len(node.expressions) != (name != "header_keys"):
+            raise invalid(node, "MR1211", f"{name} does not take {len(node.expressions)} arguments")
+        headers = exp.Column(this=exp.Identifier(this=HEADERS, quoted=False))
+        headers.meta.update(node.meta)
+        return self.call(HEADER_FUNCTIONS[name], [self.bind(n) for n in (headers, *node.expressions)], node)
 
     def _literal(self, node: exp.Literal) -> Expression:
         text = str(node.this)
@@ -427,6 +444,12 @@ class ScalarBinder:
             "join with the query in FROM instead",
         )
 
+    def _framed(self, node: nodes.MeasureFrame) -> Expression:
+        word = "FINAL" if node.args["final"] else "RUNNING"
+        raise unsupported(
+            node, "MR1901", f"{word} stands in the MEASURES of MATCH_RECOGNIZE only", "leave it out"
+        )
+
     def _paren(self, node: exp.Paren) -> Expression:
         return self.bind(node.this)
 
@@ -540,6 +563,7 @@ _HANDLERS: dict[type, Handler] = {
     exp.Window: ScalarBinder._site_call,
     nodes.RowsWindow: ScalarBinder._site_call,
     nodes.WindowBound: ScalarBinder._bound,  # type: ignore[dict-item]
+    nodes.MeasureFrame: ScalarBinder._framed,  # type: ignore[dict-item]
     exp.Subquery: ScalarBinder._subquery,
     exp.Select: ScalarBinder._subquery,
     exp.Exists: ScalarBinder._subquery,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -13,19 +13,37 @@ from millrace.planner.catalog import suggest
 from millrace.planner.logical import Relation
 
 WINDOW_COLUMNS = ("window_start", "window_end", "window_time")
+EVENT_TIME = "_event_time"
+HEADERS = "_headers"
+SYSTEM_COLUMNS = frozenset((EVENT_TIME, "_timestamp", "_partition", "_offset", "_topic", "_key", HEADERS))
+"""Names that stand for what a record brings beside its value, where nothing else is called that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One relation of FROM: its alias (None: none) and its columns in the scope's relation.
 
-    `hidden` columns are found by a qualified name only (the right side of USING).
+    `hidden` columns are found by a qualified name only (the right side of USING), those `apart` by name only: `*`
+    does not mean them, and any other column of that name goes first. `time` is the column of its event time.
     """
 
     alias: str | None
     start: int
     count: int
     hidden: frozenset[int] = frozenset()
+    apart: frozenset[int] = frozenset()
+    time: int | None = None
+
+    def shifted(self, by: int) -> Member:
+        """The member where its columns stand `by` places further on."""
+        return Member(
+            self.alias,
+            self.start + by,
+            self.count,
+            frozenset(place + by for place in self.hidden),
+            frozenset(place + by for place in self.apart),
+            None if self.time is None else self.time + by,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +56,9 @@ class Scope:
     """What names mean around the query, where it stands inside an expression."""
 
     @classmethod
-    def of(cls, relation: Relation, alias: str | None) -> Scope:
-        """The scope of one relation."""
-        return cls(relation, (Member(alias, 0, len(relation.schema)),))
+    def of(cls, relation: Relation, alias: str | None, apart: frozenset[int] = frozenset()) -> Scope:
+        """The scope of one relation; `apart` are columns that only their names mean."""
+        return cls(relation, (Member(alias, 0, len(relation.schema), apart=apart, time=relation.event_time),))
 
     def over(self, relation: Relation) -> Scope:
         """The same names on a relation that has the same columns, perhaps more behind them (nameable too)."""
@@ -50,7 +68,7 @@ class Scope:
         start = len(relation.schema) - more
         if len(self.members) == 1:
             only = self.members[0]
-            return Scope(relation, (Member(only.alias, 0, start + more, only.hidden),), self.outer)
+            return Scope(relation, (replace(only, count=start + more),), self.outer)
         return Scope(relation, (*self.members, Member(None, start, more)), self.outer)
 
     def resolve(self, parts: Sequence[str], node: object) -> Expression:
@@ -77,6 +95,10 @@ class Scope:
             raise self._unknown(parts[0], parts[0], self.members, node)
         return self._fields(self._column(found, parts[0], node), parts[1:], node)
 
+    def has(self, name: str) -> bool:
+        """Whether some column is called so."""
+        return bool(self._find(name, self.members))
+
     def star(self, qualifier: str | None, node: object) -> list[Column]:
         """The columns that `*` or `t.*` stands for."""
         members = [
@@ -93,7 +115,7 @@ class Scope:
             self._at(i)
             for m in members
             for i in range(m.start, m.start + m.count)
-            if qualifier is not None or i not in m.hidden
+            if (qualifier is not None or i not in m.hidden) and i not in m.apart
         ]
 
     def _at(self, index: int) -> Column:
@@ -109,6 +131,11 @@ class Scope:
             for i in range(m.start, m.start + m.count)
             if names[i].casefold() == folded and (hidden or i not in m.hidden)
         ]
+        if not found and folded == EVENT_TIME:
+            found = [m.time for m in members if m.time is not None]
+        if len(found) > 1:
+            apart = {i for m in members for i in m.apart}
+            found = [i for i in found if i not in apart] or found
         exact = [i for i in found if names[i] == name]
         return exact if len(exact) == 1 else found
 
@@ -134,6 +161,15 @@ class Scope:
         return value
 
     def _unknown(self, shown: str, name: str, members: Sequence[Member], node: object) -> Exception:
+        if name.casefold() in SYSTEM_COLUMNS:
+            return invalid(
+                node,
+                "MR1155",
+                f"what the query reads has no {shown}",
+                "a source with a watermark has _event_time"
+                if name.casefold() == EVENT_TIME
+                else "a Kafka source has it, in the query that reads the source itself: give it a name there with AS",
+            )
         names = [self.relation.schema.names[i] for m in members for i in range(m.start, m.start + m.count)]
         listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
         hint = suggest(name, names) or (f"there are {listed}" if names else "the query has no FROM")

@@ -13,6 +13,7 @@ from millrace.planner.binder.calls import BOUNDS, FIRST_BOUND, bind_order
 from millrace.planner.binder.errors import invalid
 from millrace.planner.binder.grouping import resolve_bound
 from millrace.planner.binder.scalars import ScalarBinder
+from millrace.planner.binder.scope import EVENT_TIME
 from millrace.planner.dialect import nodes
 from millrace.planner.expressions import rewrite, walk
 
@@ -66,6 +67,8 @@ def title_of(node: exp.Expr, value: Expression, position: int) -> str:
     inner = node
     while isinstance(inner, exp.Paren | exp.Cast | exp.TryCast):
         inner = inner.this
+    if isinstance(inner, exp.Column) and inner.name.casefold() == EVENT_TIME:
+        return inner.name
     if isinstance(inner, exp.Column):
         return value.name if isinstance(value, Column) and value.index >= 0 else inner.name
     if isinstance(inner, exp.Dot):

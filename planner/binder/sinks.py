@@ -8,17 +8,20 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from millrace.errors import Invalid, MillraceError, Position
-from millrace.operators.connectors.registry import sink_spec
+from millrace.operators.connectors.registry import find, sink_spec
 from millrace.operators.expressions.tree import Expression, Literal
 from millrace.operators.functions import types as sql
 from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.scalars import assignable, cast
+from millrace.planner.binder.system_columns import is_headers
 from millrace.planner.catalog import suggest
 from millrace.planner.expressions import column, columns_of
 from millrace.planner.logical import Filter, Project, Read, Relation, Scan
 from millrace.planner.rules.order import optimize
 from millrace.planner.rules.prefer_upserts import prefer_upserts
+
+HEADERS_OPTION = "headers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ def bind_sink(
     given = dict(options)
     if format is not None:
         given["format"] = format
+    given |= _headers_option(connector, given, relation, position)
     named = _key_names(relation, key, position)
     modes = [Changelog.APPEND] if relation.changelog is Changelog.APPEND else []
     if relation.changelog is not Changelog.APPEND:
@@ -68,6 +72,45 @@ def bind_sink(
         hint=_advice(refused, bool(named)),
         position=position,
     )
+
+
+def _headers_option(
+    connector: str, options: Mapping[str, str], relation: Relation, position: Position
+) -> dict[str, str]:
+    """The option by which a column of headers becomes those of the sink's records. Raises Invalid MR1350."""
+    names = [field.name for field in relation.schema if is_headers(field)]
+    if not names or not takes_headers(connector):
+        return {}
+    said = next((value for name, value in options.items() if name.lower() == HEADERS_OPTION), names[0])
+    if said != names[0]:
+        raise Invalid(
+            f"the query makes headers, and option '{HEADERS_OPTION}' names column '{said}'",
+            code="MR1350",
+            hint=f"leave the option out, or SET_HEADER, REMOVE_HEADER and {names[0]}",
+            position=position,
+        )
+    return {HEADERS_OPTION: said}
+
+
+def takes_headers(connector: str) -> bool:
+    """Whether records of the sink have headers."""
+    return any(option.name == HEADERS_OPTION for option in find(connector).sink_options)
+
+
+def with_headers_last(relation: Relation, connector: str, target: pa.Schema) -> tuple[Relation, pa.Schema]:
+    """The relation and the columns a declared sink takes, with the headers of its records behind those declared."""
+    found = [i for i, field in enumerate(relation.schema) if is_headers(field)]
+    if (
+        not found
+        or target.get_field_index(relation.schema.names[found[0]]) >= 0
+        or not takes_headers(connector)
+    ):
+        return relation, target
+    width = len(relation.schema)
+    order = [*(i for i in range(width) if i != found[0]), found[0]]
+    values = tuple(column(relation.schema, i) for i in order)
+    moved = Project(relation, values, tuple(relation.schema.names[i] for i in order))
+    return moved, pa.schema([*target, relation.schema.field(found[0])])
 
 
 def bind_table(

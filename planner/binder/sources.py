@@ -54,8 +54,7 @@ def bind_source(statement: CreateSource) -> Scan:
     key = _primary_key(statement, schema)
     bad_rows = own.text("bad_rows") or "skip"
     mode = Changelog.UPSERT if connector is None and key else _mode_of(spec)
-    source = SourceInput(spec, computed, schema, time, bad_rows)
-    return Scan(str(statement.name), source, tuple(range(len(schema))), key, mode)
+    return _scan(str(statement.name), SourceInput(spec, computed, schema, time, bad_rows), key, mode)
 
 
 def inline_source(name: str, connector: str, options: Mapping[str, str], format: str | None) -> Scan:
@@ -66,7 +65,26 @@ def inline_source(name: str, connector: str, options: Mapping[str, str], format:
     source = SourceInput(
         spec, None, schema, _event_time(None, own, schema, spec), own.text("bad_rows") or "skip"
     )
-    return Scan(name, source, tuple(range(len(schema))), None, _mode_of(spec))
+    return _scan(name, source, None, _mode_of(spec))
+
+
+def _scan(name: str, declared: SourceInput, key: tuple[int, ...] | None, mode: Changelog) -> Scan:
+    """The scan of a source, which offers the metadata of its records to queries that name it."""
+    wide = declared.source.with_metadata()
+    own, fields = len(declared.source.output_schema), declared.schema.names
+    taken = {field.casefold() for field in fields}
+    more = [
+        (place, field)
+        for place, field in enumerate(wide.output_schema)
+        if place >= own and field.name not in taken
+    ]
+    width = len(fields)
+    schema = pa.schema([*declared.schema, *(field for _, field in more)])
+    values = declared.computed
+    if values is not None:
+        values = (*values, *(column(wide.output_schema, place) for place, _ in more))
+    source = replace(declared, source=wide, computed=values, schema=schema)
+    return Scan(name, source, tuple(range(width)), key, mode, tuple(range(width, len(schema))))
 
 
 def _mode_of(spec: SourceSpec) -> Changelog:

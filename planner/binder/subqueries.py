@@ -15,15 +15,15 @@ from millrace.operators.functions import types as sql
 from millrace.planner.binder.correlation import (
     OUTER,
     Plain,
-    decorrelate,
     has_one_row,
     is_correlated,
     is_outer,
     or_empty,
     value_without_rows,
 )
+from millrace.planner.binder.domains import made_plain, over_domain
 from millrace.planner.binder.errors import invalid, unsupported
-from millrace.planner.binder.scalars import ScalarBinder
+from millrace.planner.binder.scalars import BINARY, ScalarBinder
 from millrace.planner.binder.scope import Scope
 from millrace.planner.dialect.nodes import position_of
 from millrace.planner.expressions import column, columns_of, rewrite
@@ -32,6 +32,9 @@ from millrace.planner.logical import Aggregate, Filter, Project, Relation
 
 FIRST_SUBQUERY = 1_500_000
 """A value that a subquery will give stands in expressions as column `-FIRST_SUBQUERY - n`."""
+COMPARED: dict[type[exp.Expr], str] = {
+    t: BINARY[t] for t in (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
+}
 TRUE = Literal(True, pa.bool_())
 
 BindQuery = Callable[[exp.Expr, Scope], Relation]
@@ -56,7 +59,41 @@ def _membership(node: exp.Expr) -> tuple[exp.Expr, bool] | None:
         negated ^= isinstance(node, exp.Not)
         node = node.this
     found = isinstance(node, exp.Exists) or (isinstance(node, exp.In) and node.args.get("query") is not None)
-    return (node, negated) if found else None
+    return (node, negated) if found or _is_quantified(node) else None
+
+
+def _is_quantified(node: exp.Expr) -> bool:
+    """Whether it compares with ANY or ALL rows of a query."""
+    return type(node) in COMPARED and isinstance(node.expression, exp.Any | exp.All)
+
+
+def _apply_quantified(scope: Scope, test: exp.Expr, negated: bool, bind: BindQuery) -> Scope:
+    """The rows for which `value > ANY (query)` or `value > ALL (query)` is true, or is false where `negated`."""
+    query = test.expression.this
+    relation = bind(query.this if isinstance(query, exp.Subquery) else query, scope)
+    if len(relation.schema) != 1:
+        raise invalid(
+            test, "MR1151", f"it is compared with a query of {len(relation.schema)} columns", "select one"
+        )
+    _check_grouped(relation, test)
+    outer = scope.relation
+    width = len(outer.schema)
+    plain = made_plain(outer, relation, lambda e, at: e, test)
+    binder = ScalarBinder(scope, "WHERE")
+    found = column(plain.relation.schema, 0)
+    holds = binder.call(
+        COMPARED[type(test)], [binder.bind(test.this), Column(width, found.type, found.name)], test
+    )
+    every = isinstance(test.expression, exp.All)
+    if every != negated:  # no row may speak against it, nor leave it open
+        against = binder.call("is false" if negated else "is true", [holds], test)
+        kind, holds = "anti", binder.call("not", [against], test)
+    else:
+        kind, holds = "semi", binder.call("not", [holds], test) if negated else holds
+    own = [_placed(part, width) for part in plain.conditions]
+    return Scope(
+        joined(outer, plain.relation, kind, [holds, *own], position_of(test)), scope.members, scope.outer
+    )
 
 
 def apply_membership(scope: Scope, node: exp.Expr, bind: BindQuery) -> Scope:
@@ -64,11 +101,13 @@ def apply_membership(scope: Scope, node: exp.Expr, bind: BindQuery) -> Scope:
     found = _membership(node)
     assert found is not None
     test, negated = found
+    if _is_quantified(test):
+        return _apply_quantified(scope, test, negated, bind)
     query = test.this if isinstance(test, exp.Exists) else test.args["query"]
     relation = bind(query, scope)
     _check_grouped(relation, test)
-    plain = decorrelate(relation, test)
     outer = scope.relation
+    plain = made_plain(outer, relation, lambda e, at: e, test)
     width = len(outer.schema)
     own = [_placed(part, width) for part in plain.conditions]
     kind = "anti" if negated else "semi"
@@ -87,11 +126,11 @@ def apply_membership(scope: Scope, node: exp.Expr, bind: BindQuery) -> Scope:
     shifted = [Column(c.index + width, c.type, c.name) for c in right]
     pairs = [binder.call("=", [value, c], test) for value, c in zip(values, shifted, strict=True)]
     result = joined(outer, plain.relation, kind, [*pairs, *own], position_of(test))
-    if negated:
-        if len(values) > 1:
-            raise unsupported(
-                test, "MR1921", "NOT IN with several columns is not executed", "use NOT EXISTS (…)"
-            )
+    if negated and len(values) > 1:
+        # True only where every row of the query differs for sure in one of the columns.
+        unsure = [binder.call("not", [binder.call("is false", [pair], test)], test) for pair in pairs]
+        result = joined(outer, plain.relation, "anti", [*unsure, *own], position_of(test))
+    elif negated:
         result = _without_doubt(result, values[0], plain, position_of(test))
     return Scope(result, scope.members, scope.outer)
 
@@ -201,11 +240,13 @@ class Subqueries:
         """
         values: list[Expression] = []
         for inner, node, tested in self.pending:
-            plain = decorrelate(inner, node)
+            plain = made_plain(relation, inner, resolve, node)
             if tested is None:
                 relation, value = self._joined_value(relation, inner, plain, resolve, node)
             else:
                 given = None if isinstance(node, exp.Exists) else resolve(tested, node)
+                if any(not _is_equality(part) for part in plain.conditions):
+                    plain = over_domain(relation, inner, resolve, node)
                 relation, value = self._joined_test(relation, plain, given, resolve, node)
             values.append(value)
         return relation, values
@@ -214,6 +255,8 @@ class Subqueries:
         self, relation: Relation, inner: Relation, plain: Plain, resolve: Resolve, node: exp.Expr
     ) -> tuple[Relation, Expression]:
         empty = value_without_rows(inner, 0)
+        if empty is not None:
+            empty = self._condition(empty, 0, resolve, node)
         if is_correlated(inner) and empty is None and _has_aggregate(inner):
             raise unsupported(
                 node, "MR1903", "HAVING can not stand in a correlated value", "put the condition into CASE"
@@ -236,11 +279,7 @@ class Subqueries:
     ) -> tuple[Relation, Expression]:
         """Outer joins with what the query has: its values, and whether it has a row and a NULL among them."""
         needed = sorted({c for c in columns_of(plain.conditions) if c < OUTER})
-        if any(not _is_equality(part) for part in plain.conditions):
-            raise unsupported(
-                node, "MR1921", "under OR or NOT, a query is compared with the outer row by = only",
-                "let the condition stand alone, joined by AND",
-            )  # fmt: skip
+        assert all(_is_equality(part) for part in plain.conditions)
         schema = plain.relation.schema
         keys = tuple(column(schema, c) for c in needed)
 

@@ -22,6 +22,8 @@ class Scan(Relation):
     columns: Positions
     primary_key: Positions | None = None
     mode: Changelog = Changelog.APPEND
+    offered: Positions = ()
+    """Further positions of the source input, which only a query that names those columns reads."""
 
     @cached_property
     def schema(self) -> pa.Schema:

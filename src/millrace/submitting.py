@@ -1,19 +1,20 @@
-"""`millrace submit`, `jobs`, `status`, `stop`: SQL files as jobs on a Ray cluster. Leaves running to the cluster."""
+"""SQL files as jobs on a Ray cluster: submitted, resumed, upgraded. Leaves running to the cluster."""
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from millrace.cluster.functions import carried_functions
-from millrace.cluster.job import JobSpec, for_sinks
-from millrace.cluster.jobs import Cluster
+from millrace.cluster.job import JobSpec, for_sinks, settled
+from millrace.cluster.jobs import Cluster, Job
+from millrace.cluster.upgrade import Upgrade
 from millrace.errors import Invalid, Unsupported
-from millrace.operators.batch import END_OF_TIME, START_OF_TIME
+from millrace.job_settings import is_job_setting, take_job_settings
 from millrace.planner.plan import Plan
-from millrace.planner.session import PlannedStatement, Planner
+from millrace.planner.session import PlannedStatement, Planner, parse_ttl
 from millrace.planner.statements import SetVariable
 from millrace.planner.user_functions import functions_in
 from millrace.settings import GUARANTEES, Settings
@@ -30,7 +31,7 @@ def submit(
     variables: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
     num_cpus: float = 1.0,
-) -> Cluster:
+) -> Job:
     """Run the statements of `sql` as job `job` on the Ray cluster at `address`; it goes on when this process ends.
 
     Checkpoints are kept in `store`, every `checkpoint_interval` seconds. Only what sinks need is run. Raises Invalid
@@ -44,9 +45,77 @@ def submit(
         variables=variables or {},
         settings=settings or {},
     )
+    return Cluster(address).submit(spec, store, num_cpus=num_cpus)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPlan:
+    """A plan that a job may go on with, and what it makes of the state; None: it is the one that made the checkpoint."""
+
+    spec: JobSpec
+    upgrade: Upgrade | None
+
+
+def examine_upgrade(
+    cluster: Cluster,
+    job: str,
+    sql: str,
+    *,
+    variables: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> NewPlan:
+    """What running job `job` would make of new SQL. Nothing is changed. Raises Invalid for what can not be."""
+    old, _, _ = cluster.running(job)
+    spec = spec_after(old, sql, variables or {}, settings or {})
+    return NewPlan(spec, cluster.examine(job, spec=spec))
+
+
+def upgrade(
+    sql: str,
+    *,
+    job: str,
+    address: str = "auto",
+    variables: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+    timeout: float = 120.0,
+) -> Upgrade | None:
+    """Let job `job` go on with new SQL from a savepoint; what it kept, dropped and started empty.
+
+    Partitions, interval and CPUs stay. Raises Invalid for what can not be, and where the new plan does not start:
+    then the job goes on as it was.
+    """
     cluster = Cluster(address)
-    cluster.submit(spec, store, num_cpus=num_cpus)
-    return cluster
+    new = examine_upgrade(cluster, job, sql, variables=variables, settings=settings)
+    if new.upgrade is not None:
+        Job(cluster, job).upgrade(new.spec, timeout)
+    return new.upgrade
+
+
+def spec_after(old: JobSpec, sql: str, variables: Mapping[str, str], settings: Mapping[str, str]) -> JobSpec:
+    """The job `old` with other SQL. Queries it had are planned first, so that new ones do not change what they read."""
+    found = job_spec(
+        sql,
+        job=old.job,
+        partitions=old.partitions,
+        checkpoint_interval=old.checkpoint_interval_s,
+        variables=variables,
+        settings={
+            "vnodes": str(old.vnodes),
+            "batch.max_rows": str(old.batch_rows),
+            "liveness": f"{old.liveness_s} s",
+            "lease": f"{old.lease_s} s",
+            "placement": old.placement,
+            **settings,
+        },
+        known=frozenset(output.name for output in old.plan.outputs),
+    )
+    found = replace(
+        found,
+        cpus=old.cpus,
+        resources=found.resources or old.resources,
+        exchange_tls=found.exchange_tls or old.exchange_tls,
+    )
+    return settled(found, old.incarnation)
 
 
 def job_spec(
@@ -57,8 +126,9 @@ def job_spec(
     checkpoint_interval: float,
     variables: Mapping[str, str],
     settings: Mapping[str, str],
+    known: frozenset[str] = frozenset(),
 ) -> JobSpec:
-    """The job that `sql` says, with `SET` statements taken in."""
+    """The job that `sql` says, with `SET` statements taken in. Outputs named `known` are planned before others."""
     if checkpoint_interval <= 0:
         raise Invalid(
             f"a checkpoint can not be taken every {checkpoint_interval} s",
@@ -66,12 +136,15 @@ def job_spec(
             hint="give seconds above zero",
         )
     planner = Planner(variables=dict(variables))
+    guarantee, given = _settings(settings)
     values = dict(settings)
     planned: list[PlannedStatement] = []
     for statement in planner.parse(sql):
         if isinstance(statement, SetVariable):
             values[statement.name or ""] = statement.value or ""
+            guarantee, given = _settings(values)
             continue
+        planner.state_ttl = parse_ttl(given.state_ttl)
         one = planner.plan(statement, sql)
         if one.command is not None:
             raise Unsupported(
@@ -81,24 +154,30 @@ def job_spec(
                 source_text=sql,
             )
         planned.append(one)
-    guarantee = values.pop("guarantee", "exactly_once").strip().lower()
-    if guarantee not in GUARANTEES:
-        raise Invalid(
-            f"guarantee can not be {guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
-        )
-    known = Settings().with_values(values)
-    plan = for_sinks(planner.extend(Plan(), *planned))
+    plan = for_sinks(_plan(planner, planned, known))
     return JobSpec(
         job,
         plan,
         partitions=partitions,
-        vnodes=known.vnodes,
-        batch_rows=known.batch_max_rows,
-        stop_at_bad_rows=known.bad_rows == "fail",
+        vnodes=given.vnodes,
+        batch_rows=given.batch_max_rows,
+        stop_at_bad_rows=given.bad_rows == "fail",
         guarantee=guarantee,
         checkpoint_interval_s=checkpoint_interval,
         functions=carried_functions(plan, functions_in(planner.catalog)),
+        **take_job_settings(values),
     )
+
+
+def _settings(values: Mapping[str, str]) -> tuple[str, Settings]:
+    """The guarantee, and the other settings; raises Invalid MR1540 or MR1541."""
+    others = {name: value for name, value in values.items() if not is_job_setting(name)}
+    guarantee = others.pop("guarantee", "exactly_once").strip().lower()
+    if guarantee not in GUARANTEES:
+        raise Invalid(
+            f"guarantee can not be {guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
+        )
+    return guarantee, Settings().with_values(others)
 
 
 def job_name(file: Path) -> str:
@@ -106,40 +185,7 @@ def job_name(file: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", file.stem).strip(".-") or "job"
 
 
-def list_jobs(address: str) -> list[str]:
-    """One line a job."""
-    found = Cluster(address).jobs()
-    width = max((len(summary.job) for summary in found), default=0)
-    return [
-        f"{s.job:<{width}}  {'failed' if s.failed else 'running' if s.ended is None else 'ended'}"
-        f"  {s.ended or ''}  {s.store}"
-        for s in found
-    ]
-
-
-def show_status(address: str, job: str) -> list[str]:
-    """A job and its partitions."""
-    status = Cluster(address).status(job)
-    lines = [f"{status.job}: {status.phase}, epoch {status.epoch}, last checkpoint {status.checkpoint}"]
-    if status.holding:
-        lines.append(f"  a checkpoint waits for {', '.join(f'partition {p}' for p in status.holding)}")
-    lines += [
-        f"  partition {p.partition} (epoch {p.epoch}) {p.phase}: {p.splits} splits, {p.rows_in:,} rows in, "
-        f"{p.rows_out:,} out, {p.late_rows:,} late, {p.dead_rows:,} bad, {_watermark(p.watermark)}"
-        for p in status.partitions
-    ]
-    return lines + [f"  problem: {problem}" for problem in status.problems]
-
-
-def stop_job(address: str, job: str, timeout: float) -> str | None:
-    """End a job at a last checkpoint; why it ended, or None where it takes longer than `timeout` seconds."""
-    cluster = Cluster(address)
-    cluster.stop(job)
-    ended = cluster.wait(job, timeout)
-    return None if ended is None else ended.ended
-
-
-def _watermark(us: int) -> str:
-    if us in (START_OF_TIME, END_OF_TIME):
-        return "no watermark"
-    return f"watermark {datetime.datetime.fromtimestamp(us / 1e6, datetime.UTC):%Y-%m-%d %H:%M:%S}"
+def _plan(planner: Planner, planned: list[PlannedStatement], known: frozenset[str]) -> Plan:
+    first = [one for one in planned if known & {output.name for output in one.outputs}]
+    plan = planner.extend(Plan(), *first) if first else Plan()
+    return planner.extend(plan, *(one for one in planned if one not in first))

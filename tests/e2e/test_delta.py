@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         db.execute(
             f"CREATE SOURCE c (t TIME) WITH ('connector' = 'push'); CREATE SINK o FROM c INTO DELTA (path = '{path}')"
         )
-    with pytest.raises(Invalid, match="MR1457"), millrace.connect() as db:
+    with pytest.raises(Invalid, match="MR1495"), millrace.connect() as db:
         db.execute(
             f"CREATE SOURCE c (id DATE) WITH ('connector' = 'push'); CREATE SINK o FROM c INTO DELTA (path = '{path}')"
         )

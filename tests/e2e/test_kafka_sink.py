@@ -374,3 +374,29 @@ def test_sql_updates_by_key(broker: Broker) -> None:
     last = {m.key(): json.loads(m.value())["total"] for m in messages(broker, target)}
     assert last == {f"k{j}".encode(): sum(range(j, 30, 3)) for j in range(3)}
     assert isinstance(KafkaSinkSpec.commit, Commit)
+
+
+def test_sql_reads_and_makes_headers(broker: Broker) -> None:
+    source, target = broker.topic(), broker.topic()
+    fill(
+        broker, source, ['{"id": 1}', '{"id": 2}'], keys=["a", None], headers=[("trace", b"t"), ("old", b"o")], timestamp=1234
+    )  # fmt: skip
+    with millrace.connect() as db:
+        db.execute(
+            f"""CREATE SOURCE s (id BIGINT) FROM KAFKA (bootstrap.servers = '{broker.servers}', topic = '{source}', stop = 'latest');
+            CREATE SINK t FROM (
+              SELECT id, _offset AS at, _topic AS topic, _key AS key, CAST(_timestamp AS STRING) AS ts, HEADER('trace') AS trace,
+                HAS_HEADER('x') AS x, SET_HEADER('seen', _partition), REMOVE_HEADER('old')
+              FROM s WHERE HAS_HEADER('old')
+            ) INTO KAFKA (bootstrap.servers = '{broker.servers}', topic = '{target}') FORMAT JSON"""
+        )
+        assert db.wait(30)
+        rows = db.query("SELECT _offset, HEADER_KEYS() AS keys FROM s ORDER BY _offset DESC LIMIT 1").rows()
+        assert rows == [{"_offset": 1, "keys": ["trace", "old"]}]
+    found = messages(broker, target)
+    same = {"topic": source, "ts": "1970-01-01 00:00:01.234", "trace": "t", "x": False}
+    assert [json.loads(m.value() or b"") for m in found] == [
+        {"id": 1, "at": 0, "key": "a", **same},
+        {"id": 2, "at": 1, "key": None, **same},
+    ]
+    assert [m.headers() for m in found] == [[("trace", b"t"), ("seen", b"0")]] * 2

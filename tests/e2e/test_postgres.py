@@ -149,7 +149,7 @@ def test_a_table_that_does_not_fit_is_an_error(postgres: Server, table: str, sql
     sink.write(batch(1))
     with pytest.raises(Invalid, match=message) as caught:
         sink.publish(1, sink.seal(1))
-    assert caught.value.code == "MR1457"
+    assert caught.value.code == "MR1494"
     sink.close()
 
 
@@ -197,7 +197,7 @@ def test_changes_by_key_are_kept_up_to_date(postgres: Server) -> None:
     ("code", "options"),
     [
         ("MR1450", "url = 'mysql://x', table = 't'"),
-        ("MR1456", "url = 'postgresql://x', table = 't', 'primary.key' = 'vv', mode = 'upsert'"),
+        ("MR1493", "url = 'postgresql://x', table = 't', 'primary.key' = 'vv', mode = 'upsert'"),
         ("MR1452", "url = 'postgresql://x', table = 't', mode = 'upsert'"),
     ],
 )

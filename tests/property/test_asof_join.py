@@ -171,3 +171,17 @@ def test_of_right_rows_with_one_time_the_one_that_arrived_last_counts(direction:
     parts.process(1, Batch(record_batch([("a", at, 9)])))
     parts.on_watermark(END_OF_TIME)
     assert +parts.out == Counter({(1, 9): 1})
+
+
+@pytest.mark.parametrize("kind", ["inner", "left"])
+def test_versions_of_keys_out_of_order_are_those_of_their_times(kind: str) -> None:
+    for seed in range(4):
+        rng = random.Random(f"versions {kind} {seed}")
+        left = some_rows(rng, 60, 5, 400)
+        right = distinct_times(some_rows(rng, rng.choice([8, 60]), 5, 400))
+        spec = AsofJoin(SCHEMA, SCHEMA, kind, ((0, 0),), (1, 1), ALL, versions=True)
+        disorder = rng.choice([0, 25, 90])
+        parts = Partitions(spec)
+        drive(parts, rng, (disordered(rng, left, disorder), disordered(rng, right, disorder)), disorder)
+        assert +parts.out == model(left, right, spec), seed
+        assert all(operator.state_rows == 0 for operator in parts.operators)

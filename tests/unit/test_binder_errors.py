@@ -49,7 +49,7 @@ CASES = [
     ("CREATE SINK x FROM bid INTO BLACKHOLE () WITH (keey = 'price')", "MR1348", None, "key"),
     ("CREATE STREAM x WITH ('state.ttl' = '1h') AS SELECT price FROM bid", "MR1954", None, None),
     ("DROP SOURCE bid", "MR1206", 13, "CASCADE"),
-    ("DROP STREAM v", "MR1205", 13, "DROP VIEW v"),
+    ("DROP STREAM v", "MR1205", 13, "write VIEW v"),
     ("CREATE SINK x FROM bid INTO BLACKHOL ()", "MR1400", None, "blackhole"),
     ("INSERT INTO v SELECT * FROM bid", "MR1208", 13, None),
     ("CREATE SOURCE w (t STRING, WATERMARK FOR t AS t) WITH ('connector' = 'push')", "MR1116", None, "TIMESTAMP"),

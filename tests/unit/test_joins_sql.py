@@ -103,7 +103,6 @@ def test_time_to_live_is_set_for_what_follows() -> None:
         ("SELECT x FROM a WHERE k = (SELECT k FROM b)", "MR1922"),
         ("SELECT x FROM a WHERE k = (SELECT k, id FROM b)", "MR1139"),
         ("SELECT x FROM a WHERE k IN (SELECT k, id FROM b)", "MR1151"),
-        ("SELECT x FROM a WHERE k = (SELECT max(k) FROM b WHERE b.id < a.id)", "MR1903"),
         ("SELECT x FROM a WHERE EXISTS (SELECT max(k) FROM b WHERE b.id = a.id)", "MR1903"),
         ("SELECT x FROM a JOIN a ON a.id = a.id", "MR1113"),
         ("SELECT a.x FROM a RIGHT JOIN b FOR SYSTEM_TIME AS OF PROCTIME() ON a.id = b.id", "MR1943"),

@@ -187,7 +187,6 @@ def test_explain_shows_what_is_made(db: Database) -> None:
         ("SELECT * FROM t RIGHT JOIN UNNEST(ARRAY[id]) AS u(x) ON TRUE", "MR1141"),
         ("SELECT * FROM t JOIN UNNEST(ARRAY[id]) AS u(id) USING (id)", "MR1141"),
         ("SELECT * FROM t, generate_series(a => 1, b => 2)", "MR1124"),
-        ("SELECT id, (SELECT max(x) FROM UNNEST(ARRAY[t.id]) AS u(x)) FROM t", "MR1903"),
         (
             "SELECT * FROM t LEFT JOIN LATERAL (SELECT count(*) AS n FROM t AS o WHERE o.id = t.id) AS l ON n > 1",
             "MR1903",

@@ -71,7 +71,7 @@ class DeltaSinkSpec(SinkSpec):
 
 
 def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tuple[str, ...]) -> SinkSpec:
-    """The spec of a sink for rows in this mode. Raises Invalid MR1407, MR1455, MR1456 and MR1458."""
+    """The spec of a sink for rows in this mode. Raises Invalid MR1407, MR1493, MR1496 and MR1458."""
     if changelog is Changelog.RETRACT:
         raise Invalid(
             "rows of a Delta table can not be taken back without a key",
@@ -84,11 +84,11 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
     if changelog is Changelog.UPSERT and (set(keys) != set(key) or options.text("mode") == "append"):
         raise Invalid(
             f"the rows change by {', '.join(key)}, and the sink is to do otherwise",
-            code="MR1456",
+            code="MR1496",
             hint=f"'mode' = 'upsert' and no other 'primary.key' than '{', '.join(key)}'",
         )
     if upsert and not keys:
-        raise Invalid("option 'mode' = 'upsert' needs a key", code="MR1456", hint="'primary.key' = 'id'")
+        raise Invalid("option 'mode' = 'upsert' needs a key", code="MR1496", hint="'primary.key' = 'id'")
     for field in schema:
         if (
             pa.types.is_time(field.type)
@@ -116,7 +116,7 @@ def _columns(options: Options, option: str, schema: pa.Schema) -> tuple[str, ...
         if name not in schema.names:
             close = difflib.get_close_matches(name, schema.names, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(schema.names)}"
-            raise Invalid(f"option '{option}': there is no column '{name}'", code="MR1455", hint=hint)
+            raise Invalid(f"option '{option}': there is no column '{name}'", code="MR1493", hint=hint)
     return found
 
 

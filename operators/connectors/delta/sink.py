@@ -54,7 +54,7 @@ class DeltaSink(Sink):
         except (SchemaMismatchError, pa.ArrowException) as error:
             raise Invalid(
                 f"rows do not fit the Delta table {self._spec.path}: {_reason(error)}",
-                code="MR1457",
+                code="MR1495",
                 hint="make its columns fit the sink's, or write to another table",
             ) from error
         except (DeltaError, OSError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -53,6 +53,29 @@ class Decoding:
     def of(self, origin: str) -> tuple[int, ...]:
         """Places of the columns with this origin."""
         return tuple(i for i, found in enumerate(self.origins) if found == origin)
+
+
+SYSTEM_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "_timestamp": (pa.timestamp("ms"), "timestamp"),
+    "_partition": (pa.int32(), "partition"),
+    "_offset": (pa.int64(), "offset"),
+    "_topic": (pa.string(), "topic"),
+    "_key": (pa.string(), "key"),
+    "_headers": (pa.map_(pa.string(), pa.string()), "headers"),
+}
+"""Columns of every message that nobody declares: their types and origins."""
+
+
+def with_system_columns(decoding: Decoding) -> Decoding:
+    """The same with SYSTEM_COLUMNS behind its own, those aside whose names it has."""
+    taken = {name.casefold() for name in decoding.schema.names}
+    more = {name: what for name, what in SYSTEM_COLUMNS.items() if name not in taken}
+    fields = [pa.field(name, type) for name, (type, _) in more.items()]
+    return replace(
+        decoding,
+        schema=pa.schema([*decoding.schema, *fields]),
+        origins=(*decoding.origins, *(origin for _, origin in more.values())),
+    )
 
 
 class Decoder:

@@ -13,7 +13,12 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from millrace.errors import Corrupt, Invalid
 from millrace.operators.connectors.kafka.clients import LOG, Servers, translated
-from millrace.operators.connectors.kafka.decoding import Decoder, Decoding
+from millrace.operators.connectors.kafka.decoding import (
+    SYSTEM_COLUMNS,
+    Decoder,
+    Decoding,
+    with_system_columns,
+)
 from millrace.operators.connectors.kafka.fetching import Fetcher, Lane
 from millrace.operators.connectors.kafka.messages import Chunk
 from millrace.operators.operator import Context
@@ -64,6 +69,10 @@ class KafkaSourceSpec(SourceSpec):
         return schema if self.columns is None else pa.schema([schema.field(i) for i in self.columns])
 
     @property
+    def keeps_rows(self) -> bool:
+        return False
+
+    @property
     def bounded(self) -> bool:
         return self.bounded_by_now
 
@@ -81,9 +90,13 @@ class KafkaSourceSpec(SourceSpec):
         mine = range(len(self.decoding.schema)) if self.columns is None else self.columns
         return replace(self, columns=tuple(mine[i] for i in columns))
 
+    def with_metadata(self) -> KafkaSourceSpec:
+        return replace(self, decoding=with_system_columns(self.decoding))
+
     def details(self) -> dict[str, str]:
         shown = {"topic": self.pattern or ", ".join(self.topics), "format": self.decoding.format}
-        if self.columns is not None and len(self.columns) < len(self.decoding.schema):
+        declared = [name for name in self.decoding.schema.names if name not in SYSTEM_COLUMNS]
+        if self.columns is not None and self.output_schema.names != declared:
             shown["columns"] = ", ".join(self.output_schema.names)
         return shown | {"start": self.start.mode}
 
@@ -145,7 +158,8 @@ class KafkaSource(Source):
                     "fetch.wait.max.ms": 100,
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
-                    "enable.partition.eof": spec.bounded,
+                    "enable.partition.eof": True,
+                    "error_cb": self._fetcher.on_client_error,
                 }
             )
         )
@@ -267,6 +281,10 @@ class KafkaReader(SplitReader):
     @property
     def ended(self) -> bool:
         return self._lane.at_end and self._chunk is None and not self._lane.chunks
+
+    @property
+    def caught_up(self) -> bool:
+        return self._lane.caught_up and not self._lane.chunks
 
     def close(self) -> None:
         self._fetcher.remove(self._lane)

@@ -45,7 +45,7 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
         if name not in schema.names:
             close = difflib.get_close_matches(name, schema.names, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(schema.names)}"
-            raise Invalid(f"option 'primary.key': there is no column '{name}'", code="MR1456", hint=hint)
+            raise Invalid(f"option 'primary.key': there is no column '{name}'", code="MR1493", hint=hint)
     upsert = changelog is Changelog.UPSERT or (options.text("mode") == "upsert")
     keys = named or key
     if changelog is Changelog.UPSERT and (set(keys) != set(key) or options.text("mode") == "append"):

@@ -84,7 +84,7 @@ class PostgresSink(Sink):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """A cursor in a transaction that ends with the block. Raises Unavailable MR3015, Invalid MR1457."""
+        """A cursor in a transaction that ends with the block. Raises Unavailable MR3015, Invalid MR1494."""
         try:
             if self._connection is None:
                 self._connection = dbapi.connect(self._spec.url)
@@ -107,7 +107,7 @@ class PostgresSink(Sink):
             ) from error
         raise Invalid(
             f"PostgreSQL refuses rows for table {self._spec.table}: {reason}",
-            code="MR1457",
+            code="MR1494",
             hint="make the table's columns fit the sink's, or 'create' = 'true' where there is no table yet",
         ) from error
 
@@ -181,7 +181,7 @@ class PostgresSink(Sink):
             what = f"has no column {missing[0]}" if found else "does not exist"
             raise Invalid(
                 f"table {self._spec.table} of PostgreSQL {what}",
-                code="MR1457",
+                code="MR1494",
                 hint=f"its columns are {', '.join(found)}"
                 if found
                 else "create it, or set 'create' = 'true'",
