@@ -189,6 +189,7 @@ class _Flat:
         type = value_of(type)
         count = len(array)
         valid = np.asarray(array.is_valid()).astype(np.uint8)
+        first: Int64Array
         second = np.zeros(count, np.int64)
         match type.kind:
             case "record":
