@@ -189,7 +189,6 @@ class _Flat:
         type = value_of(type)
         count = len(array)
         valid = np.asarray(array.is_valid()).astype(np.uint8)
-        first: Int64Array
         second = np.zeros(count, np.int64)
         match type.kind:
             case "record":
@@ -228,10 +227,8 @@ class _Flat:
 
     def _text(self, array: pa.Array) -> None:
         count = len(array)
-        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + count + 1]
-        offsets = offsets.astype(np.int64)
-        if not count:
-            offsets = np.zeros(1, np.int64)
+        narrow = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + count + 1]
+        offsets = narrow.astype(np.int64) if count else np.zeros(1, np.int64)
         low, high = int(offsets[0]), int(offsets[-1])
         body = array.buffers()[2]
         if body is not None:
