@@ -39,7 +39,7 @@ class AvroDecoder:
     """
 
     def __init__(self, reader: AvroType, wanted: Sequence[str]) -> None:
-        types = {f.name: arrow_type(f.type) for f in reader.fields}
+        types = {f.name: arrow_type(f.type) for f in reader.fields if f.name in wanted}
         self._reader = reader
         self._wanted = list(wanted)
         self.schema = pa.schema([pa.field(name, types[name]) for name in wanted])

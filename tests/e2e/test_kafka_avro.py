@@ -144,10 +144,12 @@ def test_what_can_not_be_is_refused_at_planning(
     registry.add(f"{topic}-value", _FIRST)
     registry.add("proto-value", "syntax", "PROTOBUF")
 
-    def refused(schema: pa.Schema | None = None, url: str = registry.url, **options: str) -> MillraceError:
+    def refused(
+        schema: pa.Schema | None = None, url: str = registry.url, format: str = "avro", **options: str
+    ) -> MillraceError:
         given = {"topic": topic, "schema_registry_url": url, **options}
         with pytest.raises(MillraceError) as caught:
-            source_spec(broker, schema, "avro", **given)
+            source_spec(broker, schema, format, **given)
         return caught.value
 
     assert refused(pa.schema([("whom", pa.string())])).code == "MR1487"
@@ -156,6 +158,17 @@ def test_what_can_not_be_is_refused_at_planning(
     assert refused(topic="proto").code == "MR1484"
     assert refused(value_schema="{").code == "MR1483"
     assert refused(url="ftp://x").code == "MR1485"
+    assert refused(format="protobuf").code == "MR1916"
+    union = {
+        "type": "record",
+        "name": "U",
+        "fields": [{"name": "u", "type": ["int", "string"]}, _FIRST["fields"][0]],
+    }
+    registry.add("union-value", union)
+    assert refused(topic="union").code == "MR1913"
+    assert refused(pa.schema([("u", pa.string())]), topic="union").code == "MR1913"
+    some = pa.schema([("id", pa.int64())])
+    source_spec(broker, some, "avro", topic="union", schema_registry_url=registry.url)
     down = refused(url="http://127.0.0.1:9")
     assert isinstance(down, Unavailable)
     assert down.code == "MR3033"

@@ -174,6 +174,19 @@ def test_random_records_are_what_fastavro_wrote(
         assert as_rows(part.data) == [{name: plain(row[name]) for name in wanted} for row in rows]
 
 
+def test_fields_that_have_no_column_type_are_passed_over() -> None:
+    schema = record(
+        ("u", ["int", "string", {"type": "array", "items": ["null", "double", "bytes"]}]),
+        ("duration", {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}),
+        ("id", "long"),
+    )
+    plain_schema = json.loads(json.dumps(schema).replace('"logicalType": "duration"', '"x": 0'))
+    us: list[Any] = [1, "x", [None, 0.5, b"yz"], [], "ä"]
+    rows = [{"u": u, "duration": b"123456789012", "id": i} for i, u in enumerate(us)]
+    found = decoded(written(plain_schema, rows), schema, wanted=["id"])
+    assert found.data.to_pylist() == [{"id": i} for i in range(5)]
+
+
 def test_many_rows_with_lists_outgrow_the_first_room() -> None:
     schema = record(("id", "long"), ("tags", {"type": "array", "items": "string"}))
     rows = [{"id": i, "tags": [f"t{j}" for j in range(i % 9)]} for i in range(3000)]

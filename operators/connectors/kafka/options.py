@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from millrace.errors import Invalid
+from millrace.errors import Invalid, Unsupported
 from millrace.operators.connectors.kafka.clients import Servers, read_servers
 from millrace.operators.connectors.kafka.schema_registry import REGISTRY_OPTIONS
 from millrace.operators.connectors.kafka.schemas import SCHEMA_FORMATS, SCHEMA_OPTIONS
@@ -155,11 +155,17 @@ def servers_of(options: Options) -> Servers:
 
 
 def read_format(format: str | None) -> str:
-    """The value format. Raises Invalid MR1472."""
+    """The value format. Raises Invalid MR1472, Unsupported MR1916."""
     if format is None:
         return "json"
     wanted = format.strip().lower()
     wanted = _ALIASES.get(wanted, wanted)
+    if wanted == "protobuf":
+        raise Unsupported(
+            "Kafka messages in format 'protobuf' are not read or written yet",
+            code="MR1916",
+            hint="there are " + ", ".join(FORMATS),
+        )
     if wanted in FORMATS:
         return wanted
     close = difflib.get_close_matches(wanted, FORMATS, n=1)

@@ -16,6 +16,7 @@ from millrace.operators.formats.avro_encode import AvroEncoder
 from millrace.operators.formats.avro_schema import (
     AvroType,
     arrow_schema,
+    arrow_type,
     as_record,
     parse_avro,
     schema_of,
@@ -104,7 +105,7 @@ def read_schema(options: Options, topics: Sequence[str], format: str, side: str)
                 hint=f"set 'format' = '{latest.language.lower()}'",
             )
         found = ReadSchema(format, registry, latest.plain)
-    found.columns("key")
+    found.record("key")
     return found
 
 
@@ -156,10 +157,13 @@ def inferred_columns(value: pa.Schema, key: ReadSchema | None, names: Sequence[s
 
 
 def check_columns(fields: Sequence[pa.Field], schema: ReadSchema) -> None:
-    """Raises Invalid MR1487 for a declared column that the schema does not have, or has of a type that can not be it."""
-    columns = schema.columns(fields[0].name if fields else "")
-    for field, name in zip(fields, schema_names([f.name for f in fields], columns.names), strict=True):
-        given = columns.field(name).type
+    """Raises Invalid MR1487 for a declared column that the schema does not have, or has of a type that can not be it.
+
+    Raises Unsupported MR1913 for one that has no column type; fields that are not declared may have none.
+    """
+    known = {f.name: f.type for f in schema.record(fields[0].name if fields else "").fields}
+    for field, name in zip(fields, schema_names([f.name for f in fields], list(known)), strict=True):
+        given = arrow_type(known[name])
         try:
             pc.cast(pa.array([], given), field.type)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
