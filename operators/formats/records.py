@@ -22,6 +22,7 @@ CORRUPT_BLOCK = "MR2110"
 TOO_LONG = "MR2111"
 ENVELOPE = "MR2112"
 REWRITTEN = "MR2113"
+UNKNOWN_SCHEMA = "MR2114"
 
 PAYLOAD_BYTES_MAX = 64 * 1024
 """A bad record keeps at most this much of what was read."""

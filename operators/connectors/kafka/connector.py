@@ -22,6 +22,13 @@ from millrace.operators.connectors.kafka.options import (
     servers_of,
 )
 from millrace.operators.connectors.kafka.sampling import find_columns
+from millrace.operators.connectors.kafka.schemas import (
+    ReadSchema,
+    check_columns,
+    inferred_columns,
+    read_schema,
+    write_schema,
+)
 from millrace.operators.connectors.kafka.sink import KafkaOutboxSpec, KafkaSinkSpec, Target
 from millrace.operators.connectors.kafka.source import KafkaSourceSpec, Start
 from millrace.operators.connectors.options import Options
@@ -56,9 +63,15 @@ def make_source(options: Options, schema: pa.Schema | None, format: str | None) 
     servers = servers_of(options)
     layout = read_layout(options)
     committed = options.text("isolation.level") != "read_uncommitted"
+    value = read_schema(options, topics, chosen, "value")
+    key = read_schema(options, topics, options.text("key.format") or "raw", "key")
+    keys = tuple(part.strip() for part in re.split(r"[,;]", options.text("key") or "") if part.strip())
     if schema is None:
-        schema = find_columns(servers, topics, pattern, chosen)
-    decoding = _decoding(options, schema, chosen, layout)
+        found = find_columns(servers, topics, pattern, chosen) if value is None else value.columns("value")
+        schema = inferred_columns(found, key, keys)
+        if key is not None and not keys:
+            keys = tuple(key.columns("key").names)
+    decoding = _decoding(options, schema, chosen, layout, value, key, keys)
     interval = options.integer("discovery.interval")
     return KafkaSourceSpec(
         servers=servers,
@@ -94,7 +107,7 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
     target = Target(
         servers_of(options),
         topics[0],
-        _encoding(options, schema, changelog, key, format),
+        _encoding(options, schema, changelog, key, format, topics[0]),
         options.required("partitioner"),
     )
     prefix, markers = options.required("transactional.prefix"), options.required("marker.topic")
@@ -105,9 +118,14 @@ def make_sink(options: Options, schema: pa.Schema, changelog: Changelog, key: tu
 
 
 def _encoding(
-    options: Options, schema: pa.Schema, changelog: Changelog, key: tuple[str, ...], format: str
+    options: Options,
+    schema: pa.Schema,
+    changelog: Changelog,
+    key: tuple[str, ...],
+    format: str,
+    topic: str,
 ) -> Encoding:
-    keys = key_columns(options, schema.names) or key
+    keys = key_columns(options.text("key"), schema.names) or key
     if changelog is Changelog.UPSERT and set(keys) != set(key):
         raise Invalid(
             f"the changes are by {', '.join(key)}, and option 'key' says {', '.join(keys)}",
@@ -128,14 +146,19 @@ def _encoding(
     value = tuple(i for i in range(len(schema)) if i not in without)
     if format == "raw":
         check_raw(pa.schema([schema.field(i) for i in value]))
+    key_format = key_format_of(options, len(keys))
+    columns = pa.schema([schema.field(i) for i in value])
+    keyed = pa.schema([schema.field(name) for name in keys])
     return Encoding(
         format=format,
-        key_format=key_format_of(options, len(keys)),
+        key_format=key_format,
         schema=schema,
         changelog=changelog,
         key=tuple(schema.names.index(name) for name in keys),
         value=value,
         delimiter=options.required("delimiter"),
+        value_schema=write_schema(options, topic, format, "value", columns),
+        key_schema=write_schema(options, topic, key_format, "key", keyed) if keys else None,
         **special,
     )
 
@@ -179,17 +202,25 @@ def _topics(options: Options) -> tuple[tuple[str, ...], str]:
     return names, pattern
 
 
-def _decoding(options: Options, schema: pa.Schema, format: str, layout: TextLayout) -> Decoding:
-    keys = key_columns(options, schema.names)
+def _decoding(
+    options: Options,
+    schema: pa.Schema,
+    format: str,
+    layout: TextLayout,
+    value: ReadSchema | None,
+    key: ReadSchema | None,
+    named: tuple[str, ...],
+) -> Decoding:
+    keys = key_columns(",".join(named), schema.names)
     key_format = key_format_of(options, len(keys))
     origins: list[str] = []
     fields: list[pa.Field] = []
     names: list[str] = []
     everything = options.text("value.fields-include") != "except_key"
     for column in schema:
-        key = (column.metadata or {}).get(METADATA)
-        if key is not None:
-            origins.append(_metadata_key(column, key.decode()))
+        about = (column.metadata or {}).get(METADATA)
+        if about is not None:
+            origins.append(_metadata_key(column, about.decode()))
             fields.append(pa.field(column.name, column.type, column.nullable))
             continue
         in_key = column.name in keys
@@ -211,7 +242,10 @@ def _decoding(options: Options, schema: pa.Schema, format: str, layout: TextLayo
         one = plain.field(keys[0]).type
         key_format = "raw" if pa.types.is_string(one) or pa.types.is_binary(one) else "csv"
     tombstones = "delete" if upsert else options.required("tombstones")
-    return Decoding(format, key_format, plain, tuple(origins), tuple(names), tombstones, layout)
+    for origin, read in ((VALUE, value), (KEY, key)):
+        if read is not None:
+            check_columns([f for f, o in zip(plain, origins, strict=True) if o == origin], read)
+    return Decoding(format, key_format, plain, tuple(origins), tuple(names), tombstones, layout, value, key)
 
 
 def _metadata_key(column: pa.Field, key: str) -> str:

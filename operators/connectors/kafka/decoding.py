@@ -19,6 +19,8 @@ from millrace.operators.connectors.kafka.messages import (
     metadata_reader,
     payload,
 )
+from millrace.operators.connectors.kafka.registered import AvroValues
+from millrace.operators.connectors.kafka.schemas import ReadSchema
 from millrace.operators.formats.records import NULL_VALUE, TextLayout
 from millrace.operators.source import BadRecord
 from millrace.operators.spec import serialisable
@@ -35,7 +37,7 @@ class Decoding:
     `origins` has one entry a column: VALUE and KEY columns are decoded from the message's value and key, others name
     what of the message they are (`offset`, `timestamp`, `headers.k`, …). `tombstones` is what a message without a
     value is: `skip`, `null` (a row without values) or `delete` (weight −1 for its key). `names` are all columns of a
-    CSV value in order, also those that are not read.
+    CSV value in order, also those that are not read. `value_schema` and `key_schema` are for Avro and Protobuf.
     """
 
     format: str
@@ -45,6 +47,8 @@ class Decoding:
     names: tuple[str, ...]
     tombstones: str
     layout: TextLayout
+    value_schema: ReadSchema | None = None
+    key_schema: ReadSchema | None = None
 
     def of(self, origin: str) -> tuple[int, ...]:
         """Places of the columns with this origin."""
@@ -86,9 +90,11 @@ class Decoder:
         # A record is found to be bad by reading it, so one column is read even where none is asked for.
         self._value_places = values or list(decoding.of(VALUE)[:1])
         self._key_places = [i for i in columns if decoding.origins[i] == KEY]
-        self._values = self._decoder(decoding.format, self._value_places, decoding.names)
+        self._values = self._decoder(
+            decoding.format, self._value_places, decoding.names, decoding.value_schema
+        )
         key_names = tuple(schema.field(i).name for i in decoding.of(KEY))
-        self._keys = self._decoder(decoding.key_format, self._key_places, key_names)
+        self._keys = self._decoder(decoding.key_format, self._key_places, key_names, decoding.key_schema)
         self._metadata = {
             i: metadata_reader(schema.field(i), decoding.origins[i])
             for i in columns
@@ -98,10 +104,14 @@ class Decoder:
             (schema.field(i).name for i in self._value_places if not schema.field(i).nullable), None
         )
 
-    def _decoder(self, format: str, places: Sequence[int], names: Sequence[str]) -> ValueDecoder | None:
+    def _decoder(
+        self, format: str, places: Sequence[int], names: Sequence[str], how: ReadSchema | None
+    ) -> ValueDecoder | AvroValues | None:
         if not places:
             return None
         fields = [self._how.schema.field(i) for i in places]
+        if how is not None:
+            return AvroValues(how, pa.schema(fields))
         return ValueDecoder(format, pa.schema(fields), names, self._how.layout)
 
     @property

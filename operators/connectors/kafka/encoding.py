@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 
 from millrace.errors import Corrupt
 from millrace.operators.batch import Batch
+from millrace.operators.connectors.kafka.registered import RegisteredRows
+from millrace.operators.connectors.kafka.schemas import WriteSchema
 from millrace.operators.formats.encoding import csv_lines, debezium_json, json_lines
 from millrace.operators.sink import Changelog
 from millrace.operators.spec import serialisable
@@ -46,6 +48,8 @@ class Encoding:
     timestamp: int = -1
     headers: int = -1
     delimiter: str = ","
+    value_schema: WriteSchema | None = None
+    key_schema: WriteSchema | None = None
 
 
 @dataclass(slots=True)
@@ -62,18 +66,42 @@ class Records:
         return len(self.values)
 
 
-def records_of(batch: Batch, how: Encoding) -> Records:
-    """The records of a batch, in order."""
+class RecordEncoder:
+    """Makes records of batches. Schemas are registered with the first rows; raises Unavailable MR3033 for that."""
+
+    def __init__(self, how: Encoding) -> None:
+        self._how = how
+        self._written: tuple[RegisteredRows | None, RegisteredRows | None] | None = None
+
+    def records(self, batch: Batch) -> Records:
+        """The records of a batch, in order."""
+        how = self._how
+        if self._written is None:
+            self._written = (
+                _rows(how.value_schema, how.schema, how.value),
+                _rows(how.key_schema, how.schema, how.key),
+            )
+        return _records_of(batch, how, *self._written)
+
+
+def _rows(by: WriteSchema | None, schema: pa.Schema, places: Sequence[int]) -> RegisteredRows | None:
+    return None if by is None else RegisteredRows(by, pa.schema([schema.field(i) for i in places]))
+
+
+def _records_of(
+    batch: Batch, how: Encoding, written: RegisteredRows | None, key_written: RegisteredRows | None
+) -> Records:
     data, weights = batch.data, batch.weights
     if how.changelog is Changelog.APPEND and weights is not None and (weights != 1).any():
         assert (weights > 0).all(), "an append stream holds a retraction"
         data, weights = data.take(pa.array(np.repeat(np.arange(len(weights)), weights))), None
-    values = _values(data.select(list(how.value)), weights, how)
+    value = data.select(list(how.value))
+    values = _values(value, weights, how) if written is None else written.encode(value)
     if how.changelog is Changelog.UPSERT and weights is not None:
         for i in np.flatnonzero(weights < 0).tolist():
             values[i] = None
     return Records(
-        _keys(data, how),
+        _keys(data, how) if key_written is None else key_written.encode(data.select(list(how.key))),
         values,
         None if how.partition < 0 else pc.cast(data.column(how.partition), pa.int32()).to_pylist(),
         None if how.timestamp < 0 else _milliseconds(data.column(how.timestamp)),

@@ -6,12 +6,15 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from millrace.errors import Invalid
+from millrace.errors import Invalid, Unsupported
 from millrace.operators.connectors.kafka.clients import Servers, read_servers
+from millrace.operators.connectors.kafka.schema_registry import REGISTRY_OPTIONS
+from millrace.operators.connectors.kafka.schemas import SCHEMA_FORMATS, SCHEMA_OPTIONS
 from millrace.operators.connectors.options import Kind, Option, Options
 
-FORMATS = ("json", "csv", "raw", "debezium-json")
+FORMATS = ("json", "csv", "raw", "debezium-json", *SCHEMA_FORMATS)
 _ALIASES = {"debezium": "debezium-json", "text": "raw", "string": "raw", "jsonlines": "json"}
+_ALIASES |= {"avro-confluent": "avro", "avro_confluent": "avro"}
 STARTS = {
     "earliest": "earliest",
     "earliest-offset": "earliest",
@@ -29,9 +32,13 @@ _SHARED = (
         aliases=("properties.bootstrap.servers", "brokers", "bootstrap_servers"),
     ),
     Option("topic", "topics, separated by commas", aliases=("topic.name", "topics")),
-    Option("format", "json, csv, raw or debezium-json", aliases=("value.format",)),
+    Option("format", "json, csv, raw, debezium-json or avro", aliases=("value.format",)),
     Option("key", "columns of the message key, separated by commas", aliases=("key.fields", "key.columns")),
-    Option("key.format", "raw (one column as text) or json", choices=("raw", "json")),
+    Option(
+        "key.format",
+        "raw (one column as text), json or avro",
+        choices=("raw", "json", *SCHEMA_FORMATS),
+    ),
     Option(
         "value.fields-include",
         "whether the value holds the key columns too",
@@ -43,6 +50,8 @@ _SHARED = (
     Option("quote", "around CSV fields; empty for none", Kind.CHARACTER, '"', ("csv.quote",)),
     Option("escape", "before a CSV character taken as it stands", Kind.CHARACTER, "", ("csv.escape",)),
     Option("null", "the CSV text that stands for NULL", default="", aliases=("csv.null",)),
+    *SCHEMA_OPTIONS,
+    *REGISTRY_OPTIONS,
     Option("kafka.*", "settings of librdkafka: SASL, TLS, tuning"),
     Option("properties.*", "the same, as other systems spell it"),
 )
@@ -146,11 +155,17 @@ def servers_of(options: Options) -> Servers:
 
 
 def read_format(format: str | None) -> str:
-    """The value format. Raises Invalid MR1472."""
+    """The value format. Raises Invalid MR1472, Unsupported MR1916."""
     if format is None:
         return "json"
     wanted = format.strip().lower()
     wanted = _ALIASES.get(wanted, wanted)
+    if wanted == "protobuf":
+        raise Unsupported(
+            "Kafka messages in format 'protobuf' are not read or written yet",
+            code="MR1916",
+            hint="there are " + ", ".join(FORMATS),
+        )
     if wanted in FORMATS:
         return wanted
     close = difflib.get_close_matches(wanted, FORMATS, n=1)
@@ -158,11 +173,11 @@ def read_format(format: str | None) -> str:
     raise Invalid(f"Kafka messages have no format '{format}'", code="MR1472", hint=hint)
 
 
-def key_columns(options: Options, names: Sequence[str]) -> tuple[str, ...]:
-    """The columns that `key` names. Raises Invalid MR1473."""
+def key_columns(listed: str | None, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that option `key` lists. Raises Invalid MR1473."""
     folded = {name.casefold(): name for name in names}
     found = []
-    for part in re.split(r"[,;]", options.text("key") or ""):
+    for part in re.split(r"[,;]", listed or ""):
         name = part.strip()
         if not name:
             continue

@@ -14,7 +14,13 @@ from confluent_kafka.admin import AdminClient
 from millrace.errors import Fenced, Invalid, MillraceError
 from millrace.operators.batch import Batch
 from millrace.operators.connectors.kafka.clients import LOG, Servers, is_fenced, translated
-from millrace.operators.connectors.kafka.encoding import Encoding, Records, from_outbox, records_of, to_outbox
+from millrace.operators.connectors.kafka.encoding import (
+    Encoding,
+    RecordEncoder,
+    Records,
+    from_outbox,
+    to_outbox,
+)
 from millrace.operators.connectors.kafka.markers import ANSWER_S, Markers
 from millrace.operators.connectors.kafka.producing import Deliveries
 from millrace.operators.operator import Context
@@ -143,11 +149,12 @@ class DirectSink(Sink):
     def __init__(self, target: Target) -> None:
         check_topic(target.servers, target.topic)
         self._target = target
+        self._encoder = RecordEncoder(target.encoding)
         self._deliveries = Deliveries(target.servers, {"partitioner": target.partitioner})
 
     def write(self, batch: Batch) -> None:
         try:
-            self._deliveries.send(self._target.topic, records_of(batch, self._target.encoding))
+            self._deliveries.send(self._target.topic, self._encoder.records(batch))
         except KafkaException as error:
             raise translated(error, f"writing to '{self._target.topic}' failed") from error
 
@@ -173,6 +180,7 @@ class OutboxSink(Sink):
 
     def __init__(self, spec: KafkaOutboxSpec, partition: int) -> None:
         self._target = spec.target
+        self._encoder = RecordEncoder(spec.target.encoding)
         self._marker_topic = spec.marker_topic
         self.transactional_id = f"{spec.prefix}/{spec.name}/{partition}"
         self._waiting: list[Records] = []
@@ -184,7 +192,7 @@ class OutboxSink(Sink):
 
     def write(self, batch: Batch) -> None:
         if batch.num_rows:
-            self._waiting.append(records_of(batch, self._target.encoding))
+            self._waiting.append(self._encoder.records(batch))
 
     def seal(self, checkpoint: int) -> bytes:
         outbox = to_outbox(self._waiting)
