@@ -119,6 +119,7 @@ class _Counting:
             outputs.append(metric.field)
         names = tuple(str(at) for at in range(len(outputs)))
         self._calc = Calc(schema, metric.condition, tuple(outputs), names).build(context)
+        self._plain = not outputs and metric.condition is None
         self._bounds = np.array(metric.buckets, np.float64)
         self._series: dict[Labels, _Series] = {}
         if not metric.labels and metric.kind is not TapKind.GAUGE:
@@ -126,7 +127,7 @@ class _Counting:
 
     def add(self, batch: Batch) -> None:
         """Count the rows that a batch inserts; what it takes back was there and stays counted."""
-        found = self._calc.apply(batch)
+        found = batch if self._plain else self._calc.apply(batch)
         if found is None or not found.num_rows:
             return
         weights = np.ones(found.num_rows) if found.weights is None else found.weights.astype(np.float64)
