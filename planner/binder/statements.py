@@ -19,13 +19,19 @@ from millrace.planner.binder.query import QueryBinder
 from millrace.planner.binder.query_options import key_option, with_options
 from millrace.planner.binder.reader import Reader
 from millrace.planner.binder.scope import Scope
-from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
+from millrace.planner.binder.sides import (
+    bad_records,
+    bad_table,
+    check_bad_table,
+    declare_table,
+    late_tables,
+)
 from millrace.planner.binder.sources import bind_source, options_of, placed
 from millrace.planner.binder.table_changes import changed_rows
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read
+from millrace.planner.logical import Read, Scan
 from millrace.planner.normalized import normalized
 from millrace.planner.plan import OutputKind
 from millrace.planner.rules.order import optimize
@@ -80,11 +86,13 @@ _KINDS = {
 class Binder:
     """Binds one statement at a time against a catalog, which changes only when the statement is sound.
 
-    With `snapshot` queries read tables as they are now, and not what happens to them.
+    With `snapshot` queries read tables as they are now, and not what happens to them. `bad_rows` holds for sources
+    that do not say.
     """
 
     catalog: Catalog
     snapshot: bool = False
+    bad_rows: str = "skip"
 
     @property
     def _outputs(self) -> OutputBinder:
@@ -93,7 +101,7 @@ class Binder:
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
         trial = self.catalog.copy()
-        planned = self._with_late_tables(Binder(trial, self.snapshot)._bind(statement), trial)
+        planned = self._with_late_tables(Binder(trial, self.snapshot, self.bad_rows)._bind(statement), trial)
         planned = replace(planned, changes=tuple(_with_functions(trial, planned)))
         self.catalog.take(trial)
         return planned
@@ -149,7 +157,7 @@ class Binder:
             with_source = _can_read(connector)
             if not with_source:
                 return self._create_written_table(statement, name, connector)
-        scan = bind_source(statement)
+        scan = bind_source(statement, self.bad_rows)
         external = None
         if connector is not None:
             external = External(
@@ -164,7 +172,7 @@ class Binder:
             )
         table = bad_table(scan)
         if table is not None:
-            self.catalog.check_creatable(table, EntryKind.TABLE, position=statement.position)
+            check_bad_table(self.catalog, table, name, statement.position)
         changes = [self.catalog.put(Entry(name, kind, scan, (), external, text=statement.text))]
         if table is not None:
             changes.append(declare_table(self.catalog, table, bad_records(scan), statement.position, name))
@@ -300,7 +308,10 @@ class Binder:
         try:
             declared = altered(entry, statement)
             trial = Catalog()
-            Binder(trial)._create_source(replace(declared, or_replace=False, if_not_exists=False))
+            before = entry.relation.input.bad_rows if isinstance(entry.relation, Scan) else self.bad_rows
+            Binder(trial, bad_rows=before)._create_source(
+                replace(declared, or_replace=False, if_not_exists=False)
+            )
         except MillraceError as error:
             error.position = statement.position
             raise

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from millrace.cluster.functions import carried_functions
 from millrace.cluster.job import JobSpec, for_sinks
 from millrace.cluster.jobs import Cluster
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
+from millrace.operators.side import DeadLetters
+from millrace.planner.dialect.durations import parse_duration
 from millrace.planner.plan import Plan
 from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import SetVariable
 from millrace.planner.user_functions import functions_in
-from millrace.settings import GUARANTEES, Settings
+from millrace.settings import BAD_ROWS, GUARANTEES, NO_DELAY, Settings, known_name
 
 
 def submit(
@@ -59,18 +62,15 @@ def job_spec(
     settings: Mapping[str, str],
 ) -> JobSpec:
     """The job that `sql` says, with `SET` statements taken in."""
-    if checkpoint_interval <= 0:
-        raise Invalid(
-            f"a checkpoint can not be taken every {checkpoint_interval} s",
-            code="MR1553",
-            hint="give seconds above zero",
-        )
     planner = Planner(variables=dict(variables))
-    values = dict(settings)
+    values: dict[str, str] = {}
+    for name, value in settings.items():
+        _take(planner, values, name, value)
     planned: list[PlannedStatement] = []
     for statement in planner.parse(sql):
         if isinstance(statement, SetVariable):
-            values[statement.name or ""] = statement.value or ""
+            with _placed(statement, sql):
+                _take(planner, values, statement.name, statement.value)
             continue
         one = planner.plan(statement, sql)
         if one.command is not None:
@@ -86,8 +86,18 @@ def job_spec(
         raise Invalid(
             f"guarantee can not be {guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
         )
+    partitions = _count(values.pop("partitions", partitions))
+    every = values.pop("checkpoint.interval", None)
+    checkpoint_interval = checkpoint_interval if every is None else parse_duration(every) / 1e6
+    if checkpoint_interval <= 0:
+        raise Invalid(
+            f"a checkpoint can not be taken every {checkpoint_interval} s",
+            code="MR1553",
+            hint="give seconds above zero",
+        )
     known = Settings().with_values(values)
     plan = for_sinks(planner.extend(Plan(), *planned))
+    _check_bad_rows(known.bad_rows, plan)
     return JobSpec(
         job,
         plan,
@@ -99,6 +109,65 @@ def job_spec(
         checkpoint_interval_s=checkpoint_interval,
         functions=carried_functions(plan, functions_in(planner.catalog)),
     )
+
+
+_OF_THE_COMMAND = {
+    "checkpoint.store": "millrace submit --store file:///…",
+    "job": "millrace submit --job orders",
+    "state.dir": "what is pushed is kept by databases in one process; a job reads what can be read again",
+    "batch.max_delay": NO_DELAY,
+}
+"""Settings that a script which is submitted can not have, and what to do instead."""
+
+
+def _take(planner: Planner, values: dict[str, str], name: str | None, value: str | None) -> None:
+    """Heed one SET (value None: RESET; name None: of all). Raises Invalid MR1540, MR1541; Unsupported MR1543."""
+    if name is None:
+        for one in list(values):
+            _take(planner, values, one, None)
+        return
+    known = known_name(name, ("partitions", *_OF_THE_COMMAND))
+    if known in _OF_THE_COMMAND:
+        raise Unsupported(
+            f"{known} can not be set in what is submitted", code="MR1543", hint=_OF_THE_COMMAND[known]
+        )
+    if value is None:
+        values.pop(known, None)
+    else:
+        values[known] = value
+        if known not in ("partitions", "guarantee"):
+            Settings().with_values({known: value})
+    planner.set(known, value)
+
+
+def _count(partitions: int | str) -> int:
+    try:
+        return int(partitions)
+    except ValueError:
+        raise Invalid(
+            f"partitions takes a whole number, not {partitions!r}", code="MR1541", hint="SET partitions = 4"
+        ) from None
+
+
+def _check_bad_rows(setting: str, plan: Plan) -> None:
+    """Raises Unsupported MR1394 where bad records would go to a table that nothing in the job reads."""
+    if setting in BAD_ROWS or any(isinstance(node.spec, DeadLetters) for node in plan.nodes):
+        return
+    raise Unsupported(
+        f"nothing reads the table {setting}, to which bad_rows sends bad records",
+        code="MR1394",
+        hint=f"INSERT INTO a sink SELECT * FROM {setting}, or SET bad_rows = 'skip'",
+    )
+
+
+@contextmanager
+def _placed(statement: SetVariable, sql: str) -> Iterator[None]:
+    """Gives errors raised inside the place of the statement."""
+    try:
+        yield
+    except MillraceError as error:
+        error.position, error.source_text = error.position or statement.position, sql
+        raise
 
 
 def job_name(file: Path) -> str:

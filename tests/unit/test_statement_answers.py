@@ -108,7 +108,7 @@ def test_settings_hold_for_what_comes_and_can_be_reset() -> None:
     [
         ("RESET nothing", "MR1540"),
         ("SET nothing = 1", "MR1540"),
-        ("SET bad_rows = 'x'", "MR1541"),
+        ("SET bad_rows = 'no name'", "MR1541"),
         ("SET vnodes = 3", "MR1542"),
     ],
 )
