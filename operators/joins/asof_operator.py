@@ -133,9 +133,9 @@ class AsofState:
         order = np.lexsort((places, ticks, slots))  # by key and time, in the order of arrival
         begins = np.ones(len(order), np.bool_)
         begins[1:] = (np.diff(slots[order]) != 0) | (np.diff(ticks[order]) != 0)
-        before = np.cumsum(present[order]) - present[order]
-        counted = before - before[begins][np.cumsum(begins) - 1]
-        known[order] |= counted > 0
+        earlier: Int64Array = np.cumsum(present[order]) - present[order]
+        since: Int64Array = earlier - earlier[begins][np.cumsum(begins) - 1]
+        known[order] |= since > 0
         return (last[slots] > places) & known
 
     def find(self, slots: Slots, ticks: Int64Array) -> tuple[Int64Array, Int64Array]:

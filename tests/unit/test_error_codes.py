@@ -30,6 +30,7 @@ SHARED = {
     "MR1124": "a function takes its arguments by position",
     "MR1128": "the query has no such window bound",
     "MR1138": "FOR SYSTEM_TIME AS OF stands where it can not",
+    "MR1155": "there is no such system column",
     "MR1201": "the catalog has no such name",
     "MR1208": "what is named takes no rows from INSERT",
     "MR1210": "there is no such function",
