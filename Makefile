@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ check: $(READY_DEV)
 ## bench: the benchmark tables, beside DuckDB on one thread
 bench: $(READY_DEV)
 	$(BIN)/python -m benchmarks all
+
+## chaos: Kafka to Kafka on Ray under kill -9 for minutes; the report is out/chaos/report.md
+chaos: $(READY_DEV)
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -19,15 +19,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from benchmarks.cep import CEP
 from benchmarks.comparison import difference
 from benchmarks.queries import NEXMARK, NEXMARK_JOINS, NEXMARK_SIDE_INPUTS, ONE_BRC, SCENARIOS, Query
 
 GROUPS = {
     "nexmark": [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS],
+    "cep": CEP,
     "scenarios": SCENARIOS,
     "onebrc": [ONE_BRC],
 }
-DEFAULT_EVENTS = {"nexmark": 2_000_000, "scenarios": 5_000_000, "onebrc": 10_000_000}
+DEFAULT_EVENTS = {"nexmark": 2_000_000, "cep": 2_000_000, "scenarios": 5_000_000, "onebrc": 10_000_000}
 FLOORS = {
     "q0": (1.0, 3), "q1": (0.7, 1.5), "q2": (0.5, 1), "q3": (0.2, 0.5), "q4": (0.2, 0.5), "q5": (1.5, 3),
     "q5_join": (1.5, 3), "q7": (0.25, 0.7), "q8": (0.4, 1), "q9": (0.7, 2), "q11": (3, 8), "q15": (1.5, 4),
@@ -127,7 +129,21 @@ def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "group", choices=[*GROUPS, "keyindex", "latency", "joins", "soak", "kafka", "recovery", "all"]
+        "group",
+        choices=[
+            *GROUPS,
+            "keyindex",
+            "latency",
+            "joins",
+            "soak",
+            "soak_joins",
+            "kafka",
+            "recovery",
+            "checkpoint",
+            "scaling",
+            "cluster",
+            "all",
+        ],
     )
     parser.add_argument("--queries", help="comma-separated names; all of the group without")
     parser.add_argument("--events", type=int, help="input events")

@@ -18,12 +18,14 @@ SEED = 20_150_715
 TRADES_FROM_MS = 1_700_000_000_000
 STATIONS = 413
 SIDE_KEYS = 10_000
-KEYS = {"100": 100, "200": 200, "10k": 10_000, "1m": 1_000_000}
+KEYS = {"100": 100, "200": 200, "5k": 5_000, "10k": 10_000, "1m": 1_000_000}
 
 
 @cache
 def table(name: str, events: int) -> tuple[pa.RecordBatch, ...]:
-    """The batches of one input: `bid` and the other Nexmark tables, `trades_<keys>`, or `measurements`."""
+    """The batches of one input: `bid` and the other Nexmark tables, `trades_<keys>`, `listing_<keys>`, or `measurements`."""
+    if name.startswith("listing_"):
+        return tuple(_listing(KEYS[name.removeprefix("listing_")]))
     if name.startswith("trades_"):
         return tuple(_trades(KEYS[name.removeprefix("trades_")], events))
     if name == "measurements":
@@ -33,7 +35,7 @@ def table(name: str, events: int) -> tuple[pa.RecordBatch, ...]:
 
 def event_time(name: str) -> str | None:
     """The event-time column of an input."""
-    if name == "measurements":
+    if name == "measurements" or name.startswith("listing_"):
         return None
     return "ts" if name.startswith("trades_") else "dateTime"
 
@@ -64,6 +66,22 @@ def _nexmark(name: str, events: int) -> list[pa.RecordBatch]:
     for first in range(0, events, step):
         batches.append(generate(name, first, min(step, events - first), SEED, None))
     return batches
+
+
+def _listing(keys: int) -> list[pa.RecordBatch]:
+    """A row for each symbol that trades have."""
+    rng = np.random.default_rng(SEED)
+    numbers = rng.permutation(keys)
+    return [
+        pa.RecordBatch.from_pydict(
+            {
+                "symbol": pa.array([f"SYM{number:07d}" for number in part]),
+                "sector": pa.array(part % 11),
+                "shares": pa.array(part * 7919),
+            }
+        )
+        for part in np.array_split(numbers, max(1, keys // BATCH_ROWS))
+    ]
 
 
 def _trades(keys: int, rows: int) -> list[pa.RecordBatch]:

@@ -474,6 +474,21 @@ SCENARIOS = [
         )
         for matches in (1, 10, 100)
     ),
+    *(
+        Query(
+            f"stream_table_{keys}",
+            f"""
+            SELECT t.symbol, t.seq, t.price * l.shares AS worth, l.sector
+            FROM trades_{keys} AS t JOIN listing_{keys} FOR SYSTEM_TIME AS OF PROCTIME() AS l ON t.symbol = l.symbol
+            """,
+            f"""
+            SELECT t.symbol, t.seq, t.price * l.shares AS worth, l.sector
+            FROM trades_{keys} AS t JOIN listing_{keys} AS l ON t.symbol = l.symbol
+            """,
+            tables=(f"trades_{keys}", f"listing_{keys}"),
+        )
+        for keys in ("5k", "1m")
+    ),
     Query(
         "asof",
         """

@@ -42,9 +42,9 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def soak(seconds: float) -> dict[str, float]:
+def soak(seconds: float, script: str = SCRIPT) -> dict[str, float]:
     """Run for `seconds`; answers rows, and resident MB after the warm-up, at the peak after it, and at the end."""
-    plan, _ = Planner().compile(SCRIPT)
+    plan, _ = Planner().compile(script)
     dataflow = Dataflow()
     dataflow.extend(plan)
     begun = time.monotonic()
@@ -67,18 +67,16 @@ def soak(seconds: float) -> dict[str, float]:
     }
 
 
-def run(as_json: bool, seconds: float = SECONDS) -> None:
+def run(as_json: bool, seconds: float = SECONDS, name: str = "soak", script: str = SCRIPT) -> None:
     """Print what was found; fails where memory grew."""
-    found = soak(seconds)
+    found = soak(seconds, script)
     if as_json:
         print(
-            json.dumps(
-                {"benchmark": "soak", "seconds": seconds, **{k: round(v, 3) for k, v in found.items()}}
-            )
+            json.dumps({"benchmark": name, "seconds": seconds, **{k: round(v, 3) for k, v in found.items()}})
         )
     else:
         print(
-            f"soak {seconds:.0f} s: {found['rows']:,.0f} rows, {found['early_mb']:.0f} MB after warm-up, "
+            f"{name} {seconds:.0f} s: {found['rows']:,.0f} rows, {found['early_mb']:.0f} MB after warm-up, "
             f"{found['late_mb']:.0f} MB at the end ({found['growth']:+.1%}), peak {found['peak_mb']:.0f} MB"
         )
     if abs(found["growth"]) > FLAT:

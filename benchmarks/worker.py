@@ -9,11 +9,12 @@ import sys
 
 import pyarrow.parquet as pq
 
+from benchmarks.cep import CEP
 from benchmarks.engines import ENGINES
 from benchmarks.queries import NEXMARK, NEXMARK_JOINS, NEXMARK_SIDE_INPUTS, ONE_BRC, SCENARIOS, Query
 
 QUERIES: dict[str, Query] = {
-    query.name: query for query in [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS, *SCENARIOS, ONE_BRC]
+    query.name: query for query in [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS, *CEP, *SCENARIOS, ONE_BRC]
 }
 
 

@@ -16,10 +16,16 @@ Tables = dict[str, StateDelta]
 
 @dataclass(frozen=True, slots=True)
 class SplitCapture:
-    """Where a split goes on, and the event time (µs) its own watermark has come to."""
+    """Where a split goes on, and the event time (µs) its own watermark has come to.
+
+    Between `since` and there it gave so many `records`, with that `digest` (None: they are not known).
+    """
 
     position: Position
     watermark: int
+    records: int = 0
+    digest: int = 0
+    since: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)

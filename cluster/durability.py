@@ -101,12 +101,12 @@ class Durability:
         runtime: EmbeddedRuntime,
         *,
         vnodes: int,
-        guarantee: str = "none",
+        guarantee: Callable[[], str] = lambda: "none",
         restore_from: CheckpointNumber | None = None,
         inputs: Callable[[], Mapping[str, int]] = dict,
         on_decided: Callable[[Mapping[str, int]], None] = lambda oldest: None,
     ) -> None:
-        """`inputs` is asked at every cut, in which nothing is taken in; `on_decided` is told the inputs of the
+        """`guarantee` is asked when a sink is built, `inputs` at every cut, in which nothing is taken in; `on_decided` is told the inputs of the
         oldest checkpoint that is kept. Raises Invalid MR1562 for a checkpoint that is not kept, Corrupt."""
         self.store = store
         self._runtime = runtime
@@ -169,7 +169,7 @@ class Durability:
             found = self._coordinator.admit({0: self._start.epoch}, CheckpointKind.PERIODIC, None, 0.0)
             try:
                 self._feed(BeginCheckpoint(found.number, found.kind))
-                self._retried(lambda: self._pruner.prune(self._ledger.state, self._coordinator.published))
+                self._retried(lambda: self._pruner.prune(self._ledger.state))
             except Exception as error:
                 self._runtime.fail(error)  # what was captured for this checkpoint can not be captured again
                 raise
@@ -210,7 +210,7 @@ class Durability:
     def _sink_of(self, position: int, node: Node, spec: SinkSpec) -> SinkSpec:
         """The sink as it is known outside: under the name of this database and its own."""
         name = self._names[position] = self._free_name(node.hash)
-        self._sinks[name] = spec.in_job(self._outside, name, self._guarantee)
+        self._sinks[name] = spec.in_job(self._outside, name, self._guarantee())
         return self._sinks[name]
 
     # The machine's commands -------------------------------------------------------------------------------

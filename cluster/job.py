@@ -10,19 +10,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millrace.cluster.exchange.security import ExchangeTls
 from millrace.cluster.functions import CarriedFunction
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.into_table import IntoTable
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
-from millrace.operators.spec import decode, encode, serialisable
+from millrace.operators.spec import decode, encode, serialisable, structural_hash
 from millrace.planner.physical.partitioned import for_partitions
 from millrace.planner.plan import Node, OutputKind, Plan
 from millrace.state.checkpoints.sealed import seal, unseal
+from millrace.state.checkpoints.snapshots import write_object
 from millrace.state.store import Store
 
 _VERSION = 1
+PLACEMENTS = ("spread", "pack")
 
 
 @serialisable
@@ -44,6 +47,13 @@ class JobSpec:
     liveness_s: float = 2.0
     lease_s: float = 6.0
     functions: tuple[CarriedFunction, ...] = ()
+    cpus: float = 1.0
+    """Set aside for each partition."""
+    placement: str = "spread"
+    """`spread`: over nodes as evenly as there is room; `pack`: on the coordinator's node as far as there is room."""
+    resources: tuple[tuple[str, float], ...] = ()
+    """Custom resources of nodes that each partition takes, by name."""
+    exchange_tls: ExchangeTls | None = None
     incarnation: str = ""
     """Tells this job from former ones of the same name, where sinks left marks outside; empty until it is settled."""
 
@@ -92,6 +102,16 @@ def check_job(spec: JobSpec) -> None:
     check_nodes(spec.plan.nodes, spec.guarantee)
 
 
+def check_store(url: str) -> None:
+    """Refuse a store that a job's processes do not share, or that ends with one of them (MR1385)."""
+    if url.partition(":")[0] == "memory" or not url:
+        raise Invalid(
+            "exactly once needs a store that outlives its processes, and all of them reach",
+            code="MR1385",
+            hint="give file:///… on a shared disk, s3://…, gs://… or az://…",
+        )
+
+
 def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) -> None:
     """Refuse sources and sinks that break `guarantee` (MR1383, MR1384), and files that parts can't share (MR1388).
 
@@ -109,7 +129,9 @@ def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) ->
                 )
             case IntoTable():
                 continue
-            case SinkSpec() if node.spec.commit is Commit.NONE and guarantee == "exactly_once":
+            case SinkSpec() if (
+                guarantee == "exactly_once" and _as_run(node.spec, guarantee).commit is Commit.NONE
+            ):
                 raise Unsupported(
                     f"sink {node.name} ({node.spec.title}) shows rows as they come, so a failure would show some twice",
                     code="MR1384",
@@ -121,6 +143,11 @@ def check_nodes(nodes: Iterable[Node], guarantee: str, *, logs: bool = False) ->
                     code="MR1388",
                     hint="give a folder as the path",
                 )
+
+
+def _as_run(spec: SinkSpec, guarantee: str) -> SinkSpec:
+    """The sink as any job runs it."""
+    return spec.in_job("job", "sink", guarantee)
 
 
 def check_partitions(spec: JobSpec, partitions: int) -> None:
@@ -146,9 +173,9 @@ def for_sinks(plan: Plan) -> Plan:
     return for_partitions(Plan(nodes, plan.settings, tuple(replace(o, node=place[o.node]) for o in outputs)))
 
 
-def spec_key(job: str) -> str:
-    """Where the store keeps a job's spec."""
-    return f"{job}/job"
+def spec_key(spec: JobSpec) -> str:
+    """Where the store keeps a spec: equal ones in one place, so that the plan a ledger names never changes."""
+    return f"{spec.job}/plans/{structural_hash(spec)}"
 
 
 def encode_job(spec: JobSpec) -> bytes:
@@ -186,9 +213,14 @@ def _modules(value: object) -> set[str]:
     return found
 
 
-def read_job(store: Store, job: str) -> JobSpec:
-    """The spec of a job in the store."""
-    data = store.get(spec_key(job))
-    if data is None:
-        raise Invalid(f"there is no job {job} in this store", code="MR1590", hint="see `millrace jobs`")
-    return decode_job(data, spec_key(job))
+def write_job(store: Store, spec: JobSpec) -> str:
+    """Keep a spec in the store; its key, which ledger, manifests and owners know it by."""
+    key = spec_key(spec)
+    write_object(store, key, encode_job(spec))
+    return key
+
+
+def read_job(store: Store, key: str) -> JobSpec:
+    """The spec kept at `key`; raises `Corrupt` naming it where it is missing or damaged."""
+    data = store.get(key)
+    return decode_job(data if data is not None else b"", key if data is not None else f"{key} (missing)")

@@ -47,6 +47,7 @@ from millrace.cluster.protocol.messages import (
     StopSelf,
 )
 from millrace.cluster.protocol.transitions import PartitionPhase
+from millrace.cluster.reading import SourceVertex
 from millrace.cluster.share import PartitionShare
 from millrace.cluster.snapshotting import Snapshots
 from millrace.errors import Fenced, MillraceError, Unavailable
@@ -88,7 +89,11 @@ class Peers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more."""
+    """Where a partition stands. Rows are since it started; `watermark` is in µs; `ended`: no source has more.
+
+    `stored` is the last checkpoint whose capture it has stored, `state_bytes` what that takes in the store. `at` is when
+    that was, in s of the machine's own clock.
+    """
 
     partition: int
     epoch: int
@@ -101,6 +106,21 @@ class PartitionStatus:
     splits: int
     ended: bool
     busy_s: float
+    stored: str = "none"
+    state_bytes: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStatus:
+    """Where a split goes on, in its reader's words; `watermark` (µs) is its own; `lag` is None where nobody knows."""
+
+    source: str
+    split: str
+    position: str
+    watermark: int
+    lag: int | None
+    ended: bool
 
 
 class PartitionDriver:
@@ -190,6 +210,18 @@ class PartitionDriver:
             len(plan.splits),
             share is not None and self._polling and all(v.ended for v in sources),
             sum(v.metrics.busy_ns for v in vertices) / 1e9,
+            *self._snapshots.stored,
+            time.monotonic(),
+        )
+
+    def splits(self) -> tuple[SplitStatus, ...]:
+        """The splits that the partition reads or has read; it may be asked while it does."""
+        share = self.share
+        sources = [] if share is None else list(share.dataflow.sources)
+        return tuple(
+            SplitStatus(source.context.name, split, *found)
+            for source in sources
+            for split, found in source.survey().items()
         )
 
     def _handle_events(self) -> None:
@@ -233,6 +265,7 @@ class PartitionDriver:
                 assert self.share is not None
                 self._connect(self.share)
             case StartSources():
+                LOG.info("epoch %s reads its sources, from checkpoint %s", self._me[1], self.start.restored)
                 self._polling = True
             case InjectBarrier():
                 assert self.share is not None
@@ -243,6 +276,7 @@ class PartitionDriver:
             case Report():
                 self._tell(command.message)
             case StopSelf():
+                LOG.info("epoch %s ends: %s", self._me[1], command.reason)
                 self.ended = command.reason
                 self.lasting = command.lasting
             case _:
@@ -259,6 +293,7 @@ class PartitionDriver:
             self._news.set,
         )
         self.share.restore(self._snapshots.restored())
+        self._persister.submit(self._verify, self.share.dataflow.sources)  # before anything new is stored
 
     def _connect(self, share: PartitionShare) -> None:
         if not share.layout.exchanged:
@@ -273,6 +308,19 @@ class PartitionDriver:
 
     def _passed(self, event: BarrierPassed) -> None:
         self.post(event)
+
+    def _verify(self, sources: list[SourceVertex]) -> None:
+        """See that sources still give what they gave before the checkpoint."""
+        try:
+            for source in sources:
+                for split in source.verify():
+                    LOG.warning(
+                        "partition %s, epoch %s: split %s can not be read again, so nobody knows whether it is the same",
+                        *self._me,
+                        split,
+                    )
+        except (MillraceError, OSError) as error:
+            self.post(_failed(error))
 
     def _persist(self, command: PersistCapture) -> None:
         try:
@@ -290,7 +338,7 @@ class PartitionDriver:
             try:
                 self.post(self._outside(sink, stream, command))
             except Fenced as error:
-                LOG.warning("partition %s, epoch %s: %s", *self._me, error.message)
+                LOG.warning("refused: partition %s under epoch %s: %s", *self._me, error.message)
                 self.post(PublishRefused(stream))
             except Exception as error:  # noqa: BLE001  # it must reach the machine, not end with this thread
                 reason = (

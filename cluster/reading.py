@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millrace.cluster.capture import SourceCapture, SplitCapture
+from millrace.cluster.input_digests import InputDigest, verify_input
 from millrace.cluster.surroundings import VertexContext, VertexMetrics
 from millrace.cluster.vertex import Vertex
 from millrace.errors import Invalid
@@ -18,7 +19,7 @@ from millrace.operators.calc import Calc
 from millrace.operators.connectors.push import SPLIT as PUSHED
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.operator import Operator
-from millrace.operators.source import BadRecord, SourceInput, SplitReader
+from millrace.operators.source import BadRecord, Position, SourceInput, SplitReader
 from millrace.operators.watermarks import SplitWatermark, WatermarkTracker
 from millrace.planner.plan import Node
 
@@ -53,6 +54,9 @@ class SourceVertex(Vertex):
         )
         self._watermarks: dict[str, SplitWatermark] = {}
         self._next_discovery = 0
+        self._digests: dict[str, InputDigest] | None = None if assigned is None else {}
+        """Of the splits of a partition; a database on its own has nobody to compare with."""
+        self._to_verify: dict[str, tuple[Position, Position, int, int]] = {}
 
     def poll(self) -> int:
         """One poll of every split; answers how many records came."""
@@ -68,7 +72,7 @@ class SourceVertex(Vertex):
                 self.metrics.busy_ns += perf_counter_ns() - begun
                 self._take(split, polled.batch, polled.bad, now)
                 begun = perf_counter_ns()
-            elif not reader.ended:
+            elif not reader.ended and reader.caught_up:
                 self._tracker.silent(split, now)
             if reader.ended:
                 self._end_split(split)
@@ -131,10 +135,40 @@ class SourceVertex(Vertex):
     def capture(self) -> SourceCapture:
         """Where every split goes on."""
         splits = {
-            split: SplitCapture(reader.position, self._split_watermark(split))
-            for split, reader in self._readers.items()
+            split: self._capture_split(split, reader.position) for split, reader in self._readers.items()
         }
         return SourceCapture(splits, frozenset(self._ended_splits), self._tracker.current)
+
+    def _capture_split(self, split: str, position: Position) -> SplitCapture:
+        watermark = self._split_watermark(split)
+        digest = None if self._digests is None else self._digests.get(split)
+        if digest is None:
+            return SplitCapture(position, watermark)
+        captured = SplitCapture(position, watermark, digest.records, digest.value, digest.since)
+        digest.restart(position)
+        return captured
+
+    def verify(self) -> list[str]:
+        """Read again what was read before the checkpoint that this was restored from; what could not be had in time.
+
+        May be called from another thread. Raises Corrupt MR5045 where the input is another now.
+        """
+        return (
+            verify_input(self.spec, self.context, self._to_verify, self._batch_rows)
+            if self._to_verify
+            else []
+        )
+
+    def survey(self) -> dict[str, tuple[str, int, int | None, bool]]:
+        """Of every split its position in words, watermark (µs), lag and whether it ended. From any thread."""
+        found: dict[str, tuple[str, int, int | None, bool]] = dict.fromkeys(
+            tuple(self._ended_splits), ("read to its end", END_OF_TIME, 0, True)
+        )
+        for split, reader in tuple(self._readers.items()):
+            words = ", ".join(f"{name} {value!r}" for name, value in reader.position.items())
+            mark = self._watermarks.get(split)
+            found[split] = words, START_OF_TIME if mark is None else mark.current, reader.lag, False
+        return dict(sorted(found.items()))
 
     def restore(self, captured: SourceCapture) -> None:
         """Go on as captured; before the first poll. What was promised downstream is promised again."""
@@ -144,6 +178,9 @@ class SourceVertex(Vertex):
         for split, at in captured.splits.items():
             self._readers[split] = self._source.open(split, at.position)
             self._open_watermark(split, at.watermark)
+            self._begin_digest(split, at.position)
+            if at.since is not None and at.records and self._digests is not None:
+                self._to_verify[split] = dict(at.since), dict(at.position), at.records, at.digest
         self.send_watermark(self._tracker.current)
         if isinstance(self.spec.source, PushSpec) and PUSHED in self._ended_splits:
             self._finish()
@@ -161,11 +198,16 @@ class SourceVertex(Vertex):
         for split in self._source.discover() if self._assigned is None else sorted(self._assigned):
             if split not in self._readers and split not in self._ended_splits:
                 self._readers[split] = self._source.open(split, None)
+                self._begin_digest(split, self._readers[split].position)
                 self._open_watermark(split)
         if self.spec.source.bounded or self._assigned is not None:
             self._next_discovery = END_OF_TIME
             if not self._readers and (self.spec.source.bounded or not self._assigned):
                 self._finish()
+
+    def _begin_digest(self, split: str, since: Position) -> None:
+        if self._digests is not None and self.spec.source.replayable:
+            self._digests[split] = InputDigest(self.spec.source.output_schema, dict(since))
 
     def _open_watermark(self, split: str, watermark: int = START_OF_TIME) -> None:
         self._tracker.add(split, watermark)
@@ -181,6 +223,8 @@ class SourceVertex(Vertex):
 
     def _take(self, split: str, batch: Batch | None, bad: Sequence[BadRecord], now: int) -> None:
         self.metrics.rows_in += len(bad) + (0 if batch is None else batch.num_rows)
+        if self._digests is not None and split in self._digests:
+            self._digests[split].add(None if batch is None else batch.data, len(bad))
         self.metrics.batches_in += 1
         self.context.bad_records(bad)
         if batch is None:

@@ -54,6 +54,8 @@ class Snapshots:
         self._start = start
         self._one = start.plan.first == 0 and start.plan.end == job.vnodes
         self._writer = ChainWriter(store, start.job, start.plan.partition, start.epoch)
+        self.stored: tuple[str, int] = ("none", 0)
+        """The last checkpoint that was stored, and the bytes of state that it refers to."""
         self._cuts: list[Cut] = []
         self._sources: dict[str, SourceCapture] = {}
         self._retained: frozenset[str] | None = None
@@ -111,12 +113,14 @@ class Snapshots:
         sources = tuple(
             SourcePoint(
                 node,
-                {split: SplitPoint(at.position, at.watermark) for split, at in captured.splits.items()},
+                {split: _point(at) for split, at in captured.splits.items()},
                 captured.ended,
                 captured.watermark,
             )
             for node, captured in self._sources.items()
         )
+        size = sum(ref.size for chain in self._writer.chains for ref in chain.objects())
+        self.stored = str(number), size
         return Contribution(
             plan.partition, epoch, plan.first, plan.end, self._writer.chains, sources, tuple(outboxes)
         )
@@ -144,7 +148,7 @@ class Snapshots:
         for node in dict.fromkeys(node for node, _ in self._start.plan.splits):
             mine = [split for of, split in self._start.plan.splits if of == node]
             point = points.get(node, SourcePoint(node, {}, frozenset(), START_OF_TIME))
-            splits = {s: SplitCapture(dict(at.position), at.watermark) for s, at in point.splits.items()}
+            splits = {split: _capture(at) for split, at in point.splits.items()}
             begun = [split for split in mine if split not in splits and split not in point.ended]
             if begun:
                 beginnings.read()
@@ -167,3 +171,12 @@ class Snapshots:
         if delta.key == (VNODE,):  # facts about all vnodes, told by every partition
             return rows.filter(pa.array(mine))
         raise Bug(f"table {name} of node {node} has keys that partition {plan.partition} does not own")
+
+
+def _point(at: SplitCapture) -> SplitPoint:
+    return SplitPoint(at.position, at.watermark, at.records, at.digest, at.since)
+
+
+def _capture(at: SplitPoint) -> SplitCapture:
+    since = None if at.since is None else dict(at.since)
+    return SplitCapture(dict(at.position), at.watermark, at.rows, at.digest, since)

@@ -74,6 +74,19 @@ class SplitReader(ABC):
     def ended(self) -> bool:
         """Whether a bounded split has given all it has."""
 
+    @property
+    def lag(self) -> int | None:
+        """How many records there are that it has not read; None where it does not know. From any thread, at once."""
+        return None
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether a poll in vain means that there is nothing, and not that it did not come yet.
+
+        Only a split that has caught up can fall idle: what is on its way would be late.
+        """
+        return True
+
     def close(self) -> None:
         """Release files and connections."""
         return
@@ -125,6 +138,11 @@ class SourceSpec(ABC):
     @property
     def replayable(self) -> bool:
         """Whether the same position gives the same rows again."""
+        return True
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows that were read once are there for ever: neither retention nor compaction takes them."""
         return True
 
     @abstractmethod

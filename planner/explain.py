@@ -12,6 +12,7 @@ from millrace.operators.aggregates.calls import EmissionKind
 from millrace.operators.aggregates.specs import GroupAggregate, WindowAggregate, WindowAssign
 from millrace.operators.calc import Calc
 from millrace.operators.functions.types import sql_name
+from millrace.operators.match_recognize.specs import MatchRecognize
 from millrace.operators.materialize import Materialize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.sessions.spec import SessionAggregate
@@ -149,7 +150,7 @@ def state_of(node: Node, plan: Plan) -> str:
             return "rows between their bounds" if spec.lower is not None else "rows that are not due yet"
         case WindowTopRows():
             return "rows of open windows, until the watermark passes their end"
-        case TopRows():
+        case TopRows() | MatchRecognize():
             return spec.state
         case Materialize():
             return "every row of the table"

@@ -101,7 +101,11 @@ class KeyIndex:
         slots = self._slots(columns, count, buffers, created)
         if self._rehash is not None and self._rehash.step(count):
             self._rehash = None
-        if len(self) >= self._rehash_from and self._rehash is None:
+        if (
+            len(self) >= self._rehash_from
+            and self._rehash is None
+            and not Rehash.at_once(len(self._table), count)
+        ):
             self._rehash = Rehash(2 * len(self._table))
         made = created[: self._counts[5]]
         if self._held is not None and len(made):
@@ -244,7 +248,7 @@ class KeyIndex:
         """Make room in whatever the kernel stopped for at `row`."""
         live, capacity = len(self), len(self._hashes)
         if live >= min(capacity, len(self._table) // 2):
-            self._extend()
+            self._extend(len(columns[0]) if columns else 1)
             return
         need = sum(
             len(column[row].as_buffer())
@@ -254,8 +258,8 @@ class KeyIndex:
         used, dead = int(self._counts[3]), int(self._counts[4])
         self._move_arena(max(_ARENA_MIN, 2 * (used - dead) + need))
 
-    def _extend(self) -> None:
-        """Room for more slots, and a table of twice the size where half of it is taken."""
+    def _extend(self, rows: int) -> None:
+        """Room for more slots, and a table of twice the size where half of it is taken: at once if `rows` are many."""
         if len(self) >= len(self._hashes):
             slots = capacity_for(0, len(self._hashes)) // 64 * 64
             self._records = extended(self._records, slots * self._layout.stride)
@@ -263,10 +267,13 @@ class KeyIndex:
             self._live = extended(self._live, slots // 64)
         if len(self) < len(self._table) // 2:
             return
+        self._finish_rehash()
         if len(self._table) < FROM_ENTRIES:
             self._retable(_table_size(len(self._hashes)))
             return
-        self._finish_rehash()
+        if self._rehash is None and Rehash.at_once(len(self._table), rows):
+            self._retable(2 * len(self._table))
+            return
         rehash = self._rehash = self._rehash or Rehash(2 * len(self._table))
         rehash.begin(self._table)
         self._table = rehash.table

@@ -102,7 +102,7 @@ class Rescale:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The job has ended at its last checkpoint, or is to: nobody starts partitions until it is resumed."""
+    """The job has ended at its last checkpoint, with all of it published: nobody leads it until it is resumed."""
 
     epoch: int
     reason: str
@@ -118,16 +118,29 @@ class Savepoint:
     kept: bool = True
 
 
-Record = JobCreated | Takeover | Assigned | CheckpointDecided | Rescale | Stop | Savepoint
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The job goes on under a raised epoch, with plan `plan`; whoever led it is deposed.
+
+    With `number`, from that kept checkpoint: those decided after it are void, and what they published shows again.
+    """
+
+    epoch: int
+    plan: str
+    number: CheckpointNumber | None = None
+
+
+Record = JobCreated | Takeover | Assigned | CheckpointDecided | Rescale | Stop | Savepoint | Resumed
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A checkpoint that was decided and is kept."""
+    """A checkpoint that was decided and is kept. `published`: whatever its manifest says, nothing of it is pending."""
 
     number: CheckpointNumber
     manifest: str
     kind: CheckpointKind
+    published: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +186,8 @@ def fold(state: JobState, record: Record) -> JobState:
         case Takeover():
             if record.epoch <= state.epoch:
                 _broken(record, f"epoch {state.epoch} was reached before")
+            if state.stopped is not None:
+                _broken(record, "the job is stopped and was not resumed")
             return _taken_over(state, record)
         case Assigned():
             _check_epoch(state, record, record.epoch)
@@ -191,23 +206,34 @@ def fold(state: JobState, record: Record) -> JobState:
             return replace(state, target=record.partitions)
         case Stop():
             _check_epoch(state, record, record.epoch)
-            return replace(state, stopped=record.reason)
+            return _stopped(state, record)
         case Savepoint():
             _check_epoch(state, record, record.epoch)
             return _saved(state, record)
+        case Resumed():
+            return _resumed(state, record)
         case _:
             assert_never(record)
 
 
 def _taken_over(state: JobState, record: Takeover) -> JobState:
     if record.partitions is None:
-        return replace(
-            state, epoch=record.epoch, coordinator=record.epoch, owner=record.owner, owners={}, stopped=None
-        )
+        return replace(state, epoch=record.epoch, coordinator=record.epoch, owner=record.owner, owners={})
     if record.owner != state.owner:
         _broken(record, f"{state.owner} leads the job")
     owners = {**state.owners, **dict.fromkeys(record.partitions, record.epoch)}
     return replace(state, epoch=record.epoch, owners=owners)
+
+
+def _stopped(state: JobState, record: Stop) -> JobState:
+    last = state.latest
+    if last is None:
+        return replace(state, stopped=record.reason)
+    done = replace(last, published=True)
+    savepoints = {label: done if d == last else d for label, d in state.savepoints.items()}
+    return replace(
+        state, checkpoints=(*state.checkpoints[:-1], done), savepoints=savepoints, stopped=record.reason
+    )
 
 
 def _saved(state: JobState, record: Savepoint) -> JobState:
@@ -218,6 +244,27 @@ def _saved(state: JobState, record: Savepoint) -> JobState:
             _broken(record, "no such checkpoint is kept")
         savepoints[record.label] = decided
     return replace(state, savepoints=savepoints)
+
+
+def _resumed(state: JobState, record: Resumed) -> JobState:
+    if record.epoch <= state.epoch:
+        _broken(record, f"epoch {state.epoch} was reached before")
+    checkpoints = state.checkpoints
+    if record.number is not None:
+        chosen = state.checkpoint(record.number)
+        if chosen is None:
+            _broken(record, "no such checkpoint is kept")
+        checkpoints = (*(d for d in checkpoints if d.number < chosen.number), chosen)
+    return replace(
+        state,
+        plan=record.plan,
+        epoch=record.epoch,
+        coordinator=record.epoch,
+        owner="",
+        owners={},
+        checkpoints=checkpoints,
+        stopped=None,
+    )
 
 
 def _check_epoch(state: JobState, record: Record, epoch: int) -> None:
@@ -404,7 +451,7 @@ def _assignment(plain: Any) -> Assignment:
 
 
 def _decided(plain: Any) -> Decided:
-    return Decided(CheckpointNumber.of(plain[0]), plain[1], CheckpointKind(plain[2]))
+    return Decided(CheckpointNumber.of(plain[0]), plain[1], CheckpointKind(plain[2]), plain[3])
 
 
 _DECODERS: dict[str, Callable[[Any], Record]] = {
@@ -417,6 +464,7 @@ _DECODERS: dict[str, Callable[[Any], Record]] = {
     "Rescale": lambda f: Rescale(*f),
     "Stop": lambda f: Stop(*f),
     "Savepoint": lambda f: Savepoint(f[0], CheckpointNumber.of(f[1]), f[2], f[3]),
+    "Resumed": lambda f: Resumed(f[0], f[1], None if f[2] is None else CheckpointNumber.of(f[2])),
 }
 
 

@@ -33,6 +33,11 @@ class Rehash:
 
         return rehash_kernels
 
+    @staticmethod
+    def at_once(entries: int, rows: int) -> bool:
+        """Whether a call with so many rows may as well carry over a table of `entries` by itself."""
+        return rows * _PER_ROW >= entries
+
     @property
     def nbytes(self) -> int:
         """Bytes held beside the table in use."""

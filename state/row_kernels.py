@@ -29,52 +29,59 @@ consecutive), address of a byte a row that is 0 where the row was removed (0: no
 DATA, VALID, OFFSETS, BIT = range(4)
 """Columns of the table of one Arrow column: addresses (0: absent) and the bit offset."""
 
+_NO_END = 2**63 - 1
+
 
 @internal
-def _position(chunk: Addresses, row: int) -> int:
-    """Where a row is in its chunk, -1 where it is not."""
-    numbers = chunk[NUMBERS]
-    if numbers == 0:
-        place = row - chunk[FIRST]
-        if place >= chunk[COUNT]:
-            return -1
-    else:
-        low, high = 0, chunk[COUNT]
-        while low < high:
-            middle = (low + high) >> 1
-            if load_i64(numbers + middle * 8) < row:
-                low = middle + 1
-            else:
-                high = middle
-        if low >= chunk[COUNT] or load_i64(numbers + low * 8) != row:
-            return -1
-        place = low
-    if chunk[ALIVE] != 0 and load_u8(chunk[ALIVE] + place) == 0:
-        return -1
-    return place
+def _listed(numbers: int, count: int, row: int) -> int:
+    """Where a row is among the ascending numbers at an address, -1 where it is not."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) >> 1
+        if load_i64(numbers + middle * 8) < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < count and load_i64(numbers + low * 8) == row else -1
+
+
+@internal
+def _chunk_of(table: Addresses, last: int, row: int) -> int:
+    """The chunk that may have a row that is not in `last`: the one behind it, or what a search finds."""
+    total = table.shape[0]
+    after = last + 1
+    if after < total and row >= table[after, FIRST] and (after + 1 == total or row < table[after + 1, FIRST]):
+        return after
+    low, high = 0, total
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if table[middle, FIRST] <= row:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 @njit(cache=True, nogil=True)
 def locate(rows: Int64s, table: Addresses, chunks: Int32s, places: Int32s) -> int:
     """Chunk and place of each row; returns how many were found before one that is absent, or all."""
-    last = 0
     total = table.shape[0]
+    last = -1
+    # Neighbours tend to be in one chunk, whose columns are at hand; at first there is none.
+    first, end, count, numbers, alive = 0, 0, 0, 0, 0
     for i in range(rows.shape[0]):
         row = rows[i]
-        if total == 0 or row < table[0, FIRST]:
-            return i
-        # Neighbours tend to be in one chunk: look there before searching.
-        if row < table[last, FIRST] or (last + 1 < total and row >= table[last + 1, FIRST]):
-            low, high = 0, total
-            while high - low > 1:
-                middle = (low + high) >> 1
-                if table[middle, FIRST] <= row:
-                    low = middle
-                else:
-                    high = middle
-            last = low
-        place = _position(table[last], row)
-        if place < 0:
+        if row < first or row >= end:
+            if total == 0 or row < table[0, FIRST]:
+                return i
+            last = _chunk_of(table, last, row)
+            first, count = table[last, FIRST], table[last, COUNT]
+            numbers, alive = table[last, NUMBERS], table[last, ALIVE]
+            end = table[last + 1, FIRST] if last + 1 < total else _NO_END
+        place = row - first
+        if numbers != 0:
+            place = _listed(numbers, count, row)
+        if place < 0 or place >= count or (alive != 0 and load_u8(alive + place) == 0):
             return i
         chunks[i] = last
         places[i] = place

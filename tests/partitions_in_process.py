@@ -107,12 +107,20 @@ class Partitions:
         self._store = open_store(f"memory://{uuid.uuid4().hex}")
         self._epoch = 0
         self._count = 0
-        self._manifest: Manifest | None = None
+        self.manifest: Manifest | None = None
         self._assignment: Assignment | None = None
+        self.shares: list[PartitionShare] = []
         self.start(count)
+
+    def close(self) -> None:
+        """Throw away what runs."""
+        for share in self.shares:
+            share.close()
+        self.shares = []
 
     def start(self, count: int) -> None:
         """Throw away what runs, and go on from the last checkpoint in `count` partitions."""
+        self.close()
         self._epoch += 1
         self._passed: dict[int, set[CheckpointNumber]] = {p: set() for p in range(count)}
         splits = [
@@ -125,14 +133,13 @@ class Partitions:
         recovery = RecoveryPlan(
             "job",
             VNODES,
-            self._manifest,
+            self.manifest,
             self._assignment,
             tuple(self.job.sinks()),
             (),
             independent=not layout_of(self.job.plan, count).exchanged,
         )
         epochs = dict.fromkeys(range(count), self._epoch)
-        self.shares: list[PartitionShare] = []
         self._snapshots: list[Snapshots] = []
         for partition in range(count):
             start = recovery.start_of(partition, epochs)
@@ -171,7 +178,7 @@ class Partitions:
         while not all(number in passed for passed in self._passed.values()):
             self._step()
         contributions = tuple(snapshots.persist(number) for snapshots in self._snapshots)
-        self._manifest = Manifest("job", number, VNODES, contributions)
+        self.manifest = Manifest("job", number, VNODES, contributions)
         for contribution in contributions:
             for outbox in contribution.outboxes:
                 self._publish(outbox.sink, read_object(self._store, outbox.content))

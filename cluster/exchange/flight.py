@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -16,6 +17,7 @@ from pyarrow import flight
 
 from millrace.cluster.exchange.channels import Inbox
 from millrace.cluster.exchange.frames import Frame, Kind, decode_frame, encode_head
+from millrace.cluster.exchange.security import ExchangeTls
 from millrace.errors import MillraceError
 
 ACK_FRAMES, ACK_BYTES = 8, 1 << 20
@@ -24,6 +26,7 @@ WINDOW_FRAMES, WINDOW_BYTES = 64, 8 << 20
 """The sender waits for acknowledgements with more than that under way."""
 _ACK = struct.Struct("<q")
 _READY = -1
+RETRY_S = 0.05
 CONNECT_S = 30.0
 """How long a partition waits for its peers to take its streams."""
 
@@ -51,8 +54,11 @@ class Hello:
 class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow has no types
     """Takes the streams of all peers of one partition in. Streams of other epochs are refused."""
 
-    def __init__(self, host: str, on_failure: Callable[[str], None]) -> None:
-        super().__init__(f"grpc://{host}:0")
+    def __init__(self, host: str, on_failure: Callable[[str], None], tls: ExchangeTls | None = None) -> None:
+        if tls is None:
+            super().__init__(f"grpc://{host}:0")
+        else:
+            super().__init__(f"grpc+tls://{host}:0", **tls.server())
         self._on_failure = on_failure
         self._expected: dict[Hello, Inbox] = {}
         self._open: set[Hello] = set()
@@ -83,20 +89,22 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
                 raise flight.FlightServerError(f"nobody here expects {hello}")
             self._open.add(hello)
             self._changed.notify_all()
-        writer.write(_ACK.pack(_READY))
         try:
-            self._take_in(hello, inbox, reader, writer)
+            writer.write(_ACK.pack(_READY))
+            first = reader.read_chunk()
+        except (StopIteration, pa.ArrowException, OSError):
+            with self._changed:  # nothing came: the sender did not hear that we are ready, and tries again
+                self._open.discard(hello)
+            return
+        try:
+            self._take_in(hello, inbox, reader, writer, first)
         except (MillraceError, pa.ArrowException, OSError) as error:
             self._on_failure(f"the exchange from partition {hello.sender} broke: {error}")
 
-    def _take_in(self, hello: Hello, inbox: Inbox, reader: Any, writer: Any) -> None:
+    def _take_in(self, hello: Hello, inbox: Inbox, reader: Any, writer: Any, chunk: Any) -> None:
         sequence = 0
         frames = size = 0
         while True:
-            try:
-                chunk = reader.read_chunk()
-            except StopIteration:
-                return
             frame = decode_frame(memoryview(chunk.app_metadata), chunk.data, hello.sender_epoch, sequence)
             sequence += 1
             if not inbox.put_when_room((hello.edge, hello.sender), frame):
@@ -106,12 +114,23 @@ class ExchangeServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow 
             if frames >= ACK_FRAMES or size >= ACK_BYTES:
                 writer.write(_ACK.pack(sequence))
                 frames = size = 0
+            try:
+                chunk = reader.read_chunk()
+            except StopIteration:
+                return
 
 
 class FlightOutlet:
     """The sending end of one stream, with a thread of its own. Frames wait here until it is connected."""
 
-    def __init__(self, hello: Hello, schema: pa.Schema, on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        schema: pa.Schema,
+        on_failure: Callable[[str], None],
+        tls: ExchangeTls | None = None,
+    ) -> None:
+        self._tls = tls
         self._hello = hello
         self._schema = schema
         self._on_failure = on_failure
@@ -152,7 +171,7 @@ class FlightOutlet:
 
     def _run(self, address: str, on_ready: Callable[[], None]) -> None:
         try:
-            with flight.connect(address) as client:
+            with flight.connect(address, **({} if self._tls is None else self._tls.client())) as client:
                 writer, reader = self._open(client)
                 on_ready()
                 self._send_all(writer, reader)
@@ -170,6 +189,7 @@ class FlightOutlet:
         descriptor = flight.FlightDescriptor.for_command(self._hello.encode())
         deadline = time.monotonic() + CONNECT_S
         while True:
+            writer = None
             try:
                 writer, reader = client.do_put(descriptor, self._schema)
                 if _ACK.unpack(reader.read())[0] == _READY:
@@ -177,7 +197,10 @@ class FlightOutlet:
             except (pa.ArrowException, OSError, TypeError):
                 if self._closed or time.monotonic() > deadline:
                     raise
-                time.sleep(0.02)
+                if writer is not None:
+                    with contextlib.suppress(pa.ArrowException, OSError):
+                        writer.close()
+                time.sleep(RETRY_S)
 
     def _send_all(self, writer: Any, reader: Any) -> None:
         sequence = 0

@@ -9,19 +9,23 @@ import pyarrow as pa
 
 from millrace.cluster.exchange.channels import Inbox
 from millrace.cluster.exchange.flight import CONNECT_S, ExchangeServer, FlightOutlet, Hello
+from millrace.cluster.exchange.security import ExchangeTls
 
 
 class FlightPeers:
     """One server for what comes in, one stream for each edge and peer for what goes out."""
 
-    def __init__(self, job: str, partition: int, epochs: Mapping[int, int], host: str) -> None:
+    def __init__(
+        self, job: str, partition: int, epochs: Mapping[int, int], host: str, tls: ExchangeTls | None = None
+    ) -> None:
         """`epochs` has those of all partitions, this one's too."""
+        self._tls = tls
         self._job = job
         self._partition = partition
         self._epochs = epochs
         self._on_failure: Callable[[str], None] = lambda reason: None
-        self._server = ExchangeServer(host, lambda reason: self._on_failure(reason))
-        self.address = f"grpc://{host}:{self._server.port}"
+        self._server = ExchangeServer(host, lambda reason: self._on_failure(reason), tls)
+        self.address = f"{'grpc' if tls is None else 'grpc+tls'}://{host}:{self._server.port}"
         self._outlets: dict[tuple[int, int], FlightOutlet] = {}
         self._addresses: Mapping[int, str] = {}
         self._introduced = threading.Event()
@@ -34,7 +38,7 @@ class FlightPeers:
 
     def outlet(self, edge: int, receiver: int, schema: pa.Schema) -> FlightOutlet:
         """The sending end of a channel; frames wait in it until `connect`."""
-        found = FlightOutlet(self._hello(edge, self._partition, receiver), schema, self._failed)
+        found = FlightOutlet(self._hello(edge, self._partition, receiver), schema, self._failed, self._tls)
         self._outlets[edge, receiver] = found
         return found
 

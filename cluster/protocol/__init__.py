@@ -22,7 +22,11 @@ checkpoint then times out). `DiscoverSplits` → `SplitsFound`. `StartPartition(
 event to that partition, best effort: it may be lost, late or doubled. `PruneObjects` is best effort too.
 Reports of partitions (`Running`, `Aligned`, `Durable`, `Published`, `Heartbeat`, `CheckpointFailed`) are
 handed in as they come; `PartitionLost` when the process is known to be dead. `CheckpointDue` and `Tick(now)` come from
-the adapter's timers. `StopSelf` ends the process.
+the adapter's timers, `RescaleRequested`, `SavepointRequested`, `SavepointDropped` and `StopRequested` from users.
+`StopSelf` ends the process: another one leads, or is to.
+
+A stopped job is led by nobody until whoever resumes it has appended `Resumed`: in one record the plan and the
+checkpoint to go on with. That deposes a coordinator that still believes to lead, as a takeover does.
 
 *Partition.* Start with `StartPartition`'s `PartitionStart` wrapped as `Begin`. Each command of `PurgeState`,
 `RestoreState`, `FenceSink`, `ReadMarker`, `PublishOutbox`, `ConnectPeers`, `PersistCapture` is answered by the event of

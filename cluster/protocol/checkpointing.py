@@ -38,13 +38,14 @@ class CheckpointCoordinator:
     round counts only reports of the very owners it was announced to; what is decided has all of them.
     """
 
-    def __init__(self, job: str, vnodes: int, epoch: int, keep: int) -> None:
+    def __init__(self, job: str, vnodes: int, epoch: int, keep: int, plan: str = "") -> None:
         self.round: Round | None = None
         self.published: dict[SinkStream, CheckpointNumber] = {}
         self._job = job
         self._vnodes = vnodes
         self._epoch = epoch
         self._keep = keep
+        self._plan = plan
         self._count = 0
         self._pending: dict[SinkStream, dict[CheckpointNumber, OutboxRef]] = {}
 
@@ -99,7 +100,12 @@ class CheckpointCoordinator:
         pending = [*self.pending(), *(o for c in contributions for o in c.outboxes)]
         unpublished = {(o.stream, o.number): o for o in pending if o.number > self._marker(o.stream)}
         found.manifest = Manifest(
-            self._job, found.number, self._vnodes, contributions, tuple(unpublished.values())
+            self._job,
+            found.number,
+            self._vnodes,
+            contributions,
+            tuple(unpublished.values()),
+            {"plan": self._plan},
         )
         return found.manifest
 

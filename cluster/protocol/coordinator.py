@@ -37,6 +37,8 @@ from millrace.cluster.protocol.messages import (
     RecordLost,
     RescaleRequested,
     Running,
+    SavepointDropped,
+    SavepointRequested,
     SplitsFound,
     StartPartition,
     StopRequested,
@@ -48,7 +50,6 @@ from millrace.cluster.protocol.messages import (
 from millrace.cluster.protocol.recovery import RecoveryPlan
 from millrace.cluster.protocol.transitions import JOB_TRANSITIONS, JobPhase, Phases
 from millrace.state.checkpoints.manifest import Manifest
-from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.ledger import (
     Assigned,
     CheckpointDecided,
@@ -56,33 +57,34 @@ from millrace.state.ledger import (
     JobState,
     Record,
     Rescale,
+    Savepoint,
     Stop,
     Takeover,
 )
 
 Commands = tuple[CoordinatorCommand, ...]
 _J = JobPhase
+PATIENCE_MAX = 16.0
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """`owner` is a name no other process ever has. `independent`: no exchange, so partitions recover alone.
 
-    `restore_from` chooses a kept checkpoint instead of the last; `resume` starts a job that was stopped.
+    `plan` is the one that this process runs: where the ledger says another, it must not lead.
     """
 
     job: str
     owner: str
     sinks: tuple[str, ...]
     independent: bool
+    plan: str
     keep: int = 3
     liveness_s: float = 1.0
     lease_s: float = 3.0
     start_timeout_s: float = 60.0
     checkpoint_timeout_s: float = 60.0
     drain_timeout_s: float = 10.0
-    restore_from: CheckpointNumber | None = None
-    resume: bool = False
 
 
 @dataclass(slots=True)
@@ -104,6 +106,10 @@ class Wishes:
     partitions: int | None = None
     stop: StopRequested | None = None
     reassign: bool = False
+    saved: list[str] = field(default_factory=list)
+    """Savepoints to be made."""
+    dropped: list[str] = field(default_factory=list)
+    """Savepoints to be kept no more."""
 
     @property
     def drain(self) -> bool:
@@ -145,7 +151,9 @@ class Coordinator:
         self._damage: str | None = None
         self._splits: tuple[tuple[str, str], ...] = ()
         self._drained_since: float | None = None
-        self._retold: dict[int, float] = {}
+        self._patience = 1.0
+        """By how much longer than usual silence is borne: doubled by each silence that ended an owner, halved by each
+        checkpoint. On a machine with too much to do all would else be replaced before they can do anything."""
 
     @property
     def phase(self) -> JobPhase:
@@ -180,11 +188,12 @@ class Coordinator:
             case PartitionLost():
                 return self._on_partition_lost(event)
             case CheckpointDue():
-                kind = CheckpointKind.PERIODIC if event.label is None else CheckpointKind.SAVEPOINT
-                return self._admit(kind, event.label)
+                return self._admit()
+            case SavepointRequested() | SavepointDropped():
+                self._note_savepoint(event)
+                return ()
             case Tick():
-                self.now = max(self.now, event.now)
-                return self._on_tick()
+                return self._on_tick(event.now)
             case RescaleRequested():
                 assert event.partitions > 0
                 known = event.partitions == self.state.target  # asked for again, or taken back
@@ -199,7 +208,7 @@ class Coordinator:
     # Taking over -----------------------------------------------------------------------------------------
 
     def _on_ledger(self, event: LedgerRead) -> Commands:
-        if self.phase is _J.READING and self._damage is not None:
+        if self._damage is not None:
             if event.state.coordinator > self.epoch:
                 return self._stop("a newer coordinator has pruned what this one was to restore")
             return self._break(self._damage)
@@ -211,7 +220,7 @@ class Coordinator:
             return self._stop("another coordinator has begun after this one")
         if not self.state.job:
             return self._break(f"there is no job {self.settings.job}")
-        if self.state.stopped is not None and not self.settings.resume:
+        if self.state.stopped is not None:
             self.phases.go(_J.ENDED)
             return (JobEnded(self.state.stopped),)
         self.phases.go(_J.TAKING_OVER)
@@ -239,10 +248,12 @@ class Coordinator:
         self.state, self._next_seq = event.state, event.seq + 1
         match record:
             case Takeover(partitions=None):
+                if self.state.plan != self.settings.plan:
+                    return self._stop(f"the job's plan is {self.state.plan} now")
                 self.epoch = record.epoch
                 settings = self.settings
                 self.checkpoints = CheckpointCoordinator(
-                    settings.job, self.state.vnodes, self.epoch, settings.keep
+                    settings.job, self.state.vnodes, self.epoch, settings.keep, settings.plan
                 )
                 self._scope.whole = True
                 self.phases.go(_J.READING)
@@ -268,14 +279,10 @@ class Coordinator:
 
     def _read_manifest(self) -> Commands:
         chosen = self.state.latest
-        if self.settings.restore_from is not None:
-            chosen = self.state.checkpoint(self.settings.restore_from)
-            if chosen is None:
-                return self._break(f"checkpoint {self.settings.restore_from} is not kept")
         if chosen is None:
             self.phases.go(_J.ASSIGNING)
             return (DiscoverSplits(),)
-        return (ReadManifest(chosen.number, chosen.manifest),)
+        return (ReadManifest(chosen.number, chosen.manifest, chosen.published),)
 
     def _on_recovery(self, event: ManifestRead | ManifestDamaged | SplitsFound) -> Commands:
         match event:
@@ -286,10 +293,8 @@ class Coordinator:
                 self.phases.go(_J.ASSIGNING)
                 return (DiscoverSplits(),)
             case ManifestDamaged() if self.phase is _J.READING:
-                older = [str(d.number) for d in self.state.checkpoints if d.number < event.number]
                 self._damage = (
-                    f"the manifest of checkpoint {event.number} is damaged: {event.reason}; "
-                    f"checkpoints that could be chosen instead: {', '.join(older) or 'none'}"
+                    f"checkpoint {event.number} can not be restored: {event.reason}; {self._instead()}"
                 )
                 return (ReadLedger(),)
             case SplitsFound() if self.phase is _J.ASSIGNING:
@@ -301,6 +306,13 @@ class Coordinator:
             case SplitsFound() if self.phase is _J.RUNNING and set(event.splits) - set(self._splits):
                 self.wishes.reassign = True
         return ()
+
+    def _instead(self) -> str:
+        """What else the job could be resumed from."""
+        latest = self.state.latest
+        older = [str(d.number) for d in self.state.checkpoints if d is not latest]
+        named = [f"{label} ({d.number})" for label, d in self.state.savepoints.items() if d != latest]
+        return f"it could be resumed from {', '.join([*older, *named]) or 'no other checkpoint'}"
 
     def _begin_whole(self) -> bool:
         if self._scope.whole:
@@ -338,6 +350,9 @@ class Coordinator:
         member = self.members.get(event.partition)
         if member is None or member.epoch != event.epoch or event.partition in self._scope.lost:
             return ()
+        if event.damaged and self._damage is None:  # another owner would read the same
+            self._damage = f"partition {event.partition} can not restore: {event.reason}; {self._instead()}"
+            return (ReadLedger(),)
         self._scope.lost.add(event.partition)
         return self._abort()
 
@@ -353,13 +368,21 @@ class Coordinator:
 
     # Checkpoints -----------------------------------------------------------------------------------------
 
-    def _admit(self, kind: CheckpointKind, label: str | None) -> Commands:
+    def _note_savepoint(self, event: SavepointRequested | SavepointDropped) -> None:
+        """Remember what was asked for, once."""
+        there = event.label in self.state.savepoints
+        wishes, wanted = self.wishes, isinstance(event, SavepointRequested)
+        asked = wishes.saved if wanted else wishes.dropped
+        if there != wanted and event.label not in asked:
+            asked.append(event.label)
+
+    def _admit(self) -> Commands:
         if self.phase is not _J.RUNNING or self._scope.lost or self._appending is not None:
             return ()
         assert self.checkpoints is not None
         if self.checkpoints.round is not None or self.wishes.drain:
             return ()
-        return self._announce(kind, label)
+        return self._announce(CheckpointKind.PERIODIC, None)
 
     def _announce(self, kind: CheckpointKind, label: str | None) -> Commands:
         assert self.checkpoints is not None
@@ -391,7 +414,7 @@ class Coordinator:
             return ()
         match event:
             case Heartbeat():
-                lease = GrantLease(event.sent_at, self.settings.lease_s)
+                lease = GrantLease(event.sent_at, self.settings.lease_s * self._patience)
                 return (Tell(event.partition, event.epoch, lease), *self._tell_committed(event.partition))
             case Running():
                 member.running = True
@@ -429,10 +452,13 @@ class Coordinator:
         assert self.checkpoints is not None
         decided = self.checkpoints.decided()
         self._manifest = decided.manifest
+        if decided.label in self.wishes.saved:
+            self.wishes.saved.remove(decided.label)
+        self._patience = max(1.0, self._patience / 2)
         if decided.kind is CheckpointKind.STOP and not self._scope.lost:
             self._drained_since = self.now
         tells = [command for p in decided.members for command in self._tell_committed(p, always=True)]
-        return (*tells, PruneObjects(self.state, dict(self.checkpoints.published)))
+        return (*tells, PruneObjects(self.state))
 
     def _tell_committed(self, partition: int, *, always: bool = False) -> Commands:
         """Say again what is decided where it is not known to be published."""
@@ -452,13 +478,27 @@ class Coordinator:
 
     # What goes on by itself ------------------------------------------------------------------------------
 
-    def _on_tick(self) -> Commands:
+    def _on_tick(self, now: float) -> Commands:
         settings = self.settings
-        for partition, member in self.members.items():
-            silent = member.heard and self.now - member.seen > settings.liveness_s
-            late = not member.running and self.now - member.started > settings.start_timeout_s
-            if silent or late:
-                self._scope.lost.add(partition)
+        gap = max(0.0, now - self.now)
+        self.now += gap
+        if gap > settings.liveness_s:
+            for member in self.members.values():  # while this coordinator stood still nobody could be heard
+                member.seen += gap
+                member.started += gap
+        silent = {
+            partition
+            for partition, member in self.members.items()
+            if member.heard and self.now - member.seen > settings.liveness_s * self._patience
+        }
+        if silent - self._scope.lost:
+            self._patience = min(self._patience * 2, PATIENCE_MAX)
+        late = {
+            partition
+            for partition, member in self.members.items()
+            if not member.running and self.now - member.started > settings.start_timeout_s
+        }
+        self._scope.lost |= silent | late
         if self.phase not in (_J.RUNNING, _J.RECOVERING, _J.DRAINING):
             return ()
         found = self.checkpoints.round if self.checkpoints is not None else None
@@ -481,10 +521,18 @@ class Coordinator:
             return self._append(Rescale(self.epoch, self.wishes.partitions))
         if self.phase is _J.RECOVERING:  # perhaps for ever, where there is no room for so many
             return self._replace_lost() if self.wishes.reassign else ()
+        if self.wishes.dropped:
+            return self._drop_savepoint(self.wishes.dropped.pop(0))
+        if self.wishes.saved:
+            return self._announce(CheckpointKind.SAVEPOINT, self.wishes.saved[0])
         if self.wishes.drain:
             stop = self.wishes.stop
             return self._announce(CheckpointKind.STOP, None if stop is None else stop.label)
         return ()
+
+    def _drop_savepoint(self, label: str) -> Commands:
+        known = self.state.savepoints.get(label)
+        return () if known is None else self._append(Savepoint(self.epoch, known.number, label, kept=False))
 
     def _after_drain(self) -> Commands:
         assert self.checkpoints is not None and self._drained_since is not None

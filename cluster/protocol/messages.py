@@ -357,19 +357,35 @@ PartitionReport = Running | Aligned | Durable | CheckpointFailed | Published | H
 
 @dataclass(frozen=True, slots=True)
 class PartitionLost:
-    """The process of a partition is dead or was silent for too long; `lasting`: the next one will be lost as well."""
+    """The process of a partition is dead or was silent for too long.
+
+    `lasting`: the next one will be lost as well; `damaged`: what it was to restore is.
+    """
 
     partition: int
     epoch: int
     reason: str
     lasting: bool = False
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDue:
-    """The interval has passed, or somebody asked for a checkpoint (with `label`: a savepoint)."""
+    """The interval has passed."""
 
-    label: str | None = None
+
+@dataclass(frozen=True, slots=True)
+class SavepointRequested:
+    """There is to be a checkpoint that pruning leaves alone; it is tried until it is decided."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavepointDropped:
+    """Pruning need not leave it alone any more."""
+
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,10 +428,11 @@ class AppendRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReadManifest:
-    """→ `ManifestRead` or `ManifestDamaged`."""
+    """→ `ManifestRead` or `ManifestDamaged`. `published`: what it has pending is not any more, and left out."""
 
     number: CheckpointNumber
     key: str
+    published: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +484,6 @@ class PruneObjects:
     """Delete manifests below `oldest` and all objects that nothing kept refers to (see `prune`)."""
 
     state: JobState
-    published: Mapping[SinkStream, CheckpointNumber]
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,6 +542,8 @@ CoordinatorEvent = (
     | PartitionReport
     | PartitionLost
     | CheckpointDue
+    | SavepointRequested
+    | SavepointDropped
     | Tick
     | RescaleRequested
     | StopRequested

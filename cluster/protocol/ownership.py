@@ -182,6 +182,10 @@ class Ownership:
         """The registry: what is known of each job."""
         return {name: entry.state for name, entry in self._jobs.items()}
 
+    def forget(self, job: str) -> None:
+        """A job by that name is another one from now on."""
+        self._jobs.pop(job, None)
+
     def handle(self, event: OwnershipEvent) -> Commands:
         """What to do about one event."""
         match event:

@@ -14,7 +14,8 @@ import ray
 from millrace.cluster.exchange.peers import FlightPeers
 from millrace.cluster.functions import install
 from millrace.cluster.job import read_job
-from millrace.cluster.partition import PartitionDriver
+from millrace.cluster.logbook import LINES_A_REPORT, Logbook, LogLine
+from millrace.cluster.partition import PartitionDriver, SplitStatus
 from millrace.cluster.protocol.messages import (
     GrantLease,
     Heartbeat,
@@ -50,9 +51,11 @@ class PartitionActor:
     slow to import and to load is there already.
     """
 
-    def __init__(self, store_url: str, options: Mapping[str, str], job: str, coordinator: Any) -> None:
+    def __init__(self, store_url: str, options: Mapping[str, str], program: str, coordinator: Any) -> None:
+        self._logbook = Logbook("standby").install()
+        self._told = 0
         self._store = open_store(store_url, options)
-        self._job = read_job(self._store, job)
+        self._job = read_job(self._store, program)
         self._coordinator = coordinator
         self._host = ray.util.get_node_ip_address()
         self._owner: _Owner | None = None
@@ -83,7 +86,8 @@ class PartitionActor:
         if start.epoch <= self._epoch:
             return "a later owner has run here", False
         partition = start.plan.partition
-        peers = FlightPeers(start.job, partition, start.peers, self._host)
+        self._logbook.who = f"partition-{partition}"
+        peers = FlightPeers(start.job, partition, start.peers, self._host, self._job.exchange_tls)
         driver = PartitionDriver(self._job, start, self._store, peers, self._tell, partitions)
         with self._changed:
             self._epoch = start.epoch
@@ -94,6 +98,7 @@ class PartitionActor:
             return driver.run(), driver.lasting
         finally:
             self._owner = None
+            self._coordinator.take_log.remote(self._news())
 
     @ray.method(concurrency_group="control")
     def address(self, epoch: int) -> str:
@@ -130,6 +135,12 @@ class PartitionActor:
             owner.driver.post(PartitionFailed("it is replaced"))
 
     @ray.method(concurrency_group="control")
+    def splits(self) -> tuple[SplitStatus, ...]:
+        """Where each of its splits stands."""
+        owner = self._owner
+        return () if owner is None else owner.driver.splits()
+
+    @ray.method(concurrency_group="control")
     def pid(self) -> int:
         """The process."""
         return os.getpid()
@@ -141,6 +152,13 @@ class PartitionActor:
     def _tell(self, message: PartitionReport) -> None:
         self._coordinator.report.remote(message, None)
 
+    def _news(self) -> tuple[LogLine, ...]:
+        """What was logged since it was told last."""
+        lines = self._logbook.after(self._told, LINES_A_REPORT)
+        if lines:
+            self._told = lines[-1].number
+        return lines
+
     def _beat(self, owner: _Owner) -> None:
         me = owner.start.plan.partition, owner.start.epoch
         gauges = Gauges(owner.start.job, owner.start.plan.partition)
@@ -148,5 +166,7 @@ class PartitionActor:
             if owner.driver.alive:
                 status = owner.driver.status()
                 self._coordinator.report.remote(Heartbeat(*me, time.monotonic()), status)
+                if lines := self._news():
+                    self._coordinator.take_log.remote(lines)
                 gauges.show(status)
             time.sleep(HEARTBEAT_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from millrace.cluster.job import JobSpec, spec_key
+from millrace.cluster.partition import SplitStatus
 from millrace.cluster.protocol.messages import PartitionLost, PartitionStart, Tell
 from millrace.cluster.ray.partition_actor import PartitionActor
 from millrace.cluster.ray.session import partition_name, standby_name
 
+PIDS_S = 2.0
 NAME_S = 0.2
 """How long to wait for a killed predecessor to give its name free; after that another one is taken."""
 END_S = 0.5
@@ -61,16 +66,17 @@ class RayProcesses:
         self,
         store_url: str,
         options: Mapping[str, str],
-        job: str,
+        job: JobSpec,
         coordinator: Any,
-        num_cpus: float,
         *,
         standby: int = 1,
     ) -> None:
-        self._arguments = (store_url, options, job, coordinator)
-        self._job = job
-        self._num_cpus = num_cpus
-        self._standby = standby
+        self._arguments = (store_url, options, spec_key(job), coordinator)
+        self._job = job.job
+        self._resources = dict(job.resources)
+        self._strategy = _strategy(job.placement)
+        self._num_cpus = job.cpus
+        self._standby = 0 if job.resources else standby  # a process that waits must not take what others need
         self._owners: dict[int, _Owner] = {}
         self._wanted: dict[int, _Wanted] = {}
         self._ending: dict[int, tuple[_Process, float]] = {}
@@ -130,12 +136,23 @@ class RayProcesses:
 
     def pids(self) -> dict[int, int]:
         """The process of each partition; those that do not answer are left out."""
-        found = {}
-        for partition, owner in list(self._owners.items()):
-            try:
-                found[partition] = ray.get(owner.process.handle.pid.remote(), timeout=5)
-            except RayError:
-                continue
+        return self._answers("pid")
+
+    def splits(self) -> dict[int, tuple[SplitStatus, ...]]:
+        """The splits of each partition that answers."""
+        return self._answers("splits")
+
+    def _answers(self, method: str) -> dict[int, Any]:
+        asked = {
+            getattr(owner.process.handle, method).remote(): partition
+            for partition, owner in list(self._owners.items())
+        }
+        found: dict[int, Any] = {}
+        if not asked:
+            return found
+        for reference in ray.wait(list(asked), num_returns=len(asked), timeout=PIDS_S)[0]:
+            with contextlib.suppress(RayError):
+                found[asked[reference]] = ray.get(reference)
         return found
 
     def _settle(self) -> None:
@@ -191,7 +208,10 @@ class RayProcesses:
         while True:
             try:
                 handle = PartitionActor.options(  # type: ignore[attr-defined]  # Ray adds it
-                    name=chosen, num_cpus=num_cpus, scheduling_strategy="SPREAD"
+                    name=chosen,
+                    num_cpus=num_cpus,
+                    resources=self._resources,
+                    scheduling_strategy=self._strategy if partition is not None else "SPREAD",
                 ).remote(*self._arguments)
                 return _Process(handle, partition, num_cpus > 0)
             except ValueError:
@@ -224,6 +244,13 @@ class RayProcesses:
                 continue
             owner.introduced = True
             owner.process.handle.introduce.remote(epochs, addresses)
+
+
+def _strategy(placement: str) -> Any:
+    """How Ray chooses nodes."""
+    if placement == "spread":
+        return "SPREAD"
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def _reason(reference: Any) -> tuple[str, bool, bool]:

@@ -28,6 +28,7 @@ from millrace.planner.binder.joins_on_time import sent_at_once
 from millrace.planner.binder.lateral import bind_lateral, is_lateral
 from millrace.planner.binder.over import apply_over
 from millrace.planner.binder.probes import bind_probe
+from millrace.planner.binder.row_patterns import bind_match_recognize
 from millrace.planner.binder.scalars import ScalarBinder, check_repeatable
 from millrace.planner.binder.scope import Member, Scope
 from millrace.planner.binder.select_list import (
@@ -197,8 +198,8 @@ class QueryBinder:
                 name = name or (inner.members[0].alias if len(inner.members) == 1 else None)
             case nodes.InlineSource():
                 relation, apart = with_named(self.names.inline(node), named)
-            case exp.MatchRecognize():
-                raise unsupported(node, "MR1944", "MATCH_RECOGNIZE is not executed yet")
+            case nodes.MatchRecognize():
+                relation = bind_match_recognize(node, self.member(node.this))
             case exp.Unnest() | nodes.TableCall():
                 return beside(self._one_row(), node)
             case exp.Values():

@@ -444,6 +444,12 @@ class ScalarBinder:
             "join with the query in FROM instead",
         )
 
+    def _framed(self, node: nodes.MeasureFrame) -> Expression:
+        word = "FINAL" if node.args["final"] else "RUNNING"
+        raise unsupported(
+            node, "MR1901", f"{word} stands in the MEASURES of MATCH_RECOGNIZE only", "leave it out"
+        )
+
     def _paren(self, node: exp.Paren) -> Expression:
         return self.bind(node.this)
 
@@ -557,6 +563,7 @@ _HANDLERS: dict[type, Handler] = {
     exp.Window: ScalarBinder._site_call,
     nodes.RowsWindow: ScalarBinder._site_call,
     nodes.WindowBound: ScalarBinder._bound,  # type: ignore[dict-item]
+    nodes.MeasureFrame: ScalarBinder._framed,  # type: ignore[dict-item]
     exp.Subquery: ScalarBinder._subquery,
     exp.Select: ScalarBinder._subquery,
     exp.Exists: ScalarBinder._subquery,

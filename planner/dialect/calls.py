@@ -86,6 +86,10 @@ def _argument(cursor: Cursor) -> exp.Expression:
         cursor.advance(2)
         value = cursor.expression()
         return cursor.placed(NamedArgument(this=token.text.lower(), expression=value), token)
+    if after.word == "." and cursor.ahead(2).word == "*" and cursor.at_name():
+        table = cursor.identifier()
+        cursor.advance(2)
+        return cursor.placed(exp.Column(this=exp.Star(), table=table), token)
     # `x -> 'a'` takes a member of JSON; any other `x -> …` is a function of x.
     if after.word == "->" and cursor.at_name() and cursor.ahead(2).kind not in (Kind.STRING, Kind.NUMBER):
         names = [cursor.identifier()]

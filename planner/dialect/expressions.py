@@ -23,6 +23,7 @@ from millrace.planner.dialect.cursor import (
 )
 from millrace.planner.dialect.durations import at_duration, read_duration, read_interval
 from millrace.planner.dialect.nodes import Call, Interval, TypeName
+from millrace.planner.dialect.row_patterns import at_frame, read_frame
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.types import read_type
 
@@ -362,6 +363,8 @@ def _map(cursor: Cursor) -> exp.Expression:
 def _worded(cursor: Cursor) -> exp.Expression:
     token, after = cursor.here, cursor.ahead()
     match token.word:
+        case "FINAL" | "RUNNING" if at_frame(cursor):
+            return read_frame(cursor)
         case "NULL":
             return cursor.placed(exp.Null(), cursor.advance())
         case "TRUE" | "FALSE":

@@ -25,7 +25,7 @@ Relations in FROM (exp.From.this) and in joins (exp.Join.this); each takes `alia
   InlineSource    `FROM 'file://…'`, `FROM kafka://topic`
   WindowTable     a windowing table function
   exp.Unnest      expressions list, offset (an exp.Identifier or True: WITH ORDINALITY)
-  MatchRecognize  its `this` is the relation it reads
+  MatchRecognize  its `this` is the relation it reads; FINAL f(…) and RUNNING f(…) in its measures are MeasureFrame
   TableCall       any other function in FROM: `this` is a Call
 exp.Join          this, side ('LEFT'|'RIGHT'|'FULL'|None), kind ('INNER'|'CROSS'|'SEMI'|'ANTI'|None), on, using list,
                   method ('ASOF' or None), asof (AsofMatch), within (Within), probe (Probe: TEMPORAL PROBE JOIN, of side
@@ -239,7 +239,9 @@ class InlineSource(exp.Expression):
 
 class MatchRecognize(exp.Expression):
     """MATCH_RECOGNIZE over the relation `this`: `partition_by`, `order`, `measures` and `define` (lists of exp.Alias),
-    `rows` 'one' or 'all', `after` and `pattern` as text, `within` µs, `alias`."""
+    `subsets` (exp.Alias of an exp.Tuple of exp.Identifier), `rows` 'one' or 'all', `pattern` (an
+    operators.match_recognize.pattern.Pattern), `after` 'past last row', 'to next row', 'to first' or 'to last' (of the
+    exp.Identifier `target`), `within` µs, `alias`."""
 
     arg_types: ClassVar[dict[str, bool]] = {
         "this": True,
@@ -247,12 +249,20 @@ class MatchRecognize(exp.Expression):
         "order": False,
         "measures": False,
         "rows": True,
-        "after": False,
-        "pattern": False,
+        "after": True,
+        "target": False,
+        "pattern": True,
         "within": False,
+        "subsets": False,
         "define": False,
         "alias": False,
     }
+
+
+class MeasureFrame(exp.Expression):
+    """FINAL or RUNNING before a call in MEASURES: `this` (Call), `final` True or False."""
+
+    arg_types: ClassVar[dict[str, bool]] = {"this": True, "final": True}
 
 
 class TableCall(exp.Expression):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from millrace.planner.dialect.calls import read_call, read_ordered
+from millrace.planner.dialect.calls import read_call
 from millrace.planner.dialect.cursor import CLAUSES, RANGE, RESERVED, Cursor
 from millrace.planner.dialect.durations import at_duration, read_duration
 from millrace.planner.dialect.nodes import (
     AsofMatch,
     Call,
     InlineSource,
-    MatchRecognize,
     SystemTime,
     TableCall,
     Within,
 )
 from millrace.planner.dialect.options import read_options
 from millrace.planner.dialect.probes import read_probe
+from millrace.planner.dialect.row_patterns import read_match_recognize
 from millrace.planner.dialect.tokens import Kind
 from millrace.planner.dialect.windows import at_window_table, read_table_name, read_window_table
 
@@ -172,14 +172,14 @@ def read_relation(cursor: Cursor) -> exp.Expression:
     if isinstance(node, exp.Table):
         _system_time(cursor, node)
     if cursor.at("MATCH_RECOGNIZE"):
-        node = _match_recognize(cursor, node)
+        node = read_match_recognize(cursor, node)
     alias = read_table_alias(cursor)
     if alias is not None:
         node.set("alias", alias)
     if isinstance(node, exp.Table):
         _system_time(cursor, node)
     if cursor.at("MATCH_RECOGNIZE"):
-        node = _match_recognize(cursor, node)
+        node = read_match_recognize(cursor, node)
         outer = read_table_alias(cursor)
         if outer is not None:
             node.set("alias", outer)
@@ -310,67 +310,3 @@ def read_table_alias(cursor: Cursor) -> exp.TableAlias | None:
     if cursor.at("("):
         alias.set("columns", cursor.wrapped(lambda: cursor.identifier("a column")))
     return cursor.placed(alias, token)
-
-
-def _match_recognize(cursor: Cursor, this: exp.Expression) -> MatchRecognize:
-    token = cursor.advance()
-    cursor.expect("(")
-    node = MatchRecognize(this=this, rows="one")
-    if cursor.take("PARTITION", "BY"):
-        node.set("partition_by", cursor.commas(cursor.expression))
-    if cursor.take("ORDER", "BY"):
-        node.set("order", exp.Order(expressions=cursor.commas(lambda: read_ordered(cursor))))
-    if cursor.take("MEASURES"):
-        node.set("measures", cursor.commas(lambda: _measure(cursor)))
-    if cursor.at_any(("ONE", "ALL")):
-        rows = cursor.advance().word
-        cursor.expect("ROW" if rows == "ONE" else "ROWS", "PER", "MATCH")
-        node.set("rows", rows.lower())
-    if cursor.take("AFTER", "MATCH", "SKIP"):
-        node.set("after", _skip(cursor))
-    cursor.expect("PATTERN")
-    node.set("pattern", _pattern(cursor))
-    if cursor.take("WITHIN"):
-        node.set("within", read_duration(cursor, "the time of WITHIN"))
-    cursor.expect("DEFINE")
-    node.set("define", cursor.commas(lambda: _definition(cursor)))
-    cursor.expect(")")
-    return cursor.placed(node, token)
-
-
-def _measure(cursor: Cursor) -> exp.Alias:
-    cursor.take_any(("FINAL", "RUNNING"))
-    value = cursor.expression()
-    cursor.expect("AS")
-    return exp.Alias(this=value, alias=cursor.label())
-
-
-def _definition(cursor: Cursor) -> exp.Alias:
-    label = cursor.identifier("a pattern variable")
-    cursor.expect("AS")
-    return exp.Alias(this=cursor.expression(), alias=label)
-
-
-def _skip(cursor: Cursor) -> str:
-    if cursor.take("PAST", "LAST", "ROW"):
-        return "past last row"
-    cursor.expect("TO")
-    if cursor.take("NEXT", "ROW"):
-        return "to next row"
-    side = (cursor.take_any(("FIRST", "LAST")) or "LAST").lower()
-    return f"to {side} {cursor.identifier('a pattern variable').name}"
-
-
-def _pattern(cursor: Cursor) -> str:
-    """The text between the parentheses of PATTERN, with one space for each gap."""
-    previous = cursor.expect("(")
-    depth, text = 1, ""
-    while True:
-        if cursor.at_end():
-            cursor.unexpected(")")
-        token = cursor.advance()
-        depth += {"(": 1, ")": -1}.get(token.word, 0)
-        if not depth:
-            return text.strip()
-        text += (" " if token.start > previous.stop else "") + cursor.text.prepared[token.start : token.stop]
-        previous = token

@@ -27,6 +27,7 @@ from millrace.planner.logical import (
 from millrace.planner.physical.specs import spec_of
 from millrace.planner.plan import LateOutput, Node, Output, OutputKind, Plan
 from millrace.planner.ranking import Ranking, TopN
+from millrace.planner.row_patterns import MatchRows
 from millrace.planner.rules.merge_projects import merge_projects
 from millrace.planner.rules.prune_columns import prune_columns
 from millrace.planner.rules.read_through_projects import read_through_projects
@@ -246,6 +247,6 @@ def uses_time(relation: Relation) -> bool:
             case Aggregate():
                 if node.window_end is not None:
                     return True
-            case TopN() | Ranking() | TimedJoin():
+            case TopN() | Ranking() | TimedJoin() | MatchRows():
                 return True
     return False

@@ -13,6 +13,7 @@ from millrace.operators.joins.interval import IntervalJoin, WindowJoin
 from millrace.operators.joins.lookup_spec import LookupJoin
 from millrace.operators.joins.regular_spec import JoinKind, RegularJoin
 from millrace.operators.joins.temporal import LatestJoin
+from millrace.operators.match_recognize.specs import MatchRecognize
 from millrace.operators.materialize import Materialize
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
@@ -96,7 +97,7 @@ def required(node: Node, port: int) -> Columns | None:
     """The columns of input `port` whose hash must say where a row goes; None where any partition does."""
     spec = node.spec
     match spec:
-        case GroupAggregate() | WindowAggregate() | SessionAggregate():
+        case GroupAggregate() | WindowAggregate() | SessionAggregate() | MatchRecognize():
             return spec.keys
         case OverAggregate() | UpdatingOver() | RowBufferAggregate():
             return spec.keys
@@ -145,7 +146,7 @@ def _spread_after(node: Node, spread: list[Columns | None]) -> Columns | None:
     """The columns of a node's output by whose hash its rows are spread; None where by none."""
     spec = node.spec
     match spec:
-        case GroupAggregate() | WindowAggregate() | SessionAggregate():
+        case GroupAggregate() | WindowAggregate() | SessionAggregate() | MatchRecognize():
             return tuple(range(len(spec.keys)))
         case OverAggregate() | UpdatingOver() | RowBufferAggregate():
             return spec.keys

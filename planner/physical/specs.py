@@ -41,6 +41,7 @@ from millrace.planner.normalized import Normalized
 from millrace.planner.physical.joins import join_of, project_join
 from millrace.planner.physical.timed_joins import timed_join_spec
 from millrace.planner.ranking import Ranking, TopN, closing_end
+from millrace.planner.row_patterns import MatchRows
 from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import LateSides, TimedJoin
@@ -104,6 +105,8 @@ def spec_of(relation: Relation) -> Lowered:
                 relation.expire_after,
                 relation.time_unit,
             )
+        case MatchRows():
+            return (relation.input,), relation.spec
         case MovingFilter():
             return (relation.input,), TemporalFilter(
                 relation.input.schema,

@@ -29,6 +29,7 @@ from millrace.planner.logical import (
 )
 from millrace.planner.normalized import Normalized
 from millrace.planner.ranking import Ranking, SortKey, TopN
+from millrace.planner.row_patterns import MatchRows
 from millrace.planner.table_functions import Expansion
 from millrace.planner.table_lookup import TableLookup
 from millrace.planner.timed_joins import LateSides, TimedJoin
@@ -77,6 +78,8 @@ def _prune(node: Relation, wanted: set[int], have: Kept) -> Pruned:
             return _windowed(node, wanted, have)
         case Over() | OverChanges() | RowBuffer():
             return _over(node, wanted, have)
+        case MatchRows():
+            return _matched(node, have)
         case Ranking() | TopN():
             return _ranking(node, wanted, have)
         case Union():
@@ -256,6 +259,17 @@ def _over(node: Over | OverChanges | RowBuffer, wanted: set[int], have: Kept) ->
         moved = replace(moved, order=order)
     after = len(below.schema)
     return moved, {**places, **{width + i: after + at for at, i in enumerate(kept)}}
+
+
+def _matched(node: MatchRows, have: Kept) -> Pruned:
+    below, places = _prune(node.input, node.reads, have)
+    if node.spec.all_rows and not below.schema.equals(
+        node.input.schema
+    ):  # rows are shown whole: no more, no less
+        schema = node.input.schema
+        shown = tuple(column(below.schema, places[i]) for i in range(len(schema)))
+        below, places = Project(below, shown, tuple(schema.names)), _places(range(len(schema)))
+    return node.over(below, places), {i: i for i in range(len(node.schema))}
 
 
 def _ranking(node: Ranking | TopN, wanted: set[int], have: Kept) -> Pruned:

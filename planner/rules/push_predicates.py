@@ -20,6 +20,7 @@ from millrace.planner.logical import (
     Union,
     WindowedAggregate,
 )
+from millrace.planner.row_patterns import MatchRows
 from millrace.planner.rules.traversal import top_down
 from millrace.planner.table_functions import Expansion
 from millrace.planner.timed_joins import TimedJoin
@@ -64,6 +65,9 @@ def _push(node: Relation) -> Relation:
             return _into_sides(node, below)
         case Join():
             return _into_join(node, below)
+        case MatchRows():
+            places = dict(enumerate(below.spec.keys))
+            return _split(node, below, set(places), places)
         case Repeated():
             places = {c: c for c in range(len(below.schema))}
             return _split(node, below, set(places), places)
@@ -142,7 +146,8 @@ def _split(
     | Over
     | OverChanges
     | RowBuffer
-    | Expansion,
+    | Expansion
+    | MatchRows,
     allowed: set[int],
     places: dict[int, int],
 ) -> Relation:

@@ -90,14 +90,6 @@ def metrics_of(runtime: EmbeddedRuntime) -> Result:
     )
 
 
-def table_of(runtime: EmbeddedRuntime, name: str) -> pa.Table:
-    """All rows that the table of this name holds. The caller has the runtime's lock."""
-    nodes = [o.node for o in runtime.plan.outputs if o.kind is OutputKind.TABLE and o.name == name]
-    vertex = runtime.dataflow.vertices[nodes[-1]]
-    assert isinstance(vertex, OperatorVertex) and isinstance(vertex.operator, Materialized)
-    return vertex.operator.snapshot()
-
-
 def _state(vertex: Vertex) -> tuple[int | None, int | None]:
     """Rows and bytes that a node remembers, where it can tell."""
     if not isinstance(vertex, OperatorVertex):
@@ -107,6 +99,14 @@ def _state(vertex: Vertex) -> tuple[int | None, int | None]:
 
 def _counted(vertex: Vertex, name: str) -> int | None:
     return vertex.counters.get(name) if isinstance(vertex, OperatorVertex) else None
+
+
+def table_of(runtime: EmbeddedRuntime, name: str) -> pa.Table:
+    """All rows that the table of this name holds. The caller has the runtime's lock."""
+    nodes = [o.node for o in runtime.plan.outputs if o.kind is OutputKind.TABLE and o.name == name]
+    vertex = runtime.dataflow.vertices[nodes[-1]]
+    assert isinstance(vertex, OperatorVertex) and isinstance(vertex.operator, Materialized)
+    return vertex.operator.snapshot()
 
 
 def dead_letters_of(runtime: EmbeddedRuntime) -> Result:

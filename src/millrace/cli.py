@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from millrace.arguments import Assignments, File, assignments, read_file
 from millrace.errors import BadData, Invalid, MillraceError, Position
+from millrace.job_commands import register
 
 if TYPE_CHECKING:
     from millrace.database import Database
@@ -30,14 +32,6 @@ EXIT_BAD_ROWS = 3
 """The job was told to stop at bad rows, and met one."""
 EXIT_INTERRUPTED = 130
 """Ctrl-C; what was read until then has been published."""
-
-File = Annotated[Path, typer.Argument(help="A file of SQL; - reads standard input.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="K=V", help="A setting (batch.max_rows=8192) or a value for ${K}; repeatable."
-    ),
-]
 
 
 @app.command()
@@ -62,10 +56,10 @@ def run(
     from millrace.running import run_file
     from millrace.submitting import job_name
 
-    settings, variables = _assignments(set_)
+    settings, variables = assignments(set_)
     if store is not None:
         settings = {"job": job or job_name(file), **settings, "checkpoint.store": store}
-    raise typer.Exit(run_file(_read(file), settings, variables, quiet=quiet))
+    raise typer.Exit(run_file(read_file(file), settings, variables, quiet=quiet))
 
 
 @app.command()
@@ -73,9 +67,9 @@ def validate(file: File, set_: Assignments = None) -> None:
     """Find every error of a SQL file without running it."""
     from millrace.planner.session import Planner
 
-    settings, variables = _assignments(set_)
+    settings, variables = assignments(set_)
     _open(settings)
-    text = _read(file)
+    text = read_file(file)
     errors = Planner(variables=variables).validate(text)
     for error in errors:
         _complain(error, str(file))
@@ -94,98 +88,10 @@ def explain(
     """Show the plan of a SQL file and what was decided: emission, changelog, keys, state, exchange."""
     from millrace.planner.session import Planner
 
-    _, variables = _assignments(set_)
+    _, variables = assignments(set_)
     planner = Planner(variables=variables)
-    text = _read(file)
+    text = read_file(file)
     typer.echo(planner.explain_json(text) if json else planner.explain(text))
-
-
-Address = Annotated[
-    str, typer.Option("--address", help="The Ray cluster: auto, host:port or ray://host:10001.")
-]
-
-
-@app.command()
-def submit(
-    file: File,
-    store: Annotated[str, typer.Option("--store", help="Where checkpoints are kept: file:///…, s3://…")],
-    address: Address = "auto",
-    job: Annotated[str | None, typer.Option("--job", help="The job's name; the file's without.")] = None,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", help="Copies of the dataflow.")] = 1,
-    interval: Annotated[
-        float, typer.Option("--checkpoint-interval", help="Seconds between checkpoints.")
-    ] = 1.0,
-    cpus: Annotated[float, typer.Option("--cpus", help="CPUs set aside for each partition.")] = 1.0,
-    set_: Assignments = None,
-) -> None:
-    """Run a SQL file as a job on a Ray cluster; it goes on when this command has ended."""
-    from millrace.submitting import job_name
-    from millrace.submitting import submit as submit_job
-
-    settings, variables = _assignments(set_)
-    name = job or job_name(file)
-    submit_job(
-        _read(file),
-        store=store,
-        job=name,
-        address=address,
-        partitions=partitions,
-        checkpoint_interval=interval,
-        variables=variables,
-        settings=settings,
-        num_cpus=cpus,
-    )
-    typer.echo(f"job {name} is running; see: millrace status {name}")
-
-
-@app.command()
-def jobs(address: Address = "auto") -> None:
-    """List the jobs of a Ray cluster."""
-    from millrace.submitting import list_jobs
-
-    for line in list_jobs(address):
-        typer.echo(line)
-
-
-@app.command()
-def status(job: Annotated[str, typer.Argument(help="The job's name.")], address: Address = "auto") -> None:
-    """Show where a job and its partitions stand."""
-    from millrace.submitting import show_status
-
-    for line in show_status(address, job):
-        typer.echo(line)
-
-
-@app.command()
-def stop(
-    job: Annotated[str, typer.Argument(help="The job's name.")],
-    address: Address = "auto",
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the end.")] = 60.0,
-) -> None:
-    """End a job in good order: a last checkpoint is taken and published."""
-    from millrace.submitting import stop_job
-
-    reason = stop_job(address, job, timeout)
-    if reason is None:
-        typer.echo(f"job {job} was told to stop and has not ended yet", err=True)
-        raise typer.Exit(EXIT_ERROR)
-    typer.echo(f"job {job} has ended: {reason}")
-
-
-@app.command()
-def scale(
-    job: Annotated[str, typer.Argument(help="The job's name.")],
-    partitions: Annotated[
-        int, typer.Option("--partitions", "-p", help="Copies of the dataflow there are to be.")
-    ],
-    address: Address = "auto",
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until they run.")] = 120.0,
-) -> None:
-    """Go on with more or fewer partitions: state and splits move, no row is lost or doubled."""
-    from millrace.cluster.jobs import Cluster
-
-    found = Cluster(address).job(job).scale(partitions, timeout)
-    typer.echo(f"job {job} runs in {found.target} partitions from checkpoint {found.checkpoint} on")
 
 
 @app.command()
@@ -197,11 +103,11 @@ def sql(
     """A shell: statements end with ';', history and completion included."""
     from millrace.shell import Shell
 
-    settings, variables = _assignments(set_)
+    settings, variables = assignments(set_)
     with _open(settings) as database:
         shell = Shell(database, variables)
         if file is not None:
-            shell.execute(_read(file))
+            shell.execute(read_file(file))
         if command is not None:
             shell.execute(command)
         else:
@@ -232,6 +138,9 @@ def version() -> None:
     typer.echo(__version__)
 
 
+register(app)
+
+
 def main() -> None:
     """The console script: coded errors become one message and an exit code."""
     try:
@@ -253,36 +162,6 @@ def _open(settings: dict[str, str]) -> Database:
     from millrace.settings import Settings
 
     return Database(Settings().with_values(settings))
-
-
-def _read(file: Path) -> str:
-    """The text of a script; like Python's own scripts, it finds the modules that lie beside it."""
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-    except OSError as error:
-        raise Invalid(
-            f"can not read {file}: {error.strerror}", code="MR1550", hint="give the path of a SQL file"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise Invalid(
-            f"{file} is not UTF-8: byte {error.start}", code="MR1551", hint="save the file as UTF-8"
-        ) from None
-    sys.path.insert(0, str(file.absolute().parent))
-    return text
-
-
-def _assignments(texts: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:
-    """`--set` values as settings and as variables: a name with a dot or of a setting is a setting."""
-    from millrace.settings import ELSEWHERE, NAMES
-
-    settings: dict[str, str] = {}
-    variables: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise Invalid(f"--set takes name=value, not {text!r}", code="MR1552")
-        (settings if name in NAMES or name in ELSEWHERE or "." in name else variables)[name] = value
-    return settings, variables
 
 
 def _complain(error: MillraceError, file: str | None = None) -> None:

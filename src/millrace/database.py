@@ -321,7 +321,7 @@ class Database:
     def _open(self, restore_from: CheckpointNumber | None) -> None:
         """Take the kept database over and bring it back as it was."""
         self._runtime.paused = True
-        kept = Persistence(self.settings, self._runtime, restore_from)
+        kept = Persistence(self.settings, self._runtime, restore_from, lambda: self.settings.guarantee)
         self._runtime.durability = kept.durability
         interval = parse_duration(self.settings.checkpoint_interval) / 1e6
         try:

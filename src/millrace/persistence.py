@@ -97,7 +97,11 @@ class Persistence:
     """
 
     def __init__(
-        self, settings: Settings, runtime: EmbeddedRuntime, restore_from: CheckpointNumber | None
+        self,
+        settings: Settings,
+        runtime: EmbeddedRuntime,
+        restore_from: CheckpointNumber | None,
+        guarantee: Callable[[], str],
     ) -> None:
         self.job = settings.job
         self._folder = _folder(settings)
@@ -111,7 +115,7 @@ class Persistence:
                 settings.job,
                 runtime,
                 vnodes=settings.vnodes,
-                guarantee=settings.guarantee,
+                guarantee=guarantee,
                 restore_from=restore_from,
                 inputs=self._inputs,
                 on_decided=self._trim,

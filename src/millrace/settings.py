@@ -62,7 +62,7 @@ class Settings:
     def with_values(self, values: Mapping[str, str]) -> Settings:
         """These settings with some replaced; names as in `SET`, e.g. `batch.max_rows`.
 
-        Raises Invalid MR1540 for an unknown name, MR1541 for a value that does not do; Unsupported MR1543 for a name
+        Raises Invalid MR1540 for an unknown name, MR1541 for a value that does not do; Unsupported MR1544 for a name
         that belongs elsewhere.
         """
         changes: dict[str, str | int] = {}
@@ -81,7 +81,7 @@ class Settings:
     def changed(self, name: str | None, value: str | None) -> Settings:
         """What SET makes of them, or, with value None, RESET of one (name None: of all that may change).
 
-        Raises Invalid MR1540, MR1541, MR1542; Unsupported MR1543.
+        Raises Invalid MR1540, MR1541, MR1542; Unsupported MR1544.
         """
         plain = dict(Settings().rows())
         if name is None:
@@ -133,14 +133,14 @@ ELSEWHERE = {
 
 
 def known_name(name: str, more: Sequence[str] = ()) -> str:
-    """The name as in `NAMES` or `more`. Raises Invalid MR1540; Unsupported MR1543 where it belongs elsewhere."""
+    """The name as in `NAMES` or `more`. Raises Invalid MR1540; Unsupported MR1544 where it belongs elsewhere."""
     wanted = name.strip().lower()
     found = next((n for n in (*NAMES, *more) if wanted in (n, n.replace(".", "_"))), None)
     if found is not None:
         return found
     if (dotted := wanted.replace("_", ".", 1)) in ELSEWHERE or (dotted := wanted) in ELSEWHERE:
         raise Unsupported(
-            f"{dotted} is not a setting of a database in this process", code="MR1543", hint=ELSEWHERE[dotted]
+            f"{dotted} is not a setting of a database in this process", code="MR1544", hint=ELSEWHERE[dotted]
         )
     known = [*NAMES, *more]
     close = difflib.get_close_matches(wanted, known, n=1)

@@ -12,7 +12,7 @@ from millrace.state.checkpoints.sealed import seal, unseal
 Position = Mapping[str, int | str | bytes]
 """Where a split goes on; a reader's own record."""
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,13 @@ class TableChain:
 
 @dataclass(frozen=True, slots=True)
 class SplitPoint:
-    """Where a split goes on: position, its watermark (µs), and count and digest of what was read before."""
+    """Where a split goes on: position, its watermark (µs), and count and digest of what was read from `since` to there."""
 
     position: Position
     watermark: int
     rows: int = 0
     digest: int = 0
+    since: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A checkpoint. `pending` are all outboxes not known to be published when it was decided, its own included."""
+    """A checkpoint. `pending` are all outboxes not known to be published when it was decided, its own included.
+
+    `details` says by which plan it was made ("plan").
+    """
 
     job: str
     number: CheckpointNumber
@@ -181,13 +185,17 @@ def _plain_contribution(c: Contribution) -> list[object]:
     sources = [
         [
             s.node,
-            {name: [dict(p.position), p.watermark, p.rows, p.digest] for name, p in s.splits.items()},
+            {name: _plain_point(p) for name, p in s.splits.items()},
             sorted(s.ended),
             s.watermark,
         ]
         for s in c.sources
     ]
     return [c.partition, c.epoch, c.first, c.end, tables, sources, [_plain_outbox(o) for o in c.outboxes]]
+
+
+def _plain_point(p: SplitPoint) -> list[object]:
+    return [dict(p.position), p.watermark, p.rows, p.digest, None if p.since is None else dict(p.since)]
 
 
 def _outbox(plain: Any) -> OutboxRef:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from millrace.state.checkpoints.manifest import Manifest, decode_manifest
-from millrace.state.checkpoints.number import NO_CHECKPOINT, CheckpointNumber
 from millrace.state.checkpoints.snapshots import data_prefix, number_of_key
 from millrace.state.ledger import JobState
 from millrace.state.store import Store
@@ -23,28 +20,17 @@ class Pruner:
         self._job = job
         self._known: dict[str, Manifest] = {}
 
-    def prune(self, state: JobState, published: Mapping[tuple[str, int], CheckpointNumber]) -> int:
+    def prune(self, state: JobState) -> int:
         """Delete; answers how many objects. Raises `Corrupt` or `Unavailable`, and has then deleted nothing needed.
 
-        `published` is known of streams: their outboxes up to there need not be published again.
+        Published outboxes of kept checkpoints stay: who restores an older one may have to publish them again.
         """
         latest = state.latest
         if latest is None:
             return 0
         named = {decided.manifest for decided in (*state.checkpoints, *state.savepoints.values())}
-        saved = {decided.manifest for decided in state.savepoints.values()}
         self._known = {key: self._manifest(key) for key in named}
-        kept: set[str] = set()
-        for key, manifest in self._known.items():
-            for contribution in manifest.contributions:
-                for chain in contribution.tables:
-                    kept.update(ref.key for ref in chain.objects())
-            if key == latest.manifest or key in saved:
-                kept.update(
-                    outbox.content.key
-                    for outbox in manifest.pending
-                    if key in saved or outbox.number > published.get(outbox.stream, NO_CHECKPOINT)
-                )
+        kept = {ref.key for manifest in self._known.values() for ref in manifest.objects()}
         gone = [
             key
             for key in self._store.list(data_prefix(self._job))

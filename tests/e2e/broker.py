@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -20,7 +21,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 KAFKA_VERSION = "3.9.1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "millrace" / "kafka"
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 240.0
+USER, PASSWORD = "ada", "lovelace"
+"""Who may come in by the listener that asks."""
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -85,11 +88,23 @@ class Broker:
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.servers = f"127.0.0.1:{self._port}"
+        self.secure_servers = f"127.0.0.1:{free_port()}"
+        self.authority = self._folder / "authority.pem"
+        self._certify()
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "listeners": f"PLAINTEXT://{self.servers},CONTROLLER://127.0.0.1:{(controller := free_port())}",
-            "advertised.listeners": f"PLAINTEXT://{self.servers}",
+            "listeners": f"PLAINTEXT://{self.servers},SECURE://{self.secure_servers},"
+            f"CONTROLLER://127.0.0.1:{(controller := free_port())}",
+            "advertised.listeners": f"PLAINTEXT://{self.servers},SECURE://{self.secure_servers}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listener.name.secure.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.secure.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule "
+            f'required user_{USER}="{PASSWORD}";',
+            "ssl.keystore.location": str(self._folder / "keys.p12"),
+            "ssl.keystore.password": PASSWORD,
+            "ssl.keystore.type": "PKCS12",
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "log.dirs": str(self._folder / "data"),
@@ -108,6 +123,16 @@ class Broker:
         self._settings.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         self._java("kafka.tools.StorageTool", "format", "-t", "0nRO3fQmSVKEdxZQrbVXVg", "-c").wait(60)
         self.start()
+
+    def _certify(self) -> None:
+        """A key of the broker's own for its TLS listener, and the certificate that clients are to trust."""
+        store = ["-keystore", str(self._folder / "keys.p12"), "-storepass", PASSWORD, "-alias", "broker"]
+        made = ["-genkeypair", "-keyalg", "EC", "-dname", "CN=127.0.0.1", "-ext", "SAN=ip:127.0.0.1"]
+        for arguments in (
+            [*made, "-validity", "30", "-storetype", "PKCS12"],
+            ["-exportcert", "-rfc", "-file", str(self.authority)],
+        ):
+            subprocess.run(["keytool", *arguments, *store], check=True, timeout=60, capture_output=True)
 
     def _java(self, main: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = ["java", "-Xmx400m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -139,6 +164,16 @@ class Broker:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """Stop the broker where it stands."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen broker go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End the broker and delete its data."""

@@ -66,7 +66,13 @@ def submitted(
 ) -> Job:
     plan, _ = Planner().compile(sql)
     spec = JobSpec(
-        job, for_sinks(plan), partitions=partitions, batch_rows=batch_rows, checkpoint_interval_s=0.3
+        job,
+        for_sinks(plan),
+        partitions=partitions,
+        batch_rows=batch_rows,
+        checkpoint_interval_s=0.3,
+        liveness_s=10.0,  # the machine may be busy with other tests, and nothing here hangs
+        lease_s=30.0,
     )
     return cluster.submit(spec, f"file://{store}", num_cpus=0.5)
 
@@ -82,6 +88,7 @@ def rows_of(folder: Path) -> list[dict[str, object]]:
 def until(cluster: Cluster, job: str, decided: int, timeout: float = 90) -> None:
     """Wait until the present coordinator has decided so many checkpoints."""
     deadline = time.monotonic() + timeout
+    status = None
     while time.monotonic() < deadline:
         with contextlib.suppress(Unavailable):
             status = cluster.status(job)
@@ -90,7 +97,7 @@ def until(cluster: Cluster, job: str, decided: int, timeout: float = 90) -> None
             if status.decided >= decided and status.phase == "running":
                 return
         time.sleep(0.05)
-    pytest.fail(f"{job} did not come to {decided} checkpoints")
+    pytest.fail(f"{job} did not come to {decided} checkpoints: {status}")
 
 
 def sql_of(numbers: Path, out: Path) -> str:

@@ -114,8 +114,12 @@ def test_source_and_sinks_live_through_a_restart_of_the_broker(tmp_path: Path) -
         exact = outbox(broker, target)
         exact.publish(1, round(exact, 1, 1))
         direct.publish(1, round(direct, 1, 2))
+        (reader,) = reading.readers.values()
+        reading.until(lambda: reader.caught_up)
         broker.stop()
+        reading.until(lambda: not reader.caught_up)  # nobody says that there is nothing
         broker.start()
+        reading.until(lambda: reader.caught_up)
         exact.publish(2, round(exact, 2, 3))
         direct.publish(2, round(direct, 2, 4))
         assert sorted(values(broker, target)) == [1, 2, 3, 4]

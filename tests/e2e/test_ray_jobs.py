@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.e2e.ray_jobs import ROWS, check_numbers, rows_of, sql_of, submitted, until
+from tests.e2e.ray_jobs import FILES, ROWS, check_numbers, rows_of, sql_of, submitted, until
 
 from millrace.cluster.job import JobSpec, for_sinks
 from millrace.cluster.jobs import Cluster
 from millrace.errors import Invalid, Unavailable
+from millrace.job_views import status_json, status_lines, summary_lines
 from millrace.planner.session import Planner
-from millrace.submitting import list_jobs, show_status, stop_job
 
 pytestmark = [
     pytest.mark.timeout(170),
@@ -66,11 +66,16 @@ def test_a_job_outlives_its_client_and_stops_in_good_order(
             if sum(p.rows_in for p in cluster.status("app").partitions) == ROWS:
                 break
         time.sleep(0.1)
-    assert any(line.startswith("app") and "running" in line for line in list_jobs(address))
-    assert any("partition 1" in line for line in show_status(address, "app"))
+    job = cluster.job("app")
+    assert any(line.startswith("app") and "running" in line for line in summary_lines(cluster.jobs()))
+    status = status_json(job.status(), job.splits())
+    assert [p["partition"] for p in status["partitions"]] == [0, 1]
+    assert sum(len(p["splits"]) for p in status["partitions"]) == FILES
+    assert any("partition 1" in line for line in status_lines(job.status(), job.splits()))
     with pytest.raises(Invalid, match="MR1591"):
         cluster.submit(job_spec_of(text), store)
-    assert stop_job(address, "app", 60) == "stopped by a user"
+    assert job.stop(60, savepoint="end") == "stopped by a user"
+    assert [k.label for k in job.status().kept][-1] == "end"
     ids = sorted(row["id"] for row in rows_of(tmp_path / "raw"))
     assert ids == [i for i in range(ROWS) if i % 97 != 5]
 

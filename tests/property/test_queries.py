@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from benchmarks.cep import CEP
 from benchmarks.comparison import difference
 from benchmarks.data import declared_side_input, event_time, read_side_input, table
 from benchmarks.queries import NEXMARK, NEXMARK_JOINS, NEXMARK_SIDE_INPUTS, SCENARIOS, Query
@@ -26,11 +27,11 @@ from millrace.planner.session import Planner
 EVENTS = 6_000
 BOUND_S = 2
 BATCH_SIZES = [1, 7, 1_024, 65_536]
-ORDERED = {"rows_window", "tumble_every_record"}
-"""Queries whose answer depends on the order of arrival."""
+ORDERED = {"rows_window", "tumble_every_record", *(q.name for q in CEP)}
+"""Queries whose answer depends on the order of arrival, be it of rows of equal time."""
 QUERIES = [
     q
-    for q in [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS, *SCENARIOS]
+    for q in [*NEXMARK, *NEXMARK_JOINS, *NEXMARK_SIDE_INPUTS, *CEP, *SCENARIOS]
     if q.name not in ("group_by_1m", "group_by_10k", "tumble_10k")
 ]
 

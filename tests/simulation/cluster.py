@@ -5,17 +5,19 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-from tests.simulation.engine import VNODES, Cut, Engine, plan_of, row_of, source_node
-from tests.simulation.nodes import JOB, SINK, Coordinating, Metadata, Partition
+from tests.simulation.engine import VNODES, Cut, Engine, plan_of, row_of, source_node, upgraded
+from tests.simulation.nodes import BAD_PLAN, JOB, Coordinating, Metadata, Partition, Resuming
 from tests.simulation.world import NO_FAULTS, Broker, Faults, FaultyStore, World
 
+from millrace.cluster.job import JobSpec
 from millrace.cluster.protocol import messages as m
 from millrace.cluster.protocol.coordinator import CoordinatorSettings
 from millrace.cluster.protocol.transitions import JobPhase
+from millrace.cluster.upgrade import migrated
 from millrace.errors import Corrupt
-from millrace.state.checkpoints.manifest import decode_manifest, manifest_key
+from millrace.state.checkpoints.manifest import Manifest, decode_manifest, manifest_key
 from millrace.state.checkpoints.number import CheckpointNumber
-from millrace.state.ledger import JobCreated, JobState, create_job, decode_record, fold
+from millrace.state.ledger import JobCreated, JobState, Resumed, create_job, decode_record, fold
 from millrace.state.snapshot import fold as fold_table
 
 LIMIT_S = 400.0
@@ -24,7 +26,9 @@ LIMIT_S = 400.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a seed runs. Row `i` of a split appears at `i * every_s`; `rescales` are (when, partitions)."""
+    """What a seed runs. Row `i` of a split appears at `i * every_s`; `rescales` are (when, partitions),
+    `upgrades` (when, plan), `saves` when a savepoint is made that is dropped soon after.
+    """
 
     query: str = "stateless"
     partitions: int = 2
@@ -33,6 +37,8 @@ class Scenario:
     every_s: float = 0.2
     rescales: tuple[tuple[float, int], ...] = ()
     stops: tuple[float, ...] = ()
+    upgrades: tuple[tuple[float, str], ...] = ()
+    saves: tuple[float, ...] = ()
     faults: Faults = NO_FAULTS
     faults_until: float = 0.0
     crashes: tuple[str, ...] = ()
@@ -50,16 +56,21 @@ class Cluster:
         self.store = FaultyStore(self.world)
         self.broker = Broker(self.world)
         self.broker.on_commit = self._on_commit
-        self.plan = plan_of(scenario.query)
+        first = plan_of(scenario.query)
+        self.sink = next(iter(JobSpec(JOB, first).sinks()))
+        self.plans = {"plan": first, "new": upgraded(first), BAD_PLAN: upgraded(first)}
         self.lease_s = scenario.lease_s
         self.partitions: dict[tuple[int, int], Partition] = {}
         self.coordinators: list[Coordinating] = []
+        self.clients: list[Resuming] = []
         self.ended: m.JobEnded | m.JobBroken | None = None
         self.state = JobState()
         self.committed: dict[tuple[str, int], list[int]] = {}
         self.rows: list[tuple[object, ...]] = []
         self.recoveries = 0
         self.resumed = 0
+        self.rolled_back = 0
+        self.wanted_plan = "plan"
         self._seen: Counter[tuple[object, ...]] = Counter()
         self._counts: dict[object, tuple[object, ...]] = {}
         self._seq = 0
@@ -80,6 +91,10 @@ class Cluster:
         self.world.at(0.5, self._ask_for_end)
         for when in scenario.stops:
             self.world.at(when, self._stop)
+        for when in scenario.saves:
+            self.world.at(when, lambda label=f"asked-{when}": self._save(label))  # type: ignore[misc]
+        for when, plan in scenario.upgrades:
+            self.world.at(when, lambda plan=plan: self._upgrade(plan))  # type: ignore[misc]
         for when, partitions in scenario.rescales:
             self.world.at(when, lambda partitions=partitions: self._rescale(partitions))  # type: ignore[misc]
 
@@ -97,28 +112,28 @@ class Cluster:
 
     # Processes -------------------------------------------------------------------------------------------
 
-    def splits(self) -> tuple[tuple[str, str], ...]:
+    def splits(self, plan: str) -> tuple[tuple[str, str], ...]:
         """All splits there are now; the last ones appear later."""
         count = self.scenario.splits
         if self.world.now < 2.0:
             count -= self.scenario.found_later
-        return tuple((source_node(self.plan), str(s)) for s in range(count))
+        return tuple((source_node(self.plans[plan]), str(s)) for s in range(count))
 
-    def start_coordinator(self, *, resume: bool = False) -> None:
+    def start_coordinator(self) -> None:
         self._names["coordinator"] += 1
         name = f"coordinator-{self._names['coordinator']}"
         settings = CoordinatorSettings(
             job=JOB,
             owner=name,
-            sinks=(SINK,),
+            sinks=(self.sink,),
             independent=self._independent,
+            plan=self.state.plan,
             keep=2,
             liveness_s=1.0,
             lease_s=self.lease_s,
             start_timeout_s=8.0,
             checkpoint_timeout_s=3.0,
             drain_timeout_s=1.0,
-            resume=resume,
         )
         self.world.log(f"{name} starts")
         self.coordinators.append(Coordinating(self, name, settings))
@@ -133,10 +148,43 @@ class Cluster:
         points = [s for c in decode_manifest(data, "manifest").contributions for s in c.sources]
         if sum(len(point.ended) for point in points) == self.scenario.splits:
             self.ended = command
-        elif not any(c.alive for c in self.coordinators):
-            self.world.log("the job is resumed")
-            self.resumed += 1
-            self.start_coordinator(resume=True)
+        else:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Somebody resumes the job, and goes on with the plan that is wanted."""
+        if self.ended is None and not any(client.alive for client in self.clients):
+            self._names["client"] += 1
+            self.clients.append(Resuming(self, f"client-{self._names['client']}"))
+
+    def resumption(self, state: JobState) -> Resumed | None:
+        """What to append so that the job goes on; None where it does."""
+        if state.plan == BAD_PLAN:
+            self.rolled_back += 1
+            self.wanted_plan = "plan"
+            return Resumed(state.epoch + 1, "plan", None if state.latest is None else state.latest.number)
+        if state.stopped is None:
+            return None
+        plan = self.wanted_plan if self.wanted_plan in state.savepoints else state.plan
+        return Resumed(state.epoch + 1, plan)
+
+    def on_resumed(self, state: JobState) -> None:
+        """The job is to go on: who led it before does not any more."""
+        self.resumed += 1
+        self.on_ledger()
+        for coordinator in self.coordinators:
+            if coordinator.alive and self.world.rng.random() < 0.7:
+                coordinator.die()
+        self.start_coordinator()
+        if state.plan == BAD_PLAN:
+            self.world.at(3.0, self._resume)
+
+    def migrated(self, manifest: Manifest, plan: str) -> Manifest:
+        """A checkpoint as `plan` restores it."""
+        if manifest.details["plan"] == BAD_PLAN:
+            self.world.fail(f"a plan that does not start has decided {manifest.number}")
+        was, now = self.plans[manifest.details["plan"]], self.plans[plan]
+        return migrated(manifest, JobSpec(JOB, was, vnodes=VNODES), JobSpec(JOB, now, vnodes=VNODES))
 
     def replace_coordinator(self, owner: str) -> None:
         """The metadata actor misses the coordinator: another one is started, whatever became of the first."""
@@ -178,11 +226,22 @@ class Cluster:
                 self.kill_partition(partition)
             if not any(c.alive for c in self.coordinators) and self.ended is None:
                 world.at(world.rng.uniform(0.1, 1.0), self._replace_dead_coordinator)
+        elif isinstance(process, Resuming):
+            world.at(world.rng.uniform(0.1, 1.0), self._resume_again)
         elif process is getattr(self, "metadata", None):
             world.at(world.rng.uniform(0.1, 1.0), self._replace_metadata)
 
     def _replace_dead_coordinator(self) -> None:
         if not any(c.alive for c in self.coordinators) and self.ended is None:
+            self.start_coordinator()
+
+    def _resume_again(self) -> None:
+        """Who resumed the job is gone, perhaps before it had."""
+        self.on_ledger()
+        if self.state.stopped is not None or self.state.plan == BAD_PLAN:
+            if not any(c.alive for c in self.coordinators) or self.state.plan == BAD_PLAN:
+                self._resume()
+        elif not any(c.alive for c in self.coordinators):
             self.start_coordinator()
 
     def _replace_metadata(self) -> None:
@@ -231,6 +290,27 @@ class Cluster:
         if alive:
             alive[-1].post(0.0, lambda: alive[-1].handle(m.StopRequested("somebody asked", "asked")))
 
+    def _save(self, label: str) -> None:
+        """Somebody asks for a savepoint until there is one, and then for its end."""
+        alive = [c for c in self.coordinators if c.alive]
+        there = label in self.state.savepoints
+        event = m.SavepointDropped(label) if there else m.SavepointRequested(label)
+        if alive:
+            alive[-1].post(0.0, lambda: alive[-1].handle(event))
+        if self.ended is None and not there and self.world.now < self.scenario.faults_until + 60:
+            self.world.at(0.4, lambda: self._save(label))
+
+    def _upgrade(self, plan: str) -> None:
+        """Somebody stops the job at a savepoint named as the plan that it is to go on with."""
+        self.wanted_plan = plan
+        alive = [c for c in self.coordinators if c.alive]
+        if plan in self.state.savepoints or self.ended is not None:
+            return
+        if alive and alive[-1].machine.phase is JobPhase.RUNNING and alive[-1].machine.wishes.stop is None:
+            alive[-1].post(0.0, lambda: alive[-1].handle(m.StopRequested(f"upgrade to {plan}", plan)))
+        if self.world.now < self.scenario.faults_until + 60:
+            self.world.at(0.5, lambda: self._upgrade(plan))
+
     def _ask_for_end(self) -> None:
         """Once every split is read, ask to stop, until the job has."""
         self.world.at(0.5, self._ask_for_end)
@@ -259,7 +339,7 @@ class Cluster:
         if not start.peers:
             owners = [0] * VNODES
         return Engine(
-            self.plan,
+            self.plans[partition.coordinator.plan],
             partition.partition,
             tuple(split for _, split in start.plan.splits),
             self.scenario.rows,
@@ -427,6 +507,11 @@ def scenario_of(seed: int) -> Scenario:
         every_s=until / 25,
         rescales=rescales,
         stops=(rng.uniform(1.0, until),) if rng.random() < 0.2 else (),
+        upgrades=tuple(
+            (rng.uniform(1.0, until), plan)
+            for plan, often in (("new", 0.15), (BAD_PLAN, 0.1))
+            if rng.random() < often
+        ),
         faults=faults,
         faults_until=until,
         lease_s=rng.choice([0.7, 1.5, 1.5, 1000.0]),

@@ -143,6 +143,13 @@ QUERIES = {
 _PLANS: dict[str, Plan] = {}
 
 
+def upgraded(plan: Plan) -> Plan:
+    """The same plan, but for its source having another hash, as if it read another column."""
+    source = source_node(plan)
+    nodes = (replace(n, hash=f"{n.hash}+") if n.hash == source else n for n in plan.nodes)
+    return replace(plan, nodes=tuple(nodes))
+
+
 def plan_of(query: str) -> Plan:
     """The plan of a query whose source and sink are the simulator's (splits are given by `Engine`)."""
     if query not in _PLANS:

@@ -8,15 +8,33 @@ import time
 from collections.abc import Iterator
 
 from tests.simulation.cluster import Cluster, Scenario
+from tests.simulation.nodes import BAD_PLAN
 
-WINDOWED = Scenario("windowed", 2, 3, 20, 0.15, rescales=((1.2, 3), (2.4, 2)), stops=(1.9,), lease_s=1000.0)
-STATELESS = Scenario("stateless", 2, 3, 20, 0.15, rescales=((1.2, 3),), stops=(2.2,), lease_s=1000.0)
+from millrace.state.ledger import CheckpointKind
+
+WINDOWED = Scenario(
+    *("windowed", 2, 3, 20, 0.15),
+    rescales=((1.2, 3), (2.4, 2)),
+    stops=(1.9,),
+    upgrades=((1.5, "new"),),
+    saves=(0.4,),
+    lease_s=1000.0,
+)
+STATELESS = Scenario(
+    *("stateless", 2, 3, 20, 0.15),
+    rescales=((1.2, 3),),
+    stops=(2.2,),
+    upgrades=((0.7, BAD_PLAN),),
+    saves=(0.3,),
+    lease_s=1000.0,
+)
 
 _METADATA = (
     *("FoldLedger", "WriteRecord", "AnswerAppended", "AnswerState", "AnswerLease"),
     *("FoldLedger.before", "FoldLedger.after"),
 )
-_RECORDS = ("Takeover", "Assigned", "CheckpointDecided", "Rescale", "Stop")
+_RECORDS = ("Takeover", "Assigned", "Rescale", "Stop", "Savepoint", "Resumed")
+_KINDS = tuple(f"CheckpointDecided:{kind.value}" for kind in CheckpointKind)
 _COORDINATOR = (
     *("LedgerRead", "RecordAppended", "Running", "Aligned", "Durable", "Published", "Heartbeat"),
     *("ReadManifest", "ReadManifest.before", "ReadManifest.after"),
@@ -38,9 +56,14 @@ _PARTITION = (
 )
 FAILPOINTS: tuple[str, ...] = (
     *(f"metadata.{name}" for name in _METADATA),
-    *(f"metadata.WriteRecord:{record}.{side}" for record in _RECORDS for side in ("before", "after")),
+    *(
+        f"metadata.WriteRecord:{record}.{side}"
+        for record in (*_RECORDS, "CheckpointDecided")
+        for side in ("before", "after")
+    ),
     *(f"coordinator.{name}" for name in _COORDINATOR),
-    *(f"coordinator.AppendRecord:{record}" for record in _RECORDS),
+    *(f"coordinator.AppendRecord:{record}" for record in (*_RECORDS, *_KINDS) if record != "Resumed"),
+    *("client.LedgerRead", "client.AppendRecord:Resumed", "client.RecordAppended"),
     *(f"partition.{name}" for name in _PARTITION),
 )
 """Every edge of the protocol that a run without other faults passes."""

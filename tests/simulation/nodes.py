@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -26,20 +27,24 @@ from millrace.state.checkpoints.manifest import (
 from millrace.state.checkpoints.number import CheckpointNumber
 from millrace.state.checkpoints.pruning import Pruner, read_manifest
 from millrace.state.checkpoints.snapshots import ChainWriter, data_key, read_chain, read_object, write_object
-from millrace.state.ledger import Ledger
+from millrace.state.ledger import CheckpointDecided, Ledger
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
 JOB = "job"
-SINK = "out"
+BAD_PLAN = "bad"
+"""A plan whose partitions do not start."""
 _REQUESTS = itertools.count(1)
 
 
 def edge(command: object) -> str:
-    """The failpoint's name of a command: an append is told by its record."""
+    """The failpoint's name of a command: an append is told by its record, a decision by its kind as well."""
     if isinstance(command, m.AppendRecord):
-        return f"AppendRecord:{type(command.record).__name__}"
+        name = f"AppendRecord:{type(command.record).__name__}"
+        return (
+            f"{name}:{command.record.kind.value}" if isinstance(command.record, CheckpointDecided) else name
+        )
     return type(command).__name__
 
 
@@ -111,21 +116,85 @@ class Metadata(Process):
         self.world.send(self, coordinator, lambda: coordinator.answered(request, event))
 
 
-class Coordinating(Process):
+class Asking(Process):
+    """A process that asks the metadata actor, again and again until it answers."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        super().__init__(cluster.world, name)
+        self.cluster = cluster
+        self._open: dict[int, Callable[[], None]] = {}
+
+    def handle(self, event: m.CoordinatorEvent) -> None:
+        """An answer."""
+        raise NotImplementedError
+
+    def read_ledger(self) -> None:
+        self._request(lambda request: own.StateRequested(JOB, (self, request)))
+
+    def append(self, command: m.AppendRecord) -> None:
+        self.world.log(f"{self.name} appends {command.seq} {command.record}")
+        self._request(
+            lambda request: own.AppendRequested(JOB, self.name, command.seq, command.record, (self, request))
+        )
+
+    def _request(self, event: Callable[[int], own.OwnershipEvent]) -> None:
+        request = next(_REQUESTS)
+
+        def ask() -> None:
+            if request in self._open:
+                metadata = self.cluster.metadata
+                self.world.send(self, metadata, lambda: metadata.handle(event(request)))
+                self.post(0.4, ask)
+
+        self._open[request] = ask
+        ask()
+
+    def answered(self, request: int, event: m.CoordinatorEvent) -> None:
+        if self._open.pop(request, None) is not None:
+            self.world.reach(f"{self.role}.{type(event).__name__}")
+            self.handle(event)
+
+
+class Resuming(Asking):
+    """Whoever resumes a job: reads what became of it, and appends what it is to go on with."""
+
+    role = "client"
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        super().__init__(cluster, name)
+        self._sent: m.AppendRecord | None = None
+        self.post(0.0, self.read_ledger)
+
+    def handle(self, event: m.CoordinatorEvent) -> None:
+        match event:
+            case m.LedgerRead():
+                record = self.cluster.resumption(event.state)
+                if record is None:
+                    self.die()
+                    return
+                self._sent = m.AppendRecord(event.next_seq, record)
+                self.world.reach(f"client.{edge(self._sent)}")
+                self.append(self._sent)
+            case m.RecordAppended():
+                self.cluster.on_resumed(event.state)
+                self.die()
+            case _:
+                self.read_ledger()
+
+
+class Coordinating(Asking):
     """The coordinator actor."""
 
     role = "coordinator"
 
     def __init__(self, cluster: Cluster, name: str, settings: CoordinatorSettings) -> None:
-        super().__init__(cluster.world, name)
-        self.cluster = cluster
+        super().__init__(cluster, name)
         self.machine = Coordinator(settings)
         self.pruner = Pruner(cluster.store, JOB)
         self.partitions: dict[tuple[int, int], Partition] = {}
         self.interval = self.world.rng.choice([0.2, 0.5, 1.0])
-        self._open: dict[int, Callable[[], None]] = {}
         self._pruning = False
-        self.post(0.0, self._read_ledger)
+        self.post(0.0, self.read_ledger)
         self.post(0.1, self._tick)
         self.post(self.interval, self._checkpoint)
 
@@ -145,31 +214,19 @@ class Coordinating(Process):
 
     def _checkpoint(self) -> None:
         self.post(self.interval, self._checkpoint)
-        label = f"s{self.world.now:.1f}" if self.world.rng.random() < 0.05 else None
-        self.handle(m.CheckpointDue(label))
+        self.handle(m.CheckpointDue())
+        if self.world.rng.random() < 0.05:
+            self.handle(m.SavepointRequested(f"s{self.world.now:.1f}"))
+        savepoints = [label for label in self.machine.state.savepoints if label.startswith("s")]
+        if savepoints and self.world.rng.random() < 0.05:
+            self.handle(m.SavepointDropped(savepoints[0]))
         if self.machine.phase is JobPhase.RUNNING:
-            self.handle(m.SplitsFound(self.cluster.splits()))
+            self.handle(m.SplitsFound(self.cluster.splits(self.plan)))
 
-    def _read_ledger(self) -> None:
-        self._request(lambda request: own.StateRequested(JOB, (self, request)))
-
-    def _request(self, event: Callable[[int], own.OwnershipEvent]) -> None:
-        """Ask the metadata actor again and again until it answers."""
-        request = next(_REQUESTS)
-
-        def ask() -> None:
-            if request in self._open:
-                metadata = self.cluster.metadata
-                self.world.send(self, metadata, lambda: metadata.handle(event(request)))
-                self.post(0.4, ask)
-
-        self._open[request] = ask
-        ask()
-
-    def answered(self, request: int, event: m.CoordinatorEvent) -> None:
-        if self._open.pop(request, None) is not None:
-            self.world.reach(f"coordinator.{type(event).__name__}")
-            self.handle(event)
+    @property
+    def plan(self) -> str:
+        """The plan that it runs."""
+        return self.machine.settings.plan
 
     def report(self, message: m.PartitionReport) -> None:
         self.world.reach(f"coordinator.{type(message).__name__}")
@@ -180,14 +237,9 @@ class Coordinating(Process):
         world.reach(f"coordinator.{edge(command)}")
         match command:
             case m.ReadLedger():
-                self._read_ledger()
+                self.read_ledger()
             case m.AppendRecord():
-                world.log(f"{self.name} appends {command.seq} {command.record}")
-                self._request(
-                    lambda request: own.AppendRequested(
-                        JOB, self.name, command.seq, command.record, (self, request)
-                    )
-                )
+                self.append(command)
             case m.ReadManifest():
                 self.io("ReadManifest", lambda: self._read_manifest(command), self.handle)  # type: ignore[arg-type]
             case m.WriteManifest():
@@ -200,7 +252,7 @@ class Coordinating(Process):
                     lambda _: self.handle(m.ManifestWritten(number)),
                 )
             case m.DiscoverSplits():
-                self.post(world.delay(), lambda: self.handle(m.SplitsFound(self.cluster.splits())))
+                self.post(world.delay(), lambda: self.handle(m.SplitsFound(self.cluster.splits(self.plan))))
             case m.StartPartition():
                 self.cluster.start_partition(self, command.start)
             case m.KillPartition():
@@ -218,7 +270,10 @@ class Coordinating(Process):
 
     def _read_manifest(self, command: m.ReadManifest) -> m.CoordinatorEvent:
         try:
-            return m.ManifestRead(read_manifest(self.cluster.store, command.key))
+            found = read_manifest(self.cluster.store, command.key)
+            if command.published:
+                found = replace(found, pending=())
+            return m.ManifestRead(self.cluster.migrated(found, self.plan))
         except Corrupt as error:
             return m.ManifestDamaged(command.number, error.message)
 
@@ -245,7 +300,7 @@ class Coordinating(Process):
 
         def prune() -> object:
             try:
-                return self.pruner.prune(command.state, command.published)
+                return self.pruner.prune(command.state)
             except Corrupt as error:
                 if self.cluster.state.owner == self.name:
                     self.world.fail(f"{self.name} can not prune: {error}")
@@ -355,7 +410,7 @@ class Partition(Process):
                 self.io(
                     "PersistCapture",
                     lambda: self._persist(command.number, cut),
-                    lambda c: self.handle(m.CapturePersisted(command.number, c)),  # type: ignore[arg-type]
+                    lambda c: self._persisted(command.number, c),
                 )
             case m.Report():
                 self.report(command.message)
@@ -388,6 +443,9 @@ class Partition(Process):
             self.handle(m.PartitionFailed(found.message))
             return
         assert self.engine is None and self.machine.phase is PartitionPhase.RESTORING
+        if self.coordinator.plan == BAD_PLAN:
+            self.handle(m.PartitionFailed("this plan does not start"))
+            return
         self.engine = self.cluster.build_engine(self)
         tables = {name: pa.concat_batches(parts) for name, parts in found.items()}  # type: ignore[attr-defined]
         self.engine.restore(tables, self.start.sources)
@@ -397,15 +455,25 @@ class Partition(Process):
             self.engine.whole()
         self.handle(m.StateRestored())
 
-    def _persist(self, number: CheckpointNumber, cut: Cut) -> Contribution:
-        chains = self.writer.write(number, cut.tables)
+    def _persist(self, number: CheckpointNumber, cut: Cut) -> Contribution | Corrupt:
+        try:
+            chains = self.writer.write(number, cut.tables)
+        except Corrupt as error:  # a chain that is written as one table again is read
+            return self._unreadable(error)
         outboxes: tuple[OutboxRef, ...] = ()
         if cut.outbox:
             key = data_key(JOB, number, self.partition, self.epoch, "outbox")
             ref = write_object(self.cluster.store, key, cut.outbox)
-            outboxes = (OutboxRef(SINK, self.partition, number, ref),)
+            outboxes = (OutboxRef(self.cluster.sink, self.partition, number, ref),)
         plan = self.start.plan
         return Contribution(self.partition, self.epoch, plan.first, plan.end, chains, cut.sources, outboxes)
+
+    def _persisted(self, number: CheckpointNumber, found: object) -> None:
+        if isinstance(found, Corrupt):
+            self.handle(m.PartitionFailed(found.message))
+        else:
+            assert isinstance(found, Contribution)
+            self.handle(m.CapturePersisted(number, found))
 
     def passed(self, number: CheckpointNumber, cut: Cut) -> None:
         self.cuts[number] = cut

@@ -31,7 +31,9 @@ class StubJob:
 
     def __init__(self, partitions: int, splits: int) -> None:
         self.splits = tuple(("source", f"topic-{i}") for i in range(splits))
-        self.coordinator = Coordinator(CoordinatorSettings("job", "me", ("out",), independent=False))
+        self.coordinator = Coordinator(
+            CoordinatorSettings("job", "me", ("out",), independent=False, plan="plan")
+        )
         self.partitions: dict[tuple[int, int], PartitionLifecycle] = {}
         self.state = fold(JobState(), JobCreated("job", "plan", 4096, partitions))
         self.seconds = 0.0

@@ -105,8 +105,10 @@ def rows_behind_a_barrier_pass_it(patch: Patch) -> None:
 def numbers_are_reused(patch: Patch) -> None:
     init = CheckpointCoordinator.__init__
 
-    def forgetful(self: CheckpointCoordinator, job: str, vnodes: int, epoch: int, keep: int) -> None:
-        init(self, job, vnodes, 1, keep)
+    def forgetful(
+        self: CheckpointCoordinator, job: str, vnodes: int, epoch: int, keep: int, plan: str
+    ) -> None:
+        init(self, job, vnodes, 1, keep, plan)
 
     patch.setattr(CheckpointCoordinator, "__init__", forgetful)
 
@@ -134,9 +136,9 @@ def outboxes_of_given_up_checkpoints_are_dropped(patch: Patch) -> None:
 def pruning_looks_at_the_number_only(patch: Patch) -> None:
     prune = Pruner.prune
 
-    def greedy(self: Pruner, state: object, published: object) -> int:
+    def greedy(self: Pruner, state: object) -> int:
         patch.setattr("millrace.state.checkpoints.manifest.TableChain.objects", lambda chain: iter(()))
-        return prune(self, state, published)  # type: ignore[arg-type]
+        return prune(self, state)  # type: ignore[arg-type]
 
     patch.setattr(Pruner, "prune", greedy)
 

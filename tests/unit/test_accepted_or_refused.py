@@ -56,7 +56,8 @@ QUERIES = {
     "LateDataTo": ("SELECT count(*) AS n FROM s GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE) LATE DATA TO late", DONE),
     "RowsWindow": ("SELECT sum(v) OVER (ROWS WINDOW BUFFER 10 ROWS PARTITION BY k) AS n FROM s", DONE),
     "InlineSource": ("SELECT * FROM 'postgres://db/t'", REFUSED),
-    "MatchRecognize": ("SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts MEASURES A.v AS x PATTERN (A) DEFINE A AS v > 1)", REFUSED),
+    "MatchRecognize": ("SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts MEASURES A.v AS x PATTERN (A) DEFINE A AS v > 1)", DONE),
+    "MeasureFrame": ("SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts MEASURES FINAL LAST(v) AS x PATTERN (A) DEFINE A AS v > 1)", DONE),
     "TableCall": ("SELECT * FROM TABLE(generate_series(1, 3))", DONE),
     "Probe": ("SELECT 1 FROM s TEMPORAL PROBE JOIN s AS r ON (k) LIST (1s)", DONE),
     "Within": ("SELECT a.k FROM s a JOIN s b ON a.k = b.k WITHIN INTERVAL '5' MINUTE", DONE),
@@ -69,6 +70,12 @@ CLAUSES = [
     ("SELECT k FROM s INTERSECT SELECT k FROM t", DONE),
     ("SELECT DISTINCT ON (k) k, v FROM s", DONE),
     ("SELECT k FROM s TABLESAMPLE (3)", REFUSED),
+    ("SELECT FINAL max(v) AS m FROM s", REFUSED),
+    ("SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts PATTERN (A) DEFINE A AS max(k) > 'a')", REFUSED),
+    (
+        "SELECT * FROM s MATCH_RECOGNIZE (ORDER BY ts MEASURES max(v) FILTER (WHERE v > 1) AS m PATTERN (A) DEFINE A AS v > 1)",
+        REFUSED,
+    ),
     ("WITH RECURSIVE r AS (SELECT 1) SELECT * FROM r", REFUSED),
     (
         "CREATE STREAM x WITH ('late.data.strategy' = 'include_in_next') AS SELECT count(*) AS n FROM s GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)",

@@ -135,7 +135,7 @@ def outbox_of(store: ObjectStore, count: int) -> OutboxRef:
     return OutboxRef("out", 0, number, ref)
 
 
-def test_pruning_keeps_chains_savepoints_and_unpublished_outboxes(store: ObjectStore) -> None:
+def test_pruning_keeps_chains_savepoints_and_what_kept_checkpoints_publish(store: ObjectStore) -> None:
     writer = ChainWriter(store, "j", 0, 1, links_max=3)
     outboxes: list[OutboxRef] = []
     decided: list[Decided] = []
@@ -143,23 +143,21 @@ def test_pruning_keeps_chains_savepoints_and_unpublished_outboxes(store: ObjectS
         capture = TableCapture(("k",), table({count: count}), None, count == 1)
         writer.write(CheckpointNumber(1, count), {("n", "t"): capture})
         outboxes.append(outbox_of(store, count))
-        decided.append(manifest_of(store, writer, count, tuple(outboxes)))
+        decided.append(manifest_of(store, writer, count, tuple(outboxes[-2:])))
     garbage = write_object(store, data_key("j", CheckpointNumber(1, 4), 3, 9, "0-whole"), b"of a zombie").key
     ahead = write_object(store, data_key("j", CheckpointNumber(2, 1), 0, 2, "0-whole"), b"under way").key
     state = JobState("j", checkpoints=tuple(decided[-2:]), savepoints={"kept": decided[4]})
-    published = {("out", 0): CheckpointNumber(1, 9)}
     pruner = Pruner(store, "j")
-    assert pruner.prune(state, published) > 0
+    assert pruner.prune(state) > 0
     left = set(store.list("j"))
     assert garbage not in left and ahead in left
     for kept in (decided[4], decided[10], decided[11]):
         manifest = read_manifest(store, kept.manifest)
         for chain in manifest.contributions[0].tables:
             assert len(rows_of(read_chain(store, chain))) == kept.number.count
-    assert all(o.content.key in left for o in outboxes if o.number.count > 9 or o.number.count <= 5)
-    assert not any(o.content.key in left for o in outboxes if 5 < o.number.count <= 9)
+    assert [o.number.count for o in outboxes if o.content.key in left] == [4, 5, 10, 11, 12]
     assert decided[6].manifest not in left
-    assert pruner.prune(state, published) == 0
+    assert pruner.prune(state) == 0
 
 
 def test_pruning_stops_where_a_kept_manifest_is_damaged(store: ObjectStore) -> None:
@@ -169,9 +167,9 @@ def test_pruning_stops_where_a_kept_manifest_is_damaged(store: ObjectStore) -> N
     store.delete([first.manifest])
     before = store.list("j")
     with pytest.raises(Corrupt, match=first.manifest):
-        Pruner(store, "j").prune(JobState("j", checkpoints=(first, second)), {})
+        Pruner(store, "j").prune(JobState("j", checkpoints=(first, second)))
     assert store.list("j") == before
-    assert Pruner(store, "j").prune(JobState("j"), {}) == 0
+    assert Pruner(store, "j").prune(JobState("j")) == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100])

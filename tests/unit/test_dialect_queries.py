@@ -7,7 +7,7 @@ import re
 import pytest
 from sqlglot import exp
 
-from millrace.errors import Invalid, Unsupported
+from millrace.errors import Invalid, MillraceError, Unsupported
 from millrace.planner.dialect import nodes
 from millrace.planner.dialect.nodes import (
     AllowLateness,
@@ -326,7 +326,50 @@ def test_match_recognize() -> None:
     )
     node = select.args["from_"].this
     assert isinstance(node, MatchRecognize)
-    assert (node.args["pattern"], node.args["rows"], node.alias) == ("a b+ c?", "one", "m")
+    assert (str(node.args["pattern"]), node.args["rows"], node.alias) == ("a b+ c?", "one", "m")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a",
+        "a b+ c?",
+        "a* b*? c+? d??",
+        "a{3} b{2,} c{1,4}?",
+        "(a | b c)+ d",
+        "a (b | c)",
+        "{- a+ -} b {- (c | d){2} -}",
+        "((a b)? c)*",
+    ],
+)
+def test_patterns_are_read_and_written_alike(pattern: str) -> None:
+    select = query(f"SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts PATTERN ({pattern}) DEFINE a AS TRUE)")
+    assert str(select.args["from_"].this.args["pattern"]) == pattern
+
+
+@pytest.mark.parametrize(
+    ("clauses", "code"),
+    [
+        ("PATTERN (PERMUTE(a, b)) DEFINE a AS TRUE", "MR1913"),
+        ("PATTERN (^ a) DEFINE a AS TRUE", "MR1913"),
+        ("PATTERN (()) DEFINE a AS TRUE", "MR1913"),
+        ("SEEK PATTERN (a) DEFINE a AS TRUE", "MR1913"),
+        ("ALL ROWS PER MATCH WITH UNMATCHED ROWS PATTERN (a) DEFINE a AS TRUE", "MR1937"),
+        ("PATTERN (a{2,1}) DEFINE a AS TRUE", "MR1054"),
+        ("PATTERN (a{0}) DEFINE a AS TRUE", "MR1054"),
+        ("PATTERN (a{9999}) DEFINE a AS TRUE", "MR1054"),
+        ("PATTERN (a || b) DEFINE a AS TRUE", "MR1010"),
+        ("PATTERN (a ** b) DEFINE a AS TRUE", "MR1010"),
+        ("PATTERN (a b DEFINE a AS TRUE", "MR1011"),
+        ("PATTERN (a)", "MR1010"),
+        ("MEASURES a.x PATTERN (a) DEFINE a AS TRUE", "MR1010"),
+    ],
+)
+def test_patterns_that_can_not_be_read(clauses: str, code: str) -> None:
+    with pytest.raises(MillraceError) as caught:
+        query(f"SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts {clauses})")
+    assert caught.value.code == code
+    assert caught.value.position is not None
 
 
 def test_every_node_has_a_place() -> None:

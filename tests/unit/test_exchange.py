@@ -1,8 +1,10 @@
 """Exchanges: rows reach the owner of their key, whole and in order; streams of other epochs are refused."""
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,8 @@ import pytest
 from millrace.cluster.exchange.channels import ROOM_BYTES, ExchangeSender, Inbox, LocalOutlet
 from millrace.cluster.exchange.frames import Frame, Kind, decode_frame, encode_head
 from millrace.cluster.exchange.peers import FlightPeers
-from millrace.errors import Corrupt
+from millrace.cluster.exchange.security import ExchangeTls
+from millrace.errors import Corrupt, Invalid
 from millrace.operators.batch import Batch
 from millrace.state.hashing import hash_columns, vnodes_of
 
@@ -162,3 +165,64 @@ def test_a_stream_of_another_epoch_is_refused() -> None:
     assert inboxes[1].pop((0, 0)) is None
     for each in peers.values():
         each.close()
+
+
+def certificates(folder: Path, authority: str, name: str) -> ExchangeTls:
+    """A key and a certificate for `millrace`, signed by an authority that is made where there is none."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
+
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout")
+    if not (folder / f"{authority}.pem").exists():
+        openssl(
+            "req",
+            "-x509",
+            *new_key,
+            f"{authority}.key",
+            "-out",
+            f"{authority}.pem",
+            "-subj",
+            f"/CN={authority}",
+        )
+    openssl("req", *new_key, f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=millrace")
+    (folder / "names").write_text("subjectAltName=DNS:millrace")
+    signer = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial")
+    openssl("x509", "-req", "-in", f"{name}.csr", *signer, "-out", f"{name}.pem", "-extfile", "names")
+    return ExchangeTls(*(str(folder / file) for file in (f"{name}.pem", f"{name}.key", f"{authority}.pem")))
+
+
+def connected(tls: dict[int, ExchangeTls | None]) -> bool:
+    """Whether two partitions with these certificates come together, and rows go over."""
+    epochs = {0: 1, 1: 1}
+    peers = {p: FlightPeers("job", p, epochs, "127.0.0.1", tls[p]) for p in epochs}
+    addresses = {p: peers[p].address for p in peers}
+    inboxes = {p: Inbox([(0, 0), (0, 1)], lambda: None) for p in peers}
+    outlet = peers[0].outlet(0, 1, SCHEMA)
+    peers[1].outlet(0, 0, SCHEMA)
+    done = threading.Semaphore(0)
+    for p, each in peers.items():
+        each.introduce(epochs, addresses)
+        each.connect([0], inboxes[p], done.release, lambda reason: None)
+    together = done.acquire(timeout=3.0) and done.acquire(timeout=3.0)
+    if together:
+        outlet.put(Frame(Kind.ROWS, 0, batch_of(100)))
+        wait_for(lambda: inboxes[1].waiting((0, 0)) > 0)
+    for each in peers.values():
+        each.close()
+    return together
+
+
+def test_partitions_talk_under_certificates_of_one_authority_only(tmp_path: Path) -> None:
+    ours = [certificates(tmp_path, "ours", name) for name in ("a", "b")]
+    theirs = certificates(tmp_path, "theirs", "c")
+    assert connected({0: ours[0], 1: ours[1]})
+    assert not connected({0: ours[0], 1: theirs})
+    assert not connected({0: ours[0], 1: None})
+
+
+def test_certificates_that_a_node_does_not_have_are_named(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="MR1594"):
+        FlightPeers(
+            "job", 0, {0: 1}, "127.0.0.1", ExchangeTls("/nowhere/a.pem", "/nowhere/a.key", "/nowhere/ca.pem")
+        )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from millrace.cluster.job import JobSpec, check_job, decode_job, encode_job, for_sinks
+from millrace.cluster.job import JobSpec, check_job, check_store, decode_job, encode_job, for_sinks
 from millrace.errors import Corrupt, Invalid
 from millrace.planner.physical.exchange import layout_of
 from millrace.planner.session import Planner
@@ -66,6 +66,20 @@ def test_refused(code: str, sql: str, partitions: int) -> None:
         checked(spec_of(sql, partitions))
     assert caught.value.code == code
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("store", ["memory:", "memory://x", ""])
+def test_no_store_that_outlives_the_processes(store: str) -> None:
+    with pytest.raises(Invalid, match="MR1385"):
+        check_store(store)
+    check_store("file:///shared")
+
+
+def test_how_long_state_is_kept_is_heeded() -> None:
+    joined = f"""{BID} CREATE SOURCE auction WITH (connector='nexmark', table='auction', events='1000');
+        CREATE SINK o FROM (SELECT b.price, a.id FROM bid b JOIN auction a ON b.auction = a.id) {FILE}"""
+    kept, expiring = spec_of(joined), spec_of(f"SET state.ttl = '1 hour'; {joined}")
+    assert kept.plan != expiring.plan
 
 
 def test_a_name_that_is_no_path() -> None:

@@ -1,110 +1,73 @@
-"""Settings of jobs: each is heeded by the embedded database and by a submission, or refused with where it belongs."""
-
-from __future__ import annotations
-
-from pathlib import Path
+"""Settings of jobs on a cluster: taken from SET and from options, and refused where they will not do."""
 
 import pytest
 
-import millrace
-from millrace.cluster.job import JobSpec
-from millrace.errors import MillraceError
-from millrace.operators.joins.regular_spec import RegularJoin
+from millrace.cluster.exchange.security import ExchangeTls
+from millrace.cluster.job import JobSpec, decode_job, encode_job
+from millrace.errors import Invalid
 from millrace.submitting import job_spec
 
-BID = "CREATE SOURCE bid WITH (connector = 'nexmark', table = 'bid', events = '1000', splits = '4');"
-FILE = "INTO FILE (path = '/tmp/never', format = 'json');"
-JOB = f"{BID} CREATE SINK o FROM (SELECT a.price FROM bid AS a JOIN bid AS b ON a.auction = b.auction) {FILE}"
+SQL = """
+    CREATE SOURCE bid WITH (connector='nexmark', table='bid', events='1000');
+    CREATE SINK o FROM (SELECT auction FROM bid) INTO FILE (path='/tmp/never', format='json');
+"""
 
 
-def spec_of(sql: str, **settings: str) -> JobSpec:
-    given = {name.replace("_", "."): value for name, value in settings.items()}
-    return job_spec(sql, job="j", partitions=2, checkpoint_interval=1, variables={}, settings=given)
-
-
-def test_a_submission_heeds_what_a_job_can_have() -> None:
-    spec = spec_of(
-        "SET partitions = 4; SET checkpoint.interval = '5s'; SET vnodes = 64; SET batch.max_rows = 100;"
-        f"SET guarantee = 'at_least_once'; SET bad_rows = 'fail'; SET state.ttl = '1h'; {JOB}"
+def spec_of(settings: str = "", **options: str) -> JobSpec:
+    return job_spec(
+        settings + SQL, job="j", partitions=2, checkpoint_interval=1, variables={}, settings=options
     )
-    assert (spec.partitions, spec.checkpoint_interval_s, spec.vnodes, spec.batch_rows) == (4, 5.0, 64, 100)
-    assert spec.guarantee == "at_least_once" and spec.stop_at_bad_rows
-    (join,) = [n.spec for n in spec.plan.nodes if isinstance(n.spec, RegularJoin)]
-    assert join.ttl == 3_600_000_000
-    plain = spec_of(f"SET partitions = 4; RESET partitions; {JOB}", state_ttl="2h")
-    assert (plain.partitions, plain.checkpoint_interval_s) == (2, 1.0)
-    (join,) = [n.spec for n in plain.plan.nodes if isinstance(n.spec, RegularJoin)]
-    assert join.ttl == 7_200_000_000
+
+
+def test_where_partitions_run_and_how_long_they_may_be_silent() -> None:
+    spec = spec_of(
+        "SET placement = 'pack'; SET placement.resources = 'ssd, gpu_node:0.5'; SET liveness = '500 ms'; SET lease = '4s';"
+    )
+    assert spec.placement == "pack"
+    assert spec.resources == (("ssd", 1.0), ("gpu_node", 0.5))
+    assert (spec.liveness_s, spec.lease_s) == (0.5, 4.0)
+    assert decode_job(encode_job(spec), "j") == spec
+
+
+def test_a_lease_follows_the_silence_that_is_allowed() -> None:
+    assert spec_of(liveness="3 s").lease_s == 9.0
+    plain = spec_of()
+    assert (plain.placement, plain.liveness_s, plain.lease_s, plain.exchange_tls) == (
+        "spread",
+        2.0,
+        6.0,
+        None,
+    )
+
+
+def test_certificates_of_the_exchange() -> None:
+    given = {f"exchange.tls.{part}": f"/etc/{part}.pem" for part in ("certificate", "key", "authority")}
+    assert spec_of(**given).exchange_tls == ExchangeTls(
+        "/etc/certificate.pem", "/etc/key.pem", "/etc/authority.pem"
+    )
 
 
 @pytest.mark.parametrize(
-    ("sql", "code", "hint"),
+    ("name", "value", "code"),
     [
-        ("SET checkpoint.store = 'file:///x'", "MR1543", "--store"),
-        ("SET state.dir = '/x'", "MR1543", "in one process"),
-        ("SET job = 'x'", "MR1543", "--job"),
-        ("SET batch.max_delay = '10ms'", "MR1543", "batch.max_rows"),
-        ("SET nothing = 1", "MR1540", "settings are"),
-        ("SET partitons = 1", "MR1540", "partitions"),
-        ("SET partitions = 'x'", "MR1541", "partitions"),
-        ("SET vnodes = 0", "MR1541", None),
-        ("SET checkpoint.interval = '0s'", "MR1553", None),
-        ("SET bad_rows = 'dead'", "MR1394", "SELECT * FROM dead"),
+        ("placement", "anywhere", "MR1541"),
+        ("placement.resources", "gpu:many", "MR1541"),
+        ("placement.resources", "", "MR1541"),
+        ("liveness", "soon", "MR1541"),
+        ("liveness", "-1 s", "MR1541"),
+        ("lease", "1 h", "MR1541"),
+        ("exchange.tls.key", "/k", "MR1543"),
+        ("exchange.tls.cipher", "x", "MR1543"),
+        ("placment", "pack", "MR1540"),
     ],
 )
-def test_a_submission_refuses_the_others(sql: str, code: str, hint: str | None) -> None:
-    with pytest.raises(MillraceError) as error:
-        spec_of(f"{sql}; {JOB}")
-    assert error.value.code == code, error.value
-    assert hint is None or hint in (error.value.hint or "")
+def test_refused(name: str, value: str, code: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        spec_of(**{name: value})
+    assert caught.value.code == code
+    assert caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("sql", "hint"), [("SET partitions = 4", "submit"), ("SET batch.max_delay = '10ms'", "batch.max_rows")]
-)
-def test_a_database_in_this_process_says_where_a_setting_belongs(sql: str, hint: str) -> None:
-    with millrace.connect() as db, pytest.raises(MillraceError) as error:
-        db.execute(sql)
-    assert error.value.code == "MR1543" and hint in (error.value.hint or "")
-    assert error.value.position is not None
-
-
-def source(folder: Path, name: str, more: str = "") -> str:
-    (folder / f"{name}.json").write_text('{"v": 1}\nx\n{"v": 2}\n')
-    return (
-        f"CREATE SOURCE {name} (v BIGINT) WITH ('connector' = 'file', 'path' = '{folder}/{name}.json'{more});"
-    )
-
-
-def test_bad_records_go_to_the_table_of_the_setting_where_the_source_does_not_say(tmp_path: Path) -> None:
-    other, skip = ", 'bad_rows' = 'others'", ", 'bad_rows' = 'skip'"
-    with millrace.connect() as db:
-        db.execute(
-            f"SET bad_rows = 'Dead'; {source(tmp_path, 'a')} {source(tmp_path, 'b', other)} {source(tmp_path, 'c', skip)}"
-            "CREATE TABLE t AS SELECT v FROM a UNION ALL SELECT v FROM b UNION ALL SELECT v FROM c;"
-        )
-        assert db.wait(30)
-        assert len(db.query("SELECT v FROM t")) == 6
-        for table in ("Dead", "others"):
-            assert [bytes(r["payload"]) for r in db.query(f"SELECT payload FROM {table}").rows()] == [b"x"]  # type: ignore[call-overload]
-        with pytest.raises(MillraceError) as error:
-            db.execute(source(tmp_path, "d"))
-        assert error.value.code == "MR1157" and "'Dead_d'" in (error.value.hint or "")
-        db.execute(f"SET bad_rows = 'SKIP'; {source(tmp_path, 'd')}")
-        assert db.settings.bad_rows == "skip"
-        db.execute("ALTER SOURCE a ADD COLUMN w BIGINT")
-        assert "bad rows: Dead" in db.explain("SELECT * FROM a")
-
-
-def test_a_job_writes_bad_records_of_the_setting_to_a_sink() -> None:
-    dead = f"CREATE SINK d FROM (SELECT code, reason FROM dead) {FILE}"
-    spec = spec_of(f"{BID} CREATE SINK o FROM bid {FILE}")
-    wanted = spec_of(f"SET bad_rows = 'dead'; {BID} CREATE SINK o FROM bid {FILE} {dead}")
-    assert len(wanted.plan.nodes) > len(spec.plan.nodes)
-
-
-def test_connect_takes_a_table_too(tmp_path: Path) -> None:
-    with millrace.connect(bad_rows="dead") as db:
-        db.execute(f"{source(tmp_path, 'a')} CREATE TABLE t AS SELECT v FROM a")
-        assert db.wait(30)
-        assert len(db.query("SELECT * FROM dead")) == 1
+def test_a_lease_shorter_than_the_silence_is_refused() -> None:
+    with pytest.raises(Invalid, match="MR1541"):
+        spec_of(liveness="3 s", lease="2 s")

@@ -18,6 +18,7 @@ from millrace.state.ledger import (
     JobState,
     Record,
     Rescale,
+    Resumed,
     Stop,
     Takeover,
     fold,
@@ -30,7 +31,14 @@ class Job:
     """A coordinator whose appends, reads and manifests succeed at once; what it tells partitions is kept."""
 
     def __init__(self, partitions: int = 2, *, independent: bool = True, **settings: object) -> None:
-        given = {"job": "j", "owner": "me", "sinks": ("out",), "independent": independent, **settings}
+        given = {
+            "job": "j",
+            "owner": "me",
+            "sinks": ("out",),
+            "independent": independent,
+            "plan": "p",
+            **settings,
+        }
         self.coordinator = Coordinator(CoordinatorSettings(**given))  # type: ignore[arg-type]
         self.state = fold(JobState(), JobCreated("j", "p", 8, partitions))
         self.seq = 2
@@ -245,6 +253,32 @@ def test_silent_partition_is_replaced_and_a_slow_checkpoint_given_up() -> None:
     assert job.epochs == {0: 1, 1: 2}
 
 
+def test_silence_while_the_coordinator_stood_still_is_nobodys() -> None:
+    job = Job(liveness_s=1.0)
+    job.begin()
+    job.do(m.Tick(0.5), m.Heartbeat(0, 1, 0.5), m.Heartbeat(1, 1, 0.5), m.Tick(9.0))
+    assert job.epochs == {0: 1, 1: 1}
+    job.do(m.Tick(9.6), m.Tick(10.2))
+    assert min(job.epochs.values()) > 1
+
+
+def test_silence_is_borne_for_longer_after_it_ended_an_owner_and_until_checkpoints_are_decided() -> None:
+    job = Job(liveness_s=1.0, independent=True)
+    job.begin()
+    job.do(m.Tick(0.5), m.Heartbeat(0, 1, 0.5), m.Heartbeat(1, 1, 0.5))
+    job.do(m.Tick(1.2), m.Heartbeat(0, 1, 1.2), m.Tick(1.8), m.Heartbeat(0, 1, 1.8))
+    assert job.epochs == {0: 1, 1: 2}
+    job.do(m.Running(1, 2))
+    for at in (2.4, 3.0, 3.6):
+        job.do(m.Tick(at), m.Heartbeat(0, 1, at))
+    assert job.epochs == {0: 1, 1: 2}, "two seconds now"
+    job.do(m.Heartbeat(1, 2, 3.6), m.CheckpointDue())
+    job.do(job.durable(0), job.durable(1))
+    for at in (4.2, 4.8):
+        job.do(m.Tick(at), m.Heartbeat(0, 1, at))
+    assert job.epochs == {0: 1, 1: 3}, "one second again"
+
+
 def test_damaged_manifest_is_named_and_an_older_one_may_be_chosen() -> None:
     job = Job()
     job.begin()
@@ -261,8 +295,8 @@ def test_damaged_manifest_is_named_and_an_older_one_may_be_chosen() -> None:
     again.do(m.LedgerRead(again.state, again.seq))
     broken = again.told[-1]
     assert isinstance(broken, m.JobBroken) and "1.2" in broken.reason and "1.1" in broken.reason
-    chosen = Job(restore_from=CheckpointNumber(1, 1))
-    chosen.state, chosen.seq = again.state, again.seq
+    chosen = Job()
+    chosen.state, chosen.seq = fold(again.state, Resumed(3, "p", CheckpointNumber(1, 1))), again.seq + 1
     chosen.do(m.LedgerRead(chosen.state, chosen.seq))
     assert chosen.told[-1] == m.ReadManifest(CheckpointNumber(1, 1), "j/manifests/00000000004294967297")
 

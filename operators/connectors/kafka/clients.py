@@ -60,7 +60,7 @@ class Servers:
     bootstrap: str
     settings: tuple[tuple[str, str], ...] = ()
 
-    def client(self, own: Mapping[str, str | int | bool]) -> dict[str, Any]:
+    def client(self, own: Mapping[str, object]) -> dict[str, Any]:
         """A client's configuration: `own` are the connector's choices, which the user's settings override."""
         return {
             "bootstrap.servers": self.bootstrap,

@@ -25,6 +25,7 @@ WAIT_S = 0.005
 WAIT_BUSY_S = 0.04
 BUSY_MESSAGES = 2_000
 """Where so many came within `WAIT_S`, it pays to wait up to `WAIT_BUSY_S` for a larger batch."""
+UNSURE_S = 1.0
 ROWS_AHEAD_MAX = 160_000
 BYTES_AHEAD_MAX = 96 << 20
 
@@ -42,6 +43,8 @@ class Lane:
         self.next = offset
         self.stop = stop
         self.at_end = stop is not None and offset >= stop
+        self.caught_up = False
+        """Whether the broker said that there is no more, and can be reached."""
         self.decoder = decoder
         self.pulled: Pulled | None = None
         self.chunks: deque[Chunk] = deque()
@@ -63,6 +66,8 @@ class Fetcher:
         self._rows = 0
         self._bytes = 0
         self._closing = False
+        self._unsure_since: float | None = None
+        self._answered = False
         self._failure: MillraceError | None = None
         self._thread: threading.Thread | None = None
 
@@ -105,6 +110,7 @@ class Fetcher:
             pulled, since = 0, time.monotonic()
             while not self._closing:
                 self._reassign(consumer)
+                self._make_sure(consumer)
                 if not self._lanes:
                     time.sleep(WAIT_S)
                     continue
@@ -155,6 +161,33 @@ class Fetcher:
         if begun:
             consumer.incremental_assign(begun)
 
+    def on_client_error(self, error: KafkaError) -> None:
+        """What the client says of its brokers. While none answers, silence means nothing."""
+        LOG.warning("%s", error.str())
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+            self._unsure_since = time.monotonic()
+            for lane in list(self._lanes.values()):
+                lane.caught_up = False
+
+    def _make_sure(self, consumer: Consumer) -> None:
+        """After brokers were away: once they answer again and nothing has come for a while, there is nothing."""
+        if self._unsure_since is None or time.monotonic() - self._unsure_since < UNSURE_S:
+            return
+        self._unsure_since = time.monotonic()
+        lane = next(iter(self._lanes.values()), None)
+        if lane is None:
+            return
+        try:
+            consumer.get_watermark_offsets(TopicPartition(lane.topic, lane.partition), UNSURE_S, cached=False)
+        except KafkaException:
+            return
+        if not self._answered:
+            self._answered = True  # what it has will come until the next time
+            return
+        self._unsure_since, self._answered = None, False
+        for lane in self._lanes.values():
+            lane.caught_up = True
+
     def _await_room(self) -> None:
         with self._room:
             while (self._rows > ROWS_AHEAD_MAX or self._bytes > BYTES_AHEAD_MAX) and not self._closing:
@@ -203,6 +236,7 @@ class Fetcher:
                 lane.pulled = Pulled()
             lane.pulled.add(messages, keep=lane.decoder.keeps_messages)
             lane.next = messages[-1].offset() + 1
+            lane.caught_up = False
         if lane.stop is not None and (lane.next >= lane.stop or not messages):
             self._end(lane)
 
@@ -229,6 +263,8 @@ class Fetcher:
         match error.code():
             case KafkaError._PARTITION_EOF:
                 offset = message.offset()
+                if lane is not None and self._unsure_since is None:
+                    lane.caught_up = True
                 if lane is not None and lane.stop is not None and (offset or 0) >= lane.stop:
                     self._end(lane)
             case KafkaError._AUTO_OFFSET_RESET | KafkaError.OFFSET_OUT_OF_RANGE:

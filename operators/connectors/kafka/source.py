@@ -69,6 +69,10 @@ class KafkaSourceSpec(SourceSpec):
         return schema if self.columns is None else pa.schema([schema.field(i) for i in self.columns])
 
     @property
+    def keeps_rows(self) -> bool:
+        return False
+
+    @property
     def bounded(self) -> bool:
         return self.bounded_by_now
 
@@ -154,7 +158,8 @@ class KafkaSource(Source):
                     "fetch.wait.max.ms": 100,
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
-                    "enable.partition.eof": spec.bounded,
+                    "enable.partition.eof": True,
+                    "error_cb": self._fetcher.on_client_error,
                 }
             )
         )
@@ -276,6 +281,10 @@ class KafkaReader(SplitReader):
     @property
     def ended(self) -> bool:
         return self._lane.at_end and self._chunk is None and not self._lane.chunks
+
+    @property
+    def caught_up(self) -> bool:
+        return self._lane.caught_up and not self._lane.chunks
 
     def close(self) -> None:
         self._fetcher.remove(self._lane)
