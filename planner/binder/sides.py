@@ -93,7 +93,7 @@ def bad_table(scan: Scan) -> str | None:
 
 
 def check_bad_table(catalog: Catalog, table: str, source: str, position: Position) -> None:
-    """Raises Invalid MR1157 where another source's bad records are in `table`, MR1202 where something else is."""
+    """Raises Invalid MR1164 where another source's bad records are in `table`, MR1202 where something else is."""
     known = catalog.find(table)
     below = known.relation.input if known is not None and isinstance(known.relation, Read) else None
     if (
@@ -103,7 +103,7 @@ def check_bad_table(catalog: Catalog, table: str, source: str, position: Positio
     ):
         raise Invalid(
             f"the bad records of {below.input.name} are in {known.name}, those of {source} need a table of their own",
-            code="MR1157",
+            code="MR1164",
             hint=f"give the source an option, such as 'bad_rows' = '{table}_{source}'",
             position=position,
         )

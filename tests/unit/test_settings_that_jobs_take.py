@@ -89,7 +89,7 @@ def test_bad_records_go_to_the_table_of_the_setting_where_the_source_does_not_sa
             assert [bytes(r["payload"]) for r in db.query(f"SELECT payload FROM {table}").rows()] == [b"x"]  # type: ignore[call-overload]
         with pytest.raises(MillraceError) as error:
             db.execute(source(tmp_path, "d"))
-        assert error.value.code == "MR1157" and "'Dead_d'" in (error.value.hint or "")
+        assert error.value.code == "MR1164" and "'Dead_d'" in (error.value.hint or "")
         db.execute(f"SET bad_rows = 'SKIP'; {source(tmp_path, 'd')}")
         assert db.settings.bad_rows == "skip"
         db.execute("ALTER SOURCE a ADD COLUMN w BIGINT")
