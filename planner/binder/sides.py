@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from millrace.errors import Invalid, Position
+from millrace.operators.connectors.registry import common_options
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind
@@ -108,6 +109,12 @@ def check_bad_table(catalog: Catalog, table: str, source: str, position: Positio
             position=position,
         )
     catalog.check_creatable(table, EntryKind.TABLE, position=position)
+
+
+def unsaid_bad_rows(entry: Entry) -> str:
+    """What a declared source does with bad records by a setting of its time; skip where its options say."""
+    said = entry.external is not None and "bad_rows" in common_options(dict(entry.external.options)).given
+    return entry.relation.input.bad_rows if isinstance(entry.relation, Scan) and not said else "skip"
 
 
 def bad_records(scan: Scan) -> Relation:

@@ -25,13 +25,14 @@ from millrace.planner.binder.sides import (
     check_bad_table,
     declare_table,
     late_tables,
+    unsaid_bad_rows,
 )
 from millrace.planner.binder.sources import bind_source, options_of, placed
 from millrace.planner.binder.table_changes import changed_rows
 from millrace.planner.binder.values import bind_values
 from millrace.planner.catalog import Catalog, Change, ChangeKind, Entry, EntryKind, External
 from millrace.planner.dialect import nodes
-from millrace.planner.logical import Read, Scan
+from millrace.planner.logical import Read
 from millrace.planner.normalized import normalized
 from millrace.planner.plan import OutputKind
 from millrace.planner.rules.order import optimize
@@ -308,8 +309,7 @@ class Binder:
         try:
             declared = altered(entry, statement)
             trial = Catalog()
-            before = entry.relation.input.bad_rows if isinstance(entry.relation, Scan) else self.bad_rows
-            Binder(trial, bad_rows=before)._create_source(
+            Binder(trial, bad_rows=unsaid_bad_rows(entry))._create_source(
                 replace(declared, or_replace=False, if_not_exists=False)
             )
         except MillraceError as error:
