@@ -15,6 +15,7 @@ from millrace.cluster.functions import CarriedFunction
 from millrace.errors import Corrupt, Invalid, Unsupported
 from millrace.operators.connectors.push import PushSpec
 from millrace.operators.into_table import IntoTable
+from millrace.operators.metric_tap import MetricTap
 from millrace.operators.sink import Commit, SinkSpec
 from millrace.operators.source import SourceInput
 from millrace.operators.spec import decode, encode, serialisable, structural_hash
@@ -161,11 +162,12 @@ def check_partitions(spec: JobSpec, partitions: int) -> None:
 
 
 def for_sinks(plan: Plan) -> Plan:
-    """The part of a plan that its sinks need, fit for several partitions; raises Invalid MR1389 where there is none."""
+    """The part of a plan that its sinks and metrics need, fit for several partitions; raises Invalid MR1389 where there is none."""
     outputs = [output for output in plan.outputs if output.kind is OutputKind.SINK]
     if not outputs:
         raise Invalid("nothing leaves this job: it has no sink", code="MR1389", hint="add INSERT INTO a sink")
-    kept = sorted(plan.reachable(output.node for output in outputs))
+    counted = [at for at, node in enumerate(plan.nodes) if isinstance(node.spec, MetricTap)]
+    kept = sorted(plan.reachable([*(output.node for output in outputs), *counted]))
     place = {old: new for new, old in enumerate(kept)}
     nodes = tuple(
         replace(plan.nodes[old], inputs=tuple(place[i] for i in plan.nodes[old].inputs)) for old in kept

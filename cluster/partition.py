@@ -13,6 +13,7 @@ from typing import Protocol, assert_never
 
 import pyarrow as pa
 
+from millrace.cluster.checkpoint_timings import CheckpointTimings
 from millrace.cluster.exchange.channels import Inbox, Outlet
 from millrace.cluster.job import JobSpec
 from millrace.cluster.protocol.lifecycle import PartitionLifecycle
@@ -152,6 +153,7 @@ class PartitionDriver:
         self._persister = ThreadPoolExecutor(1, thread_name_prefix="persist")
         self._publisher = ThreadPoolExecutor(SINK_THREADS, thread_name_prefix="publish")
         self._snapshots = Snapshots(store, job, start)
+        self.timings = CheckpointTimings()
         self._heirs: dict[tuple[str, int], Sink] = {}
         self._polling = False
         self._round_at = time.monotonic()
@@ -190,6 +192,11 @@ class PartitionDriver:
     def alive(self) -> bool:
         """Whether the loop still turns."""
         return time.monotonic() - self._round_at < STUCK_S
+
+    @property
+    def unpublished(self) -> int:
+        """Outboxes that were sealed and are not shown outside yet. From any thread."""
+        return self._machine.unpublished
 
     def status(self) -> PartitionStatus:
         """A snapshot that may be a little behind."""
@@ -270,6 +277,7 @@ class PartitionDriver:
             case InjectBarrier():
                 assert self.share is not None
                 self._polling = not command.last
+                self.timings.begin(command.number)
                 self.share.inject(command.number)
             case PersistCapture():
                 self._persister.submit(self._persist, command)
@@ -307,6 +315,7 @@ class PartitionDriver:
         )
 
     def _passed(self, event: BarrierPassed) -> None:
+        self.timings.cut(event.number)
         self.post(event)
 
     def _verify(self, sources: list[SourceVertex]) -> None:
@@ -328,6 +337,7 @@ class PartitionDriver:
         except Exception as error:  # noqa: BLE001  # it must reach the machine, not end with this thread
             self.post(_failed(error, f"checkpoint {command.number} was not stored: "))
         else:
+            self.timings.store(command.number, contribution)
             self.post(CapturePersisted(command.number, contribution))
 
     def _at_sink(self, stream: SinkStream, command: FenceSink | ReadMarker | PublishOutbox) -> None:

@@ -139,6 +139,12 @@ class SourceVertex(Vertex):
         }
         return SourceCapture(splits, frozenset(self._ended_splits), self._tracker.current)
 
+    @property
+    def lag(self) -> int | None:
+        """How many records there are that were not read, as far as readers know; None where none does."""
+        known = [lag for reader in tuple(self._readers.values()) if (lag := reader.lag) is not None]
+        return sum(known) if known else None
+
     def _capture_split(self, split: str, position: Position) -> SplitCapture:
         watermark = self._split_watermark(split)
         digest = None if self._digests is None else self._digests.get(split)

@@ -166,6 +166,11 @@ class PartitionShare:
             moved += self._poll()
         return moved
 
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes of rows sent to other partitions. From any thread."""
+        return sum(sender.remote_bytes for region in self._regions for sender in region.senders)
+
     def inject(self, number: CheckpointNumber) -> None:
         """Send barrier `number` behind everything that sources have given."""
         if not self._opened:

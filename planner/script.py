@@ -12,8 +12,9 @@ from millrace.planner.statements import Annotation, InsertQuery, InsertValues, S
 
 if TYPE_CHECKING:
     from millrace.planner.dialect.tokens import Text, Token
+    from millrace.planner.statements import Expression
 
-_ANNOTATION = re.compile(r"^[ \t]*--[ \t]*@([A-Za-z_][\w.]*)[ \t]*(?::[ \t]*)?(.*?)[ \t]*$", re.MULTILINE)
+_ANNOTATION = re.compile(r"^[ \t]*--[ \t]*@([A-Za-z_][\w.]*)[ \t]*(:?)[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 LENGTH_MAX = 10_000_000
 """Characters of a script."""
 
@@ -55,6 +56,23 @@ def parse_statement(text: str, variables: Mapping[str, str] | None = None) -> St
     if len(script.statements) != 1:
         raise Invalid(f"expected one statement, found {len(script.statements)}", code="MR1007")
     return script.statements[0]
+
+
+def parse_expression(text: str) -> Expression:
+    """The one expression that `text` is. Raises the first error."""
+    from millrace.planner.dialect.cursor import Cursor
+    from millrace.planner.dialect.preparation import prepare
+    from millrace.planner.dialect.queries import CLAUSE_WORDS, GRAMMAR
+    from millrace.planner.dialect.tokens import tokenize
+
+    prepared, problems = prepare(text, {})
+    if problems:
+        raise problems[0]
+    cursor = Cursor(prepared, tokenize(prepared), GRAMMAR)
+    found = cursor.expression()
+    if not cursor.at_end():
+        cursor.leftover(*CLAUSE_WORDS)
+    return found
 
 
 def _offset(text: str, position: Position | None) -> int:
@@ -190,8 +208,9 @@ class _Reading:
         return tuple(
             Annotation(
                 found[1].lower(),
-                found[2],
+                found[3],
                 self._text.position(self._seen + found.start(1) - 1, self._seen + found.end()),
+                bool(found[2]),
             )
             for found in _ANNOTATION.finditer(gap)
         )

@@ -32,6 +32,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from millrace.errors import MillraceError, Position
+from millrace.planner.annotations import JOB_DEFAULTS
+from millrace.planner.binder.metrics import with_metrics
 from millrace.planner.binder.planned import Command, PlannedOutput, PlannedStatement
 from millrace.planner.binder.statements import Binder
 from millrace.planner.catalog import Catalog
@@ -81,7 +83,11 @@ class Planner:
         try:
             if isinstance(statement, SetVariable):
                 self.set(statement.name or "", statement.value)
-            return self._expiring(Binder(self.catalog, snapshot, self._default_table()).bind(statement))
+            trial = self.catalog.copy() if statement.annotations else self.catalog
+            binder = Binder(trial, snapshot, self._default_table())
+            planned = self._expiring(with_metrics(binder.bind(statement)))
+            self.catalog.take(trial)
+            return planned
         except MillraceError as error:
             if error.source_text is None and error.position is not None:
                 error.source_text = statement.text if text is None else text
@@ -138,11 +144,11 @@ class Planner:
     def explain(self, text: str, variables: Mapping[str, str] | None = None) -> str:
         """The plan of a script as trees, one an output, and annotations of it. The catalog stays as it is."""
         plan, planned = self._trial(text, variables)
-        found = [annotation for one in planned for annotation in one.statement.annotations]
+        found = [a.name for one in planned for a in one.statement.annotations if a.name in JOB_DEFAULTS]
         if not found:
             return explain_text(plan)
-        noted = ", ".join(f"@{annotation.name}" for annotation in found)
-        return f"{explain_text(plan)}\nannotations (nothing acts on them here): {noted}"
+        noted = ", ".join(f"@{name}" for name in dict.fromkeys(found))
+        return f"{explain_text(plan)}\nfor run and submit: {noted}"
 
     def explain_json(self, text: str, variables: Mapping[str, str] | None = None) -> str:
         """The plan of a script as one JSON object."""
@@ -197,11 +203,11 @@ def _compile(compiler: Compiler, output: PlannedOutput) -> None:
     match output.kind:
         case OutputKind.SINK:
             assert output.sink is not None and output.mode is not None
-            compiler.add_sink(output.name, relation, output.sink, output.mode)
+            compiler.add_sink(output.name, relation, output.sink, output.mode, output.taps)
         case OutputKind.TABLE:
-            compiler.add_table(output.name, relation)
+            compiler.add_table(output.name, relation, output.taps)
         case _:
-            compiler.add_stream(output.name, relation, output.kind)
+            compiler.add_stream(output.name, relation, output.kind, output.taps)
 
 
 def _explained(statement: Statement) -> Statement:

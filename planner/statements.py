@@ -50,6 +50,8 @@ class Annotation:
     name: str
     value: str
     position: Position
+    colon: bool = True
+    """Whether a colon follows the name, as it seldom does in prose."""
 
 
 @dataclass(frozen=True, slots=True)

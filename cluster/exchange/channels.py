@@ -117,6 +117,9 @@ class ExchangeSender:
         self._vnodes = vnodes
         self._owner_of_vnode = owner_of_vnode
         self._outlets = outlets
+        self._remote = [not isinstance(outlet, LocalOutlet) for outlet in outlets]
+        self.remote_bytes = 0
+        """Bytes of rows that went to other partitions."""
 
     @property
     def full(self) -> bool:
@@ -134,9 +137,9 @@ class ExchangeSender:
         for owner, outlet in enumerate(self._outlets):
             first, end = int(bounds[owner]), int(bounds[owner + 1])
             if end - first == batch.num_rows:
-                outlet.put(Frame(Kind.ROWS, 0, batch))
+                self._send_to(owner, outlet, batch)
             elif end > first:
-                outlet.put(Frame(Kind.ROWS, 0, batch.take(order[first:end])))
+                self._send_to(owner, outlet, batch.take(order[first:end]))
 
     def advance(self, port: int, watermark: int) -> None:
         """Promise a watermark to all partitions."""
@@ -149,6 +152,12 @@ class ExchangeSender:
     def barrier(self, number: int) -> None:
         """Send a barrier behind everything that was sent."""
         self._send(Frame(Kind.BARRIER, number))
+
+    def _send_to(self, owner: int, outlet: Outlet, rows: Batch) -> None:
+        frame = Frame(Kind.ROWS, 0, rows)
+        if self._remote[owner]:
+            self.remote_bytes += frame.size
+        outlet.put(frame)
 
     def _send(self, frame: Frame) -> None:
         for outlet in self._outlets:

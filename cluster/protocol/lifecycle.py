@@ -79,6 +79,12 @@ class PartitionLifecycle:
         """Where the owner is in its life."""
         return self.phases.now
 
+    @property
+    def unpublished(self) -> int:
+        """Outboxes that are sealed and, as far as this owner knows, not shown outside. From any thread."""
+        waiting = sum(map(len, list(self._pending.values())))
+        return waiting + len(self._publishing) + len(self._sealed)
+
     def handle(self, event: PartitionEvent) -> Commands:
         """What to do about one event; after the end, nothing."""
         if self.phase is _P.ENDED:

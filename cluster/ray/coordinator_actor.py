@@ -15,9 +15,11 @@ from ray.exceptions import RayError
 
 from millrace.cluster.coordination import CoordinatorDriver, JobStatus
 from millrace.cluster.job import read_job
+from millrace.cluster.job_figures import JobFigures
 from millrace.cluster.logbook import LINES_A_REPORT, Logbook, LogLine
 from millrace.cluster.partition import PartitionStatus, SplitStatus
 from millrace.cluster.protocol.messages import CheckpointDue, PartitionReport
+from millrace.cluster.ray.gauges import SHOW_EVERY_S, Gauges
 from millrace.cluster.ray.processes import RayProcesses
 from millrace.cluster.ray.session import METADATA, NAMESPACE
 from millrace.errors import Fenced, Unavailable
@@ -81,6 +83,9 @@ class JobCoordinator:
         self._processes = RayProcesses(store_url, options, spec, self._me)
         self._driver = CoordinatorDriver(spec, owner, store, self._appends, self._processes)
         self._renewed = 0.0
+        self._figures = JobFigures()
+        self._gauges = Gauges(job=job)
+        self._shown = 0.0
         threading.Thread(target=self._lead, name="coordinator", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -168,6 +173,10 @@ class JobCoordinator:
 
     def _renew(self, status: JobStatus) -> None:
         now = time.monotonic()
+        self._figures.observe(status)
+        if now - self._shown >= SHOW_EVERY_S:
+            self._shown = now
+            self._gauges.show(self._figures.read(status))
         if now - self._renewed >= RENEW_S:
             self._renewed = now
             self._appends.renew(status.epoch)

@@ -1,44 +1,45 @@
-"""A partition's figures as metrics of Ray's agent, which Prometheus reads. Counts nothing itself."""
+"""Figures as metrics of Ray's agent, which Prometheus reads. Counts nothing itself."""
 
 from __future__ import annotations
 
-from ray.util.metrics import Gauge
+from collections.abc import Iterable
 
-from millrace.cluster.partition import PartitionStatus
-from millrace.operators.batch import END_OF_TIME, START_OF_TIME
+from ray.util.metrics import Counter, Gauge
 
-_TAGS = ("job", "partition")
+from millrace.operators.reading import Reading
+
+SHOW_EVERY_S = 1.0
+"""The agent is told by its workers every few seconds; more often than this is for nobody."""
 
 
 class Gauges:
-    """Figures of one partition. Tags are job and partition only: an epoch would make new series at each restart."""
+    """Shows readings under fixed tags: job and partition, never an epoch, which would make new series at each restart.
 
-    def __init__(self, job: str, partition: int) -> None:
-        tags = {"job": job, "partition": str(partition)}
-        self._gauges = {
-            name: Gauge(f"millrace_{name}", description, _TAGS)
-            for name, description in (
-                ("rows_in", "Rows read from sources since the partition started"),
-                ("rows_out", "Rows written to sinks since the partition started"),
-                ("late_rows", "Rows that came too late since the partition started"),
-                ("dead_rows", "Records that did not decode or compute since the partition started"),
-                ("busy_seconds", "Time spent in operators since the partition started"),
-                ("watermark_seconds", "Lowest watermark of the sources, seconds since the epoch"),
-            )
-        }
-        for gauge in self._gauges.values():
-            gauge.set_default_tags(tags)
+    A histogram's samples are gauges here, cumulative buckets with `le`: Ray takes observations one by one only.
+    """
 
-    def show(self, status: PartitionStatus) -> None:
+    def __init__(self, **tags: str) -> None:
+        self._tags = tags
+        self._metrics: dict[str, Counter | Gauge] = {}
+        self._told: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def show(self, readings: Iterable[Reading]) -> None:
         """Bring the figures up to date."""
-        figures = {
-            "rows_in": status.rows_in,
-            "rows_out": status.rows_out,
-            "late_rows": status.late_rows,
-            "dead_rows": status.dead_rows,
-            "busy_seconds": status.busy_s,
-        }
-        for name, figure in figures.items():
-            self._gauges[name].set(figure)
-        if status.watermark not in (START_OF_TIME, END_OF_TIME):
-            self._gauges["watermark_seconds"].set(status.watermark / 1e6)
+        for one in readings:
+            metric = self._metrics.get(one.name)
+            if metric is None:
+                metric = self._metrics[one.name] = self._made(one)
+            labels = {**self._tags, **dict(one.labels)}
+            if isinstance(metric, Gauge):
+                metric.set(one.value, labels)
+                continue
+            before = self._told.get((one.name, one.labels), 0.0)
+            if one.value > before:
+                metric.inc(one.value - before, labels)
+                self._told[one.name, one.labels] = one.value
+
+    def _made(self, one: Reading) -> Counter | Gauge:
+        keys = (*self._tags, *(label for label, _ in one.labels))
+        if one.kind == "counter":
+            return Counter(one.name.removesuffix("_total"), one.help, keys)
+        return Gauge(one.name, one.help, keys)

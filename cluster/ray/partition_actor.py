@@ -14,6 +14,7 @@ import ray
 from millrace.cluster.exchange.peers import FlightPeers
 from millrace.cluster.functions import install
 from millrace.cluster.job import read_job
+from millrace.cluster.job_figures import PartitionFigures
 from millrace.cluster.logbook import LINES_A_REPORT, Logbook, LogLine
 from millrace.cluster.partition import PartitionDriver, SplitStatus
 from millrace.cluster.protocol.messages import (
@@ -25,7 +26,7 @@ from millrace.cluster.protocol.messages import (
     PartitionStart,
     Tell,
 )
-from millrace.cluster.ray.gauges import Gauges
+from millrace.cluster.ray.gauges import SHOW_EVERY_S, Gauges
 from millrace.cluster.warming import warm_up
 from millrace.errors import MillraceError
 from millrace.state.store import open_store
@@ -94,6 +95,7 @@ class PartitionActor:
             self._owner = _Owner(start, peers, driver)
             self._changed.notify_all()
         threading.Thread(target=self._beat, args=(self._owner,), name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._measure, args=(self._owner,), name="metrics", daemon=True).start()
         try:
             return driver.run(), driver.lasting
         finally:
@@ -161,12 +163,18 @@ class PartitionActor:
 
     def _beat(self, owner: _Owner) -> None:
         me = owner.start.plan.partition, owner.start.epoch
-        gauges = Gauges(owner.start.job, owner.start.plan.partition)
         while owner.driver.ended is None and self._owner is owner:
             if owner.driver.alive:
                 status = owner.driver.status()
                 self._coordinator.report.remote(Heartbeat(*me, time.monotonic()), status)
                 if lines := self._news():
                     self._coordinator.take_log.remote(lines)
-                gauges.show(status)
             time.sleep(HEARTBEAT_S)
+
+    def _measure(self, owner: _Owner) -> None:
+        """Show figures, on a thread whose trouble is nobody else's."""
+        gauges = Gauges(job=owner.start.job, partition=str(owner.start.plan.partition))
+        figures = PartitionFigures(owner.driver)
+        while owner.driver.ended is None and self._owner is owner:
+            gauges.show(figures.read())
+            time.sleep(SHOW_EVERY_S)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from millrace.errors import Position
+from millrace.operators.metric_tap import TappedMetric
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.planner.binder.bound import check_order, shown
 from millrace.planner.catalog import Change, Entry
@@ -22,7 +23,7 @@ class PlannedOutput:
     """One thing to be run: `relation` is its rows, `sink` and `mode` belong to sinks.
 
     `order`, `limit` and `offset` of a select are for whoever shows its rows: the plan does not apply them, and the
-    last `hidden` columns of the relation are there for `order` alone.
+    last `hidden` columns of the relation are there for `order` alone. `taps` count its rows.
     """
 
     name: str
@@ -35,6 +36,7 @@ class PlannedOutput:
     limit: int | None = None
     offset: int = 0
     hidden: int = 0
+    taps: tuple[TappedMetric, ...] = ()
 
     def streamed(self) -> PlannedOutput:
         """The same for a reader without end: the limit is kept up to date. Raises Invalid MR1344 (ORDER BY alone)."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
+from millrace.errors import Invalid
 from millrace.operators.materialize import Materialize
+from millrace.operators.metric_tap import MetricTap, TappedMetric
 from millrace.operators.side import DeadLetters
 from millrace.operators.sink import Changelog, SinkSpec
 from millrace.operators.source import SourceInput
@@ -77,15 +79,17 @@ class Compiler:
                 if timely and time is not None:
                     wanted.add(time.column)
 
-    def add_stream(self, name: str, relation: Relation, kind: OutputKind) -> int:
+    def add_stream(
+        self, name: str, relation: Relation, kind: OutputKind, taps: tuple[TappedMetric, ...] = ()
+    ) -> int:
         """The node of a stream or select; it carries the name."""
-        at = self._name(self._widened(relation), name)
+        at = self._name(self._tapped(self._widened(relation), relation, taps), name)
         self.outputs.append(Output(name, kind, at))
         return at
 
-    def add_table(self, name: str, relation: Relation) -> int:
+    def add_table(self, name: str, relation: Relation, taps: tuple[TappedMetric, ...] = ()) -> int:
         """A table kept in a `Materialize`."""
-        return self._keep(name, self._widened(relation), relation)
+        return self._keep(name, self._tapped(self._widened(relation), relation, taps), relation)
 
     def _keep(self, name: str, below: int, relation: Relation) -> int:
         mode = relation.changelog
@@ -96,15 +100,40 @@ class Compiler:
         self.outputs.append(Output(name, OutputKind.TABLE, at))
         return at
 
-    def add_sink(self, name: str, relation: Relation, sink: SinkSpec, mode: Changelog) -> int:
+    def add_sink(
+        self,
+        name: str,
+        relation: Relation,
+        sink: SinkSpec,
+        mode: Changelog,
+        taps: tuple[TappedMetric, ...] = (),
+    ) -> int:
         """A sink; each statement has one of its own, even if equal to another."""
-        below = self._widened(relation)
+        below = self._tapped(self._widened(relation), relation, taps)
         digest = structural_hash(sink, name, self.nodes[below].hash)
         key = relation.key
         self.nodes.append(Node(sink, (below,), relation.schema, mode, key, relation.event_time, digest, name))
         at = len(self.nodes) - 1
         self.outputs.append(Output(name, OutputKind.SINK, at))
         return at
+
+    def _tapped(self, below: int, relation: Relation, taps: tuple[TappedMetric, ...]) -> int:
+        """The node that counts the rows of node `below` and passes them on; that node where there is nothing to count."""
+        if not taps:
+            return below
+        known = {m.name: m for n in self.nodes if isinstance(n.spec, MetricTap) for m in n.spec.metrics}
+        for tap in taps:
+            other = known.get(tap.name, tap)
+            if other.shape != tap.shape:
+                raise Invalid(
+                    f"metric {tap.name} is there already with another type, labels or buckets",
+                    code="MR1083",
+                    hint="give it another name, or make them agree",
+                )
+        spec = MetricTap(relation.schema, taps)
+        return self._add(
+            spec, (below,), relation.schema, relation.changelog, relation.key, relation.event_time
+        )
 
     def _widened(self, relation: Relation) -> int:
         """The node of a whole statement, whose scans have the columns that all queries want."""

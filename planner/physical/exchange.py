@@ -15,6 +15,7 @@ from millrace.operators.joins.regular_spec import JoinKind, RegularJoin
 from millrace.operators.joins.temporal import LatestJoin
 from millrace.operators.match_recognize.specs import MatchRecognize
 from millrace.operators.materialize import Materialize
+from millrace.operators.metric_tap import MetricTap
 from millrace.operators.normalize import Normalize
 from millrace.operators.over.specs import OverAggregate, RowBufferAggregate
 from millrace.operators.over.updating_spec import UpdatingOver
@@ -130,6 +131,7 @@ def required(node: Node, port: int) -> Columns | None:
             | UnionAll()
             | LateRows()
             | DeadLetters()
+            | MetricTap()
         ):
             return None
     raise AssertionError(f"nobody said how {type(spec).__name__} runs in several partitions")
@@ -172,8 +174,8 @@ def _spread_after(node: Node, spread: list[Columns | None]) -> Columns | None:
         case UnionAll():
             sides = {spread[i] for i in node.inputs}
             return sides.pop() if len(sides) == 1 else None
-        case WindowAssign() | LateRows():
-            return spread[node.inputs[0]] if isinstance(spec, WindowAssign) else None
+        case WindowAssign() | MetricTap():
+            return spread[node.inputs[0]]
     return None
 
 

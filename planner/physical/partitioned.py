@@ -11,6 +11,7 @@ from millrace.operators.joins.lookup_spec import LookupJoin
 from millrace.operators.joins.regular_spec import JoinKind, RegularJoin, SideInput
 from millrace.operators.joins.temporal import LatestJoin
 from millrace.operators.materialize import Materialize
+from millrace.operators.metric_tap import MetricTap
 from millrace.operators.normalize import Normalize
 from millrace.operators.sessions.spec import SessionAggregate
 from millrace.operators.sink import Changelog, SinkSpec
@@ -97,7 +98,7 @@ class _Plan:
             return True
         key, spec = set(node.key or ()), node.spec
         match spec:
-            case Calc() | TemporalFilter() | UnionAll():
+            case Calc() | MetricTap() | TemporalFilter() | UnionAll():
                 return all(self.ordered[i] for i in node.inputs)
             case _ if node.key is None:
                 return True

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from millrace.catalog_views import text_rows
 from millrace.cluster.embedded import EmbeddedRuntime
+from millrace.cluster.figures import tap_readings, together
 from millrace.cluster.surroundings import VertexContext, VertexMetrics, wall_clock_us
 from millrace.cluster.vertex import OperatorVertex, Vertex
 from millrace.errors import Invalid
@@ -85,6 +86,26 @@ def metrics_of(runtime: EmbeddedRuntime) -> Result:
                     name: pa.array([_counted(v, name) for v in running], pa.int64())
                     for name in ("matches", "expired", "retractions")
                 },
+            }
+        )
+    )
+
+
+def custom_metrics_of(runtime: EmbeddedRuntime) -> Result:
+    """One row for each sample of the metrics that annotations declare; equal ones of several queries are summed up."""
+    with runtime.lock:
+        running = [v for v in runtime.dataflow.vertices if v.position not in runtime.dataflow.retired]
+        found = together(tap_readings(running))
+    labels = pa.map_(pa.string(), pa.string())
+    return Result(
+        pa.table(
+            {
+                "metric": pa.array([r.family for r in found], pa.string()),
+                "type": pa.array([r.kind for r in found], pa.string()),
+                "sample": pa.array([r.name for r in found], pa.string()),
+                "labels": pa.array([list(r.labels) for r in found], labels),
+                "value": pa.array([r.value for r in found], pa.float64()),
+                "help": pa.array([r.help for r in found], pa.string()),
             }
         )
     )

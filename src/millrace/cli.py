@@ -45,7 +45,14 @@ def run(
         ),
     ] = None,
     job: Annotated[
-        str | None, typer.Option("--job", help="The job's name in the store; the file's without.")
+        str | None,
+        typer.Option(
+            "--job", help="The job's name in the store; without it that of @job_name, or the file's."
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", min=0, max=65535, help="Serve metrics for Prometheus there."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
 ) -> None:
@@ -54,12 +61,17 @@ def run(
     With --store the same command goes on where it was killed, and every row reaches a sink that commits exactly once.
     """
     from millrace.running import run_file
-    from millrace.submitting import job_name
+    from millrace.submitting import defaults_of, job_name
 
     settings, variables = assignments(set_)
+    text = read_file(file)
     if store is not None:
-        settings = {"job": job or job_name(file), **settings, "checkpoint.store": store}
-    raise typer.Exit(run_file(read_file(file), settings, variables, quiet=quiet))
+        settings = {
+            "job": job or defaults_of(text, variables).job_name or job_name(file),
+            **settings,
+            "checkpoint.store": store,
+        }
+    raise typer.Exit(run_file(text, settings, variables, quiet=quiet, metrics_port=metrics_port))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import pyarrow as pa
 from millrace.answers import (
     arranged,
     check_ends,
+    custom_metrics_of,
     dead_letters_of,
     done,
     effect_of,
@@ -264,6 +265,10 @@ class Database:
         with self._runtime.lock:
             return metrics_of(self._runtime)
 
+    def custom_metrics(self) -> Result:
+        """What `@metric` annotations count: one row a sample, named as Prometheus names it."""
+        return custom_metrics_of(self._runtime)
+
     def names(self) -> list[str]:
         """Names of all sources, streams, tables, sinks and functions of users."""
         return [entry.name for entry in self.planner.catalog]
@@ -429,7 +434,7 @@ class Database:
         running = [
             planned
             for planned in pending
-            if any(o.kind in (OutputKind.TABLE, OutputKind.SINK) for o in planned.outputs)
+            if any(o.taps or o.kind in (OutputKind.TABLE, OutputKind.SINK) for o in planned.outputs)
         ]
         pending.clear()
         if running:

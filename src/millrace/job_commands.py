@@ -43,8 +43,13 @@ def submit(
     file: File,
     store: Store,
     address: Address = "auto",
-    job: Annotated[str | None, typer.Option("--job", help="The job's name; the file's without.")] = None,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", help="Copies of the dataflow.")] = 1,
+    job: Annotated[
+        str | None, typer.Option("--job", help="The job's name; without it that of @job_name, or the file's.")
+    ] = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option("--partitions", "-p", help="Copies of the dataflow; without it @num_partitions, or 1."),
+    ] = None,
     interval: Annotated[
         float, typer.Option("--checkpoint-interval", help="Seconds between checkpoints.")
     ] = 1.0,
@@ -52,20 +57,22 @@ def submit(
     set_: Assignments = None,
 ) -> None:
     """Run a SQL file as a job on a Ray cluster; it goes on when this command has ended."""
-    from millrace.submitting import job_name
+    from millrace.submitting import defaults_of, job_name
     from millrace.submitting import submit as submit_job
 
     settings, variables = assignments(set_)
-    name = job or job_name(file)
+    text = read_file(file)
+    wanted = defaults_of(text, variables)
+    name = job or wanted.job_name or job_name(file)
     submit_job(
-        read_file(file),
+        text,
         store=store,
         job=name,
         address=address,
-        partitions=partitions,
+        partitions=partitions or wanted.partitions or 1,
         checkpoint_interval=interval,
         variables=variables,
-        settings=settings,
+        settings={**wanted.settings, **settings},
         num_cpus=cpus,
     )
     typer.echo(f"job {name} is running; see: millrace status {name}")

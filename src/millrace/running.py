@@ -7,11 +7,13 @@ import signal
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 from millrace.database import Database
 from millrace.operators.batch import END_OF_TIME, START_OF_TIME
+from millrace.planner.annotations import job_defaults
 from millrace.planner.session import Planner
 from millrace.planner.statements import SetVariable
 from millrace.settings import FROM_THE_START, Settings
@@ -27,10 +29,18 @@ SHOW_EVERY_S = 0.2
 _REMEMBERED = ("state_rows", "state_bytes", "matches", "expired", "retractions")
 
 
-def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, quiet: bool) -> int:
+def run_file(
+    text: str,
+    settings: dict[str, str],
+    variables: dict[str, str],
+    *,
+    quiet: bool,
+    metrics_port: int | None = None,
+) -> int:
     """Run statements and wait for the end of their input; answers the exit code.
 
     Ctrl-C ends the job in good order: what was read goes through and is published. A second one kills it.
+    With `metrics_port` Prometheus can read metrics there as long as it runs.
     """
     interrupted = threading.Event()
     former = signal.signal(signal.SIGINT, lambda number, frame: _interrupt(interrupted, number, frame))
@@ -40,7 +50,7 @@ def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, 
             answer = database.execute(text, variables)
             if len(answer.columns) and answer.columns != ["status"]:
                 sys.stdout.write(f"{answer!r}\n")
-        with _Display(enabled=not quiet) as display:
+        with _exposed(database, metrics_port), _Display(enabled=not quiet) as display:
             while not database.finished and not interrupted.wait(SHOW_EVERY_S):
                 database.wait(0)
                 display.show(database.progress())
@@ -55,9 +65,19 @@ def run_file(text: str, settings: dict[str, str], variables: dict[str, str], *, 
 
 
 def _opening(text: str, variables: dict[str, str]) -> dict[str, str]:
-    """What `SET` says in the file about how the database is opened."""
-    found = [s for s in Planner(variables=variables).parse(text) if isinstance(s, SetVariable)]
-    return {s.name: s.value for s in found if s.name in FROM_THE_START and s.value is not None}
+    """What annotations and `SET` say in the file about how the database is opened."""
+    statements = Planner(variables=variables).parse(text)
+    found = [s for s in statements if isinstance(s, SetVariable)]
+    opening = {s.name: s.value for s in found if s.name in FROM_THE_START and s.value is not None}
+    return {**job_defaults(statements, text).settings, **opening}
+
+
+def _exposed(database: Database, port: int | None) -> AbstractContextManager[object]:
+    if port is None:
+        return nullcontext()
+    from millrace.exposition import Exposition  # deferred: most runs serve no metrics
+
+    return Exposition(database, port)
 
 
 def _interrupt(interrupted: threading.Event, number: int, frame: FrameType | None) -> None:

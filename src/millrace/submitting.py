@@ -13,6 +13,7 @@ from millrace.cluster.jobs import Cluster, Job
 from millrace.cluster.upgrade import Upgrade
 from millrace.errors import MillraceError, Unsupported
 from millrace.job_settings import take_job_settings
+from millrace.planner.annotations import JobDefaults, job_defaults
 from millrace.planner.plan import Plan
 from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import SetVariable
@@ -167,6 +168,11 @@ def job_spec(
         functions=carried_functions(plan, functions_in(planner.catalog)),
         **take_job_settings(given.values),
     )
+
+
+def defaults_of(sql: str, variables: Mapping[str, str]) -> JobDefaults:
+    """What the annotations of a script say of how it wants to be run. Raises the script's first error."""
+    return job_defaults(Planner(variables=dict(variables)).parse(sql), sql)
 
 
 def job_name(file: Path) -> str:

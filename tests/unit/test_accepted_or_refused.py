@@ -155,8 +155,8 @@ def test_dead_letter_strategy_keeps_late_rows_in_a_table() -> None:
         assert caught.value.code == "MR1324"
 
 
-def test_annotations_that_nothing_acts_on_are_said_by_explain() -> None:
+def test_defaults_of_a_job_are_said_by_explain() -> None:
     with millrace.connect() as db:
         db.execute(SETUP)
-        shown = db.explain("-- @job_name: j\n-- @metric: rows_total\nSELECT k FROM s")
-    assert shown.splitlines()[-1] == "annotations (nothing acts on them here): @job_name, @metric"
+        shown = db.explain("-- @job_name: j\n-- @batch_size: 9\nSELECT k FROM s")
+    assert shown.splitlines()[-1] == "for run and submit: @job_name, @batch_size"

@@ -25,6 +25,7 @@ WAIT_S = 0.005
 WAIT_BUSY_S = 0.04
 BUSY_MESSAGES = 2_000
 """Where so many came within `WAIT_S`, it pays to wait up to `WAIT_BUSY_S` for a larger batch."""
+ENDS_EVERY_S = 1.0
 UNSURE_S = 1.0
 ROWS_AHEAD_MAX = 160_000
 BYTES_AHEAD_MAX = 96 << 20
@@ -43,6 +44,8 @@ class Lane:
         self.next = offset
         self.stop = stop
         self.at_end = stop is not None and offset >= stop
+        self.high: int | None = None
+        """The offset after the last record, as the broker said last."""
         self.caught_up = False
         """Whether the broker said that there is no more, and can be reached."""
         self.decoder = decoder
@@ -65,6 +68,7 @@ class Fetcher:
         self._room = threading.Condition()
         self._rows = 0
         self._bytes = 0
+        self._noted_at = 0.0
         self._closing = False
         self._unsure_since: float | None = None
         self._answered = False
@@ -122,6 +126,7 @@ class Fetcher:
                     for lane in list(self._lanes.values()):
                         self._decode(lane)
                     pulled, since = 0, time.monotonic()
+                    self._note_ends(consumer, since)
                     self._await_room()
         except MillraceError as error:
             self._failure = error
@@ -160,6 +165,16 @@ class Fetcher:
                 lane.pulled = None
         if begun:
             consumer.incremental_assign(begun)
+
+    def _note_ends(self, consumer: Consumer, now: float) -> None:
+        """Where the partitions end, as the client knows from what it fetched; nobody is asked."""
+        if now - self._noted_at < ENDS_EVERY_S:
+            return
+        self._noted_at = now
+        for lane in list(self._lanes.values()):
+            found = consumer.get_watermark_offsets(TopicPartition(lane.topic, lane.partition), cached=True)
+            if found is not None and found[1] >= 0:
+                lane.high = found[1]
 
     def on_client_error(self, error: KafkaError) -> None:
         """What the client says of its brokers. While none answers, silence means nothing."""

@@ -283,6 +283,11 @@ class KafkaReader(SplitReader):
         return self._lane.at_end and self._chunk is None and not self._lane.chunks
 
     @property
+    def lag(self) -> int | None:
+        end = self._lane.high if self._lane.stop is None else self._lane.stop
+        return None if end is None else max(0, end - self._offset)
+
+    @property
     def caught_up(self) -> bool:
         return self._lane.caught_up and not self._lane.chunks
 
