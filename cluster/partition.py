@@ -325,7 +325,7 @@ class PartitionDriver:
     def _persist(self, command: PersistCapture) -> None:
         try:
             contribution = self._snapshots.persist(command.number)
-        except (MillraceError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # it must reach the machine, not end with this thread
             self.post(_failed(error, f"checkpoint {command.number} was not stored: "))
         else:
             self.post(CapturePersisted(command.number, contribution))

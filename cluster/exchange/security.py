@@ -47,6 +47,6 @@ def _read(path: str) -> bytes:
     except OSError as error:
         raise Invalid(
             f"{path} can not be read on this node: {error.strerror}",
-            code="MR1594",
+            code="MR1599",
             hint="put the certificates of the exchange under the same path on every node",
         ) from error

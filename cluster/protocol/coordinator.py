@@ -341,6 +341,7 @@ class Coordinator:
             self.settings.sinks,
             self.checkpoints.pending(),
             independent=self.settings.independent,
+            program=self.settings.plan,
         )
         for partition in replaced:
             self.members[partition] = Member(self.state.owners[partition], self.now, self.now)

@@ -30,7 +30,7 @@ class PartitionStart:
     """Everything a new owner of a partition needs. `peers` has the epoch of every partition it exchanges with,
     itself included (none where partitions are independent), `ranges` the vnodes (first, end) of each partition.
 
-    `continues` says whether `chains` may be extended by changes (the ranges did not move).
+    `continues` says whether `chains` may be extended by changes (the ranges did not move, the plan is the same).
     `streams` are the sink partitions to fence; `pending` their decided outboxes, by stream in order of number.
     """
 

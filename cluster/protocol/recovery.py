@@ -30,12 +30,14 @@ class RecoveryPlan:
         pending: Iterable[OutboxRef],
         *,
         independent: bool,
+        program: str,
     ) -> None:
         self._job = job
         self._vnodes = vnodes
         self._assignment = assignment
         self._sinks = sinks
         self._independent = independent
+        self._same_plan = manifest is not None and manifest.details.get("plan") == program
         self._ranges = tuple((plan.first, plan.end) for plan in assignment.partitions)
         self._restored = NO_CHECKPOINT if manifest is None else manifest.number
         contributions = () if manifest is None else manifest.contributions
@@ -76,7 +78,7 @@ class RecoveryPlan:
             pending=tuple(sorted(pending, key=lambda o: (o.stream, o.number))),
             peers={} if self._independent else epochs,
             ranges=self._ranges,
-            continues=continues and bool(former),
+            continues=continues and bool(former) and self._same_plan,
         )
 
     def _overlapping(self, plan: PartitionPlan) -> list[Contribution]:

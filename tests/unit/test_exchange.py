@@ -222,7 +222,7 @@ def test_partitions_talk_under_certificates_of_one_authority_only(tmp_path: Path
 
 
 def test_certificates_that_a_node_does_not_have_are_named(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="MR1594"):
+    with pytest.raises(Invalid, match="MR1599"):
         FlightPeers(
             "job", 0, {0: 1}, "127.0.0.1", ExchangeTls("/nowhere/a.pem", "/nowhere/a.key", "/nowhere/ca.pem")
         )

@@ -228,6 +228,63 @@ def test_rescale_hands_unpublished_outboxes_to_new_owners_under_old_names() -> N
     assert job.starts[0].epoch == 2 and job.starts[0].ranges == ((0, 4), (4, 8))
 
 
+@pytest.mark.parametrize("plan", ["p", "other"])
+def test_chains_are_extended_only_under_the_plan_that_made_them(plan: str) -> None:
+    job = Job()
+    job.begin()
+    job.do(m.CheckpointDue())
+    job.do(job.durable(0), job.durable(1))
+    round_ = job.coordinator._manifest
+    assert round_ is not None and round_.details == {"plan": "p"}
+    again = Job(plan=plan)
+    again.state, again.seq = fold(job.state, Resumed(2, plan)), job.seq + 1
+    again.do(m.LedgerRead(again.state, again.seq))
+    again.do(m.ManifestRead(round_))
+    assert [start.continues for start in again.starts] == [plan == "p"] * 2
+
+
+def test_a_savepoint_is_tried_until_it_is_decided_and_kept_until_it_is_dropped() -> None:
+    job = Job()
+    job.begin()
+    job.do(m.SavepointRequested("a"), m.SavepointRequested("a"))
+    assert [t.message.kind for t in job.announced()] == [CheckpointKind.SAVEPOINT] * 2  # type: ignore[union-attr]
+    job.do(m.PartitionLost(1, 1, "died"))
+    job.all_run()
+    assert len(job.announced()) == 4, "it was aborted, and is announced again"
+    job.do(job.durable(0), job.durable(1))
+    assert list(job.state.savepoints) == ["a"]
+    job.do(m.SavepointRequested("a"), m.SavepointDropped("b"))
+    assert len(job.announced()) == 4 and not job.coordinator.wishes.dropped
+    job.do(m.SavepointDropped("a"))
+    assert job.state.savepoints == {}
+
+
+def test_a_coordinator_of_another_plan_does_not_lead() -> None:
+    job = Job(plan="former")
+    job.do(m.LedgerRead(job.state, job.seq))
+    assert isinstance(job.told[-1], m.StopSelf) and "plan is p" in job.told[-1].reason
+
+
+def test_damaged_state_ends_the_job_and_says_what_else_there_is() -> None:
+    job = Job()
+    job.begin()
+    for _ in range(2):
+        job.do(m.CheckpointDue())
+        job.do(job.durable(0), job.durable(1))
+    job.do(m.PartitionLost(1, 1, "x is missing", damaged=True))
+    assert isinstance(job.told[-1], m.ReadLedger), "a newer coordinator may have pruned it"
+    job.do(m.LedgerRead(job.state, job.seq))
+    broken = job.told[-1]
+    assert isinstance(broken, m.JobBroken) and "x is missing" in broken.reason and "1.1" in broken.reason
+
+
+def test_what_can_not_start_is_scaled_all_the_same() -> None:
+    job = Job(3)
+    job.do(m.Tick(0.0), m.LedgerRead(job.state, job.seq), m.RescaleRequested(2))
+    assert isinstance(job.records[2], Rescale)
+    assert len(job.epochs) == 2 and set(job.epochs.values()) == {2}
+
+
 def test_stop_waits_for_publication() -> None:
     job = Job()
     job.begin()
