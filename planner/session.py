@@ -46,8 +46,6 @@ from millrace.planner.script import parse_script
 from millrace.planner.statements import Explain, Script, SetVariable, Statement
 from millrace.planner.user_functions import activate
 
-STATE_TTL = "state.ttl"
-
 
 @dataclass(slots=True)
 class Planner:
@@ -58,6 +56,8 @@ class Planner:
     """What `${NAME}` in the text stands for."""
     state_ttl: int | None = None
     """After how many µs joins forget what was not touched (the setting `state.ttl`); None: never."""
+    bad_rows: str = "skip"
+    """The setting `bad_rows`: fail, skip, or the table for bad records of sources that do not say."""
 
     def script(self, text: str) -> Script:
         """The text parsed: statements, and every error of syntax."""
@@ -81,16 +81,29 @@ class Planner:
         """
         activate(self.catalog)
         try:
-            if isinstance(statement, SetVariable) and (statement.name or "").casefold() == STATE_TTL:
-                self.state_ttl = parse_ttl(statement.value or "")
+            if isinstance(statement, SetVariable):
+                self.set(statement.name or "", statement.value)
             trial = self.catalog.copy() if statement.annotations else self.catalog
-            planned = self._expiring(with_metrics(Binder(trial, snapshot).bind(statement)))
+            binder = Binder(trial, snapshot, self._default_table())
+            planned = self._expiring(with_metrics(binder.bind(statement)))
             self.catalog.take(trial)
             return planned
         except MillraceError as error:
             if error.source_text is None and error.position is not None:
                 error.source_text = statement.text if text is None else text
             raise
+
+    def set(self, name: str, value: str | None) -> None:
+        """Heed a setting that concerns planning; None: as if it had not been set."""
+        match name.strip().casefold():
+            case "state.ttl" | "state_ttl":
+                self.state_ttl = parse_ttl(value or "")
+            case "bad_rows":
+                self.bad_rows = (value or "skip").strip()
+
+    def _default_table(self) -> str:
+        """What the setting `bad_rows` means for a source that is declared: fail is a matter of the whole job."""
+        return "skip" if self.bad_rows.lower() in ("skip", "fail") else self.bad_rows
 
     def _expiring(self, planned: PlannedStatement) -> PlannedStatement:
         if self.state_ttl is None:
@@ -144,10 +157,13 @@ class Planner:
     def _trial(
         self, text: str, variables: Mapping[str, str] | None
     ) -> tuple[Plan, tuple[PlannedStatement, ...]]:
-        trial = Planner(
-            self.catalog.copy(), self.variables if variables is None else variables, self.state_ttl
-        )
+        trial = self._copy(variables)
         return trial.compile(text)
+
+    def _copy(self, variables: Mapping[str, str] | None) -> Planner:
+        """A planner in the same state, to try statements on."""
+        given = self.variables if variables is None else variables
+        return Planner(self.catalog.copy(), given, self.state_ttl, self.bad_rows)
 
     def validate(self, text: str, variables: Mapping[str, str] | None = None) -> tuple[MillraceError, ...]:
         """Every error of a script, by place. The catalog stays as it is.
@@ -155,9 +171,7 @@ class Planner:
         What a failed statement would have declared is taken as unknown: statements that read it are not
         blamed for that.
         """
-        trial = Planner(
-            self.catalog.copy(), self.variables if variables is None else variables, self.state_ttl
-        )
+        trial = self._copy(variables)
         script = trial.script(text)
         errors = list(script.errors)
         missing: set[str] = set()

@@ -24,7 +24,7 @@ class AsofJoin(OperatorSpec):
     Rows are held until the watermark says that no other right row can belong to them. With `changes` a row is sent at
     once and corrected when a right row arrives that suits better.
     With `versions` the right input is a changelog: a row with weight -1 ends the validity of its key at its time,
-    unless a row with weight +1 and that key follows in the same batch.
+    unless it has the time of a version and a row with weight +1 and that key follows in the same batch: an update.
     With `event` the left time is not the left side's event time, which is that column: it lies from `reach[0]` to
     `reach[1]` µs after it.
     """

@@ -114,14 +114,29 @@ class AsofState:
             present = np.ones(len(slots), np.bool_) if batch.weights is None else batch.weights > 0
             rows = rows.append_column(pa.field(PRESENT, pa.bool_()), pa.array(present))
             if not present.all():
-                # The old row of an update: what follows with its key replaces it.
-                last = np.full(self.index.high, -1, np.int64)
-                last[slots[present]] = np.flatnonzero(present)
-                chosen = np.flatnonzero(present | (last[slots] < np.arange(len(slots))))
+                chosen = np.flatnonzero(present | ~self._replaced(slots, ticks, present))
                 rows, ticks = rows.take(pa.array(chosen)), ticks[chosen]
                 slots = np.ascontiguousarray(slots[chosen])
         self.right.insert(rows, slots, ticks, None)
         return slots
+
+    def _replaced(self, slots: Slots, ticks: Int64Array, present: Bools) -> Bools:
+        """Which rows are the old ones of updates: with the time of a version there is, and followed by another.
+
+        A row taken back at a time of its own ends the validity of its key then, whatever follows.
+        """
+        places = np.arange(len(slots))
+        last = np.full(self.index.high, -1, np.int64)
+        last[slots[present]] = places[present]
+        numbers, found = self.right.timeline.find(slots, ticks, BACKWARD, False, -1)
+        known = (numbers >= 0) & (found == ticks)
+        order = np.lexsort((places, ticks, slots))  # by key and time, in the order of arrival
+        begins = np.ones(len(order), np.bool_)
+        begins[1:] = (np.diff(slots[order]) != 0) | (np.diff(ticks[order]) != 0)
+        earlier: Int64Array = np.cumsum(present[order]) - present[order]
+        since: Int64Array = earlier - earlier[begins][np.cumsum(begins) - 1]
+        known[order] |= since > 0
+        return (last[slots] > places) & known
 
     def find(self, slots: Slots, ticks: Int64Array) -> tuple[Int64Array, Int64Array]:
         """The stored right row that belongs to each row (-1: none), and its tick."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from millrace.errors import Position
+from millrace.errors import Invalid, Position
+from millrace.operators.connectors.registry import common_options
 from millrace.operators.expressions.tree import Column, Expression
 from millrace.planner.binder.grouping import distinct_names
 from millrace.planner.catalog import Catalog, Change, Entry, EntryKind
@@ -90,6 +91,30 @@ def bad_table(scan: Scan) -> str | None:
     """The table that takes the bad records of a source, if it names one."""
     table = scan.input.bad_rows
     return None if table in ("skip", "fail") else table
+
+
+def check_bad_table(catalog: Catalog, table: str, source: str, position: Position) -> None:
+    """Raises Invalid MR1164 where another source's bad records are in `table`, MR1202 where something else is."""
+    known = catalog.find(table)
+    below = known.relation.input if known is not None and isinstance(known.relation, Read) else None
+    if (
+        known is not None
+        and isinstance(below, BadRecords)
+        and below.input.name.casefold() != source.casefold()
+    ):
+        raise Invalid(
+            f"the bad records of {below.input.name} are in {known.name}, those of {source} need a table of their own",
+            code="MR1164",
+            hint=f"give the source an option, such as 'bad_rows' = '{table}_{source}'",
+            position=position,
+        )
+    catalog.check_creatable(table, EntryKind.TABLE, position=position)
+
+
+def unsaid_bad_rows(entry: Entry) -> str:
+    """What a declared source does with bad records by a setting of its time; skip where its options say."""
+    said = entry.external is not None and "bad_rows" in common_options(dict(entry.external.options)).given
+    return entry.relation.input.bad_rows if isinstance(entry.relation, Scan) and not said else "skip"
 
 
 def bad_records(scan: Scan) -> Relation:

@@ -30,8 +30,8 @@ UNITS = ("s", "ms", "us", "ns")
 PUSH = "push"
 
 
-def bind_source(statement: CreateSource) -> Scan:
-    """The scan of a declared source. Raises Invalid (MR11xx, MR14xx) with the place in the text."""
+def bind_source(statement: CreateSource, bad_rows: str = "skip") -> Scan:
+    """The scan of a declared source; `bad_rows` holds where it has no such option. Raises Invalid (MR11xx, MR14xx) with the place in the text."""
     connector = statement.connector
     has_metadata = connector is not None and _has_metadata(connector)
     for definition in statement.columns:
@@ -52,7 +52,8 @@ def bind_source(statement: CreateSource) -> Scan:
     computed, schema = _computed(statement.columns, spec)
     time = _event_time(statement.watermark, own, schema, spec)
     key = _primary_key(statement, schema)
-    bad_rows = own.text("bad_rows") or "skip"
+    if "bad_rows" in own.given:
+        bad_rows = own.text("bad_rows") or "skip"
     mode = Changelog.UPSERT if connector is None and key else _mode_of(spec)
     return _scan(str(statement.name), SourceInput(spec, computed, schema, time, bad_rows), key, mode)
 

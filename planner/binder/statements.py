@@ -19,7 +19,14 @@ from millrace.planner.binder.query import QueryBinder
 from millrace.planner.binder.query_options import key_option, with_options
 from millrace.planner.binder.reader import Reader
 from millrace.planner.binder.scope import Scope
-from millrace.planner.binder.sides import bad_records, bad_table, declare_table, late_tables
+from millrace.planner.binder.sides import (
+    bad_records,
+    bad_table,
+    check_bad_table,
+    declare_table,
+    late_tables,
+    unsaid_bad_rows,
+)
 from millrace.planner.binder.sources import bind_source, options_of, placed
 from millrace.planner.binder.table_changes import changed_rows
 from millrace.planner.binder.values import bind_values
@@ -80,11 +87,13 @@ _KINDS = {
 class Binder:
     """Binds one statement at a time against a catalog, which changes only when the statement is sound.
 
-    With `snapshot` queries read tables as they are now, and not what happens to them.
+    With `snapshot` queries read tables as they are now, and not what happens to them. `bad_rows` holds for sources
+    that do not say.
     """
 
     catalog: Catalog
     snapshot: bool = False
+    bad_rows: str = "skip"
 
     @property
     def _outputs(self) -> OutputBinder:
@@ -93,7 +102,7 @@ class Binder:
     def bind(self, statement: Statement) -> PlannedStatement:
         """What the statement comes to. Raises Invalid and Unsupported with the place in the text."""
         trial = self.catalog.copy()
-        planned = self._with_late_tables(Binder(trial, self.snapshot)._bind(statement), trial)
+        planned = self._with_late_tables(Binder(trial, self.snapshot, self.bad_rows)._bind(statement), trial)
         planned = replace(planned, changes=tuple(_with_functions(trial, planned)))
         self.catalog.take(trial)
         return planned
@@ -149,7 +158,7 @@ class Binder:
             with_source = _can_read(connector)
             if not with_source:
                 return self._create_written_table(statement, name, connector)
-        scan = bind_source(statement)
+        scan = bind_source(statement, self.bad_rows)
         external = None
         if connector is not None:
             external = External(
@@ -164,7 +173,7 @@ class Binder:
             )
         table = bad_table(scan)
         if table is not None:
-            self.catalog.check_creatable(table, EntryKind.TABLE, position=statement.position)
+            check_bad_table(self.catalog, table, name, statement.position)
         changes = [self.catalog.put(Entry(name, kind, scan, (), external, text=statement.text))]
         if table is not None:
             changes.append(declare_table(self.catalog, table, bad_records(scan), statement.position, name))
@@ -300,7 +309,9 @@ class Binder:
         try:
             declared = altered(entry, statement)
             trial = Catalog()
-            Binder(trial)._create_source(replace(declared, or_replace=False, if_not_exists=False))
+            Binder(trial, bad_rows=unsaid_bad_rows(entry))._create_source(
+                replace(declared, or_replace=False, if_not_exists=False)
+            )
         except MillraceError as error:
             error.position = statement.position
             raise

@@ -14,7 +14,7 @@ from millrace.planner.dialect.expressions import read_operand
 from millrace.planner.dialect.nodes import AllowLateness, Emit, LateDataTo
 from millrace.planner.dialect.normal_form import Pending, normalise
 from millrace.planner.dialect.relations import read_from
-from millrace.planner.dialect.tokens import Kind
+from millrace.planner.dialect.tokens import Kind, Token
 from millrace.planner.dialect.windows import at_window_clause, read_table_name, read_window_clause
 from millrace.planner.statements import Name, Option
 
@@ -240,8 +240,12 @@ def _item(cursor: Cursor, pending: Pending) -> exp.Expression:
     node = _star(cursor)
     if node is not None:
         return node
+    keyed = cursor.at("PRIMARY", "KEY") and _begins_value(cursor.ahead(2))
+    if keyed:
+        cursor.advance(2)
+        token = cursor.here
     node = cursor.expression()
-    keyed = cursor.take("PRIMARY", "KEY")
+    keyed = cursor.take("PRIMARY", "KEY") or keyed
     here = cursor.here
     if cursor.take("AS"):
         alias: exp.Identifier | None = cursor.label("an alias")
@@ -260,6 +264,12 @@ def _item(cursor: Cursor, pending: Pending) -> exp.Expression:
         name = exp.Column(this=exp.Identifier(this=node.alias_or_name, quoted=False))
         pending.keys.append(cursor.placed(name, token))
     return node
+
+
+def _begins_value(token: Token) -> bool:
+    """Whether what stands behind PRIMARY KEY is what it speaks of; else `primary key` is a column and its alias."""
+    named = token.kind is Kind.WORD and (token.word not in RESERVED or token.word in ("CASE", "CAST"))
+    return named or token.kind is Kind.QUOTED
 
 
 def _may_alias(cursor: Cursor) -> bool:

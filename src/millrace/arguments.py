@@ -42,7 +42,7 @@ def read_file(file: Path) -> str:
 
 def assignments(texts: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:
     """`--set` values as settings and as variables: a name with a dot or of a setting is a setting."""
-    from millrace.settings import NAMES
+    from millrace.settings import ELSEWHERE, NAMES
 
     settings: dict[str, str] = {}
     variables: dict[str, str] = {}
@@ -50,5 +50,5 @@ def assignments(texts: list[str] | None) -> tuple[dict[str, str], dict[str, str]
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise Invalid(f"--set takes name=value, not {text!r}", code="MR1552")
-        (settings if name in NAMES or "." in name else variables)[name] = value
+        (settings if name in NAMES or name in ELSEWHERE or "." in name else variables)[name] = value
     return settings, variables

@@ -84,7 +84,7 @@ class Database:
 
     def __init__(self, settings: Settings | None = None, restore_from: str | None = None) -> None:
         self.settings = settings or Settings()
-        self.planner = Planner(state_ttl=parse_ttl(self.settings.state_ttl))
+        self.planner = Planner(state_ttl=parse_ttl(self.settings.state_ttl), bad_rows=self.settings.bad_rows)
         self._runtime = EmbeddedRuntime(
             Dataflow(
                 vnodes=self.settings.vnodes,
@@ -487,6 +487,7 @@ class Database:
             error.position, error.source_text = error.position or statement.position, sql
             raise
         self.planner.state_ttl = parse_ttl(changed.state_ttl)
+        self.planner.bad_rows = changed.bad_rows
         self._runtime.dataflow.batch_rows = changed.batch_max_rows
         self._runtime.dataflow.stop_at_bad_rows = changed.bad_rows == "fail"
         self.settings = changed

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from millrace.errors import Invalid
+from millrace.errors import Invalid, Unsupported
 
 GUARANTEES = ("exactly_once", "at_least_once", "none")
 BAD_ROWS = ("skip", "fail")
@@ -16,6 +16,8 @@ BAD_ROWS = ("skip", "fail")
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`batch_max_rows` rows are polled at once; `bad_rows` says what a row that does not compute does to the job.
+
+    It is skip, fail, or the table that takes bad records of the sources which do not say.
 
     `state_ttl` is a duration after which joins forget keys that no row touched. With `checkpoint_store` (file:///…,
     s3://…) the database outlives its process: `job` is its name there, `state_dir` the folder of what is pushed.
@@ -34,8 +36,12 @@ class Settings:
     def __post_init__(self) -> None:
         _check_range("vnodes", self.vnodes, 1, 65_536)
         _check_range("batch.max_rows", self.batch_max_rows, 1, 1 << 24)
-        if self.bad_rows not in BAD_ROWS:
-            raise Invalid(f"bad_rows can not be {self.bad_rows!r}", code="MR1541", hint="'skip' or 'fail'")
+        if not self.bad_rows.replace(".", "_").isidentifier():
+            raise Invalid(
+                f"bad_rows can not be {self.bad_rows!r}",
+                code="MR1541",
+                hint="'skip', 'fail' or the name of a table that takes them",
+            )
         if self.guarantee not in GUARANTEES:
             raise Invalid(
                 f"guarantee can not be {self.guarantee!r}",
@@ -56,43 +62,34 @@ class Settings:
     def with_values(self, values: Mapping[str, str]) -> Settings:
         """These settings with some replaced; names as in `SET`, e.g. `batch.max_rows`.
 
-        Raises Invalid MR1540 for an unknown name, MR1541 for a value that does not do.
+        Raises Invalid MR1540 for an unknown name, MR1541 for a value that does not do; Unsupported MR1544 for a name
+        that belongs elsewhere.
         """
         changes: dict[str, str | int] = {}
         for name, text in values.items():
-            field = NAMES[self._known(name)]
+            field = NAMES[known_name(name)]
             if isinstance(getattr(self, field), int):
                 try:
                     changes[field] = int(text.replace("_", ""))
                 except ValueError:
                     raise Invalid(f"{name} takes a whole number, not {text!r}", code="MR1541") from None
             else:
-                changes[field] = text.strip() if field in AS_WRITTEN else text.strip().lower()
+                kept = field in AS_WRITTEN and text.strip().lower() not in BAD_ROWS
+                changes[field] = text.strip() if kept else text.strip().lower()
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def changed(self, name: str | None, value: str | None) -> Settings:
         """What SET makes of them, or, with value None, RESET of one (name None: of all that may change).
 
-        Raises Invalid MR1540, MR1541, MR1542.
+        Raises Invalid MR1540, MR1541, MR1542; Unsupported MR1544.
         """
         plain = dict(Settings().rows())
         if name is None:
             return self.with_values({n: plain[n] for n in NAMES if n not in FROM_THE_START})
-        wanted = self._known(name)
+        wanted = known_name(name)
         changed = self.with_values({wanted: plain[wanted] if value is None else value})
         self.check_change(changed)
         return changed
-
-    @staticmethod
-    def _known(name: str) -> str:
-        """The name as in `NAMES`."""
-        wanted = name.strip().lower()
-        found = wanted if wanted in NAMES else next((n for n, f in NAMES.items() if f == wanted), None)
-        if found is None:
-            close = difflib.get_close_matches(name.lower(), list(NAMES), n=1)
-            hint = f"did you mean {close[0]}?" if close else f"settings are {', '.join(NAMES)}"
-            raise Invalid(f"there is no setting {name!r}", code="MR1540", hint=hint)
-        return found
 
     def check_change(self, changed: Settings) -> None:
         """Raises Invalid MR1542 where `changed` differs in what a database is opened with."""
@@ -120,9 +117,35 @@ NAMES = {
     "state.dir": "state_dir",
     "job": "job",
 }
-AS_WRITTEN = ("checkpoint_store", "state_dir", "job")
+AS_WRITTEN = ("checkpoint_store", "state_dir", "job", "bad_rows")
 FROM_THE_START = ("checkpoint.store", "checkpoint.interval", "state.dir", "job", "vnodes")
 """Settings that say how a database is opened, so that no statement can change them later."""
+
+
+NO_DELAY = (
+    "no row waits for others to fill a batch: one has what there is when it is polled, at most batch.max_rows"
+)
+ELSEWHERE = {
+    "partitions": "a job on a cluster has them: millrace submit --partitions 4, or SET in what is submitted",
+    "batch.max_delay": NO_DELAY,
+}
+"""Settings of jobs that an embedded database does not have, and what to know instead."""
+
+
+def known_name(name: str, more: Sequence[str] = ()) -> str:
+    """The name as in `NAMES` or `more`. Raises Invalid MR1540; Unsupported MR1544 where it belongs elsewhere."""
+    wanted = name.strip().lower()
+    found = next((n for n in (*NAMES, *more) if wanted in (n, n.replace(".", "_"))), None)
+    if found is not None:
+        return found
+    if (dotted := wanted.replace("_", ".", 1)) in ELSEWHERE or (dotted := wanted) in ELSEWHERE:
+        raise Unsupported(
+            f"{dotted} is not a setting of a database in this process", code="MR1544", hint=ELSEWHERE[dotted]
+        )
+    known = [*NAMES, *more]
+    close = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"settings are {', '.join(known)}"
+    raise Invalid(f"there is no setting {name!r}", code="MR1540", hint=hint)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -11,14 +11,14 @@ from millrace.cluster.functions import carried_functions
 from millrace.cluster.job import JobSpec, for_sinks, settled
 from millrace.cluster.jobs import Cluster, Job
 from millrace.cluster.upgrade import Upgrade
-from millrace.errors import Invalid, Unsupported
-from millrace.job_settings import is_job_setting, take_job_settings
+from millrace.errors import MillraceError, Unsupported
+from millrace.job_settings import take_job_settings
 from millrace.planner.annotations import JobDefaults, job_defaults
 from millrace.planner.plan import Plan
-from millrace.planner.session import PlannedStatement, Planner, parse_ttl
+from millrace.planner.session import PlannedStatement, Planner
 from millrace.planner.statements import SetVariable
 from millrace.planner.user_functions import functions_in
-from millrace.settings import GUARANTEES, Settings
+from millrace.submitted_settings import SubmittedSettings
 
 
 def submit(
@@ -112,6 +112,8 @@ def spec_after(old: JobSpec, sql: str, variables: Mapping[str, str], settings: M
     )
     found = replace(
         found,
+        partitions=old.partitions,
+        checkpoint_interval_s=old.checkpoint_interval_s,
         cpus=old.cpus,
         resources=found.resources or old.resources,
         exchange_tls=found.exchange_tls or old.exchange_tls,
@@ -130,22 +132,18 @@ def job_spec(
     known: frozenset[str] = frozenset(),
 ) -> JobSpec:
     """The job that `sql` says, with `SET` statements taken in. Outputs named `known` are planned before others."""
-    if checkpoint_interval <= 0:
-        raise Invalid(
-            f"a checkpoint can not be taken every {checkpoint_interval} s",
-            code="MR1553",
-            hint="give seconds above zero",
-        )
     planner = Planner(variables=dict(variables))
-    guarantee, given = _settings(settings)
-    values = dict(settings)
+    given = SubmittedSettings(planner)
+    given.take_all(settings)
     planned: list[PlannedStatement] = []
     for statement in planner.parse(sql):
         if isinstance(statement, SetVariable):
-            values[statement.name or ""] = statement.value or ""
-            guarantee, given = _settings(values)
+            try:
+                given.take(statement.name, statement.value)
+            except MillraceError as error:
+                error.position, error.source_text = error.position or statement.position, sql
+                raise
             continue
-        planner.state_ttl = parse_ttl(given.state_ttl)
         one = planner.plan(statement, sql)
         if one.command is not None:
             raise Unsupported(
@@ -156,29 +154,20 @@ def job_spec(
             )
         planned.append(one)
     plan = for_sinks(_plan(planner, planned, known))
+    given.check_bad_rows(plan)
+    own = given.known()
     return JobSpec(
         job,
         plan,
-        partitions=partitions,
-        vnodes=given.vnodes,
-        batch_rows=given.batch_max_rows,
-        stop_at_bad_rows=given.bad_rows == "fail",
-        guarantee=guarantee,
-        checkpoint_interval_s=checkpoint_interval,
+        partitions=given.partitions(partitions),
+        vnodes=own.vnodes,
+        batch_rows=own.batch_max_rows,
+        stop_at_bad_rows=own.bad_rows == "fail",
+        guarantee=given.guarantee(),
+        checkpoint_interval_s=given.interval(checkpoint_interval),
         functions=carried_functions(plan, functions_in(planner.catalog)),
-        **take_job_settings(values),
+        **take_job_settings(given.values),
     )
-
-
-def _settings(values: Mapping[str, str]) -> tuple[str, Settings]:
-    """The guarantee, and the other settings; raises Invalid MR1540 or MR1541."""
-    others = {name: value for name, value in values.items() if not is_job_setting(name)}
-    guarantee = others.pop("guarantee", "exactly_once").strip().lower()
-    if guarantee not in GUARANTEES:
-        raise Invalid(
-            f"guarantee can not be {guarantee!r}", code="MR1541", hint=f"one of {', '.join(GUARANTEES)}"
-        )
-    return guarantee, Settings().with_values(others)
 
 
 def defaults_of(sql: str, variables: Mapping[str, str]) -> JobDefaults:

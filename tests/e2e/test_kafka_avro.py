@@ -6,6 +6,7 @@ The registry is `tests/schema_registry.py`, which says what it stands in for.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +20,12 @@ from tests.schema_registry import SchemaRegistry
 
 import millrace
 from millrace.errors import Invalid, MillraceError, Unavailable
+from millrace.operators.connectors import registry as connectors
 from millrace.operators.connectors.kafka import schema_registry as client
+from millrace.operators.connectors.kafka.registered import RegisteredRows
+from millrace.operators.connectors.kafka.sink import KafkaSinkSpec
+from millrace.operators.sink import Changelog
+from millrace.operators.spec import decode, encode
 
 _FIRST = {
     "type": "record",
@@ -136,6 +142,33 @@ def test_without_a_registry_messages_are_bare_records(broker: Broker) -> None:
     assert got.all == [{"id": i, "who": "w"} for i in range(3)]
 
 
+def test_a_sink_names_its_subject_and_takes_a_schema(registry: SchemaRegistry) -> None:
+    schema = pa.schema([("id", pa.int64()), ("who", pa.string())])
+    options = {"bootstrap.servers": "nobody:1", "topic": "orders", "format": "avro"}
+    options |= {"schema.registry.url": registry.url, "schema": json.dumps(_SECOND)}
+
+    def subject(**more: str) -> str:
+        given = {**options, **{name.replace("_", "."): value for name, value in more.items()}}
+        spec = connectors.sink_spec("kafka", given, schema, Changelog.APPEND, ())
+        assert isinstance(spec, KafkaSinkSpec)
+        found = decode(encode(spec)).target.encoding.value_schema
+        assert found is not None
+        rows = RegisteredRows(found, schema)
+        batch = pa.RecordBatch.from_pylist([{"id": 7, "who": "ä"}], schema=schema)
+        number = registry.subjects[found.subject][-1]
+        assert rows.encode(batch) == [message(number, _SECOND, {"note": None, "id": 7, "who": "ä"})]
+        return str(found.subject)
+
+    assert subject() == "orders-value"
+    assert subject(subject_name_strategy="record") == "Order"
+    assert subject(subject="mine") == "mine"
+    assert not [asked for asked in registry.asked if asked.startswith("GET")]
+    lacking = {**options, "schema": json.dumps(_FIRST | {"fields": _FIRST["fields"][:1]})}
+    with pytest.raises(Invalid) as caught:
+        connectors.sink_spec("kafka", lacking, schema, Changelog.APPEND, ())
+    assert caught.value.code == "MR1488"
+
+
 def test_what_can_not_be_is_refused_at_planning(
     broker: Broker, registry: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +202,8 @@ def test_what_can_not_be_is_refused_at_planning(
     assert refused(pa.schema([("u", pa.string())]), topic="union").code == "MR1913"
     some = pa.schema([("id", pa.int64())])
     source_spec(broker, some, "avro", topic="union", schema_registry_url=registry.url)
+    nowhere = {"url": "https://127.0.0.1:9", "schema_registry_ssl_ca_location": "/no/such.pem"}
+    assert refused(None, **nowhere).code == "MR1485"
     down = refused(url="http://127.0.0.1:9")
     assert isinstance(down, Unavailable)
     assert down.code == "MR3033"

@@ -313,6 +313,10 @@ def test_grouping_and_its_kin() -> None:
 def test_primary_key_in_a_select_list() -> None:
     select = query("SELECT a PRIMARY KEY, b AS c PRIMARY KEY, d PRIMARY KEY AS e, f FROM t")
     assert [key.name for key in select.args["key"]] == ["a", "c", "e"]
+    select = query('SELECT PRIMARY KEY a, PRIMARY KEY "b" AS c, PRIMARY KEY CAST(x AS INT) AS d, f FROM t')
+    assert [key.name for key in select.args["key"]] == ["a", "c", "d"]
+    assert [e.alias_or_name for e in select.expressions] == ["a", "c", "d", "f"]
+    assert query("SELECT primary key FROM t") == query("SELECT primary AS key FROM t")
 
 
 def test_match_recognize() -> None:

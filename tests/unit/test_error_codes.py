@@ -52,6 +52,7 @@ SHARED = {
     "MR1493": "an option names a column that is not there",
     "MR1510": "a reader is too slow",
     "MR1541": "a setting can not have this value",
+    "MR1544": "a setting belongs elsewhere",
     "MR1560": "there is no place for checkpoints",
     "MR1590": "there is no such job",
     "MR1901": "a construct is read and has no meaning here",

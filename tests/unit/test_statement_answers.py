@@ -19,7 +19,7 @@ def test_explain_analyze_runs_the_query_and_shows_rows_of_each_operator() -> Non
             row[0] for row in db.execute("EXPLAIN ANALYZE SELECT k, sum(10 / v) FROM t GROUP BY k").tuples()
         ]
         ran = [str(line).partition("ran: ")[2] for line in plan if "ran: " in str(line)]
-        assert [text.rsplit(",", 1)[0] for text in ran if "compute" not in text] == ["2 rows in, 1 rows out"]
+        assert [text.rsplit(", ", 1)[0] for text in ran if "compute" not in text] == ["2 rows in, 1 rows out"]
         assert next(text for text in ran if "compute" in text).startswith("3 rows in, 2 rows out")
         assert next(text for text in ran if "compute" in text).endswith("1 did not decode or compute")
         text = "\n".join(
@@ -108,7 +108,7 @@ def test_settings_hold_for_what_comes_and_can_be_reset() -> None:
     [
         ("RESET nothing", "MR1540"),
         ("SET nothing = 1", "MR1540"),
-        ("SET bad_rows = 'x'", "MR1541"),
+        ("SET bad_rows = 'no name'", "MR1541"),
         ("SET vnodes = 3", "MR1542"),
     ],
 )

@@ -12,7 +12,7 @@ import millrace
 from millrace.errors import MillraceError
 from millrace.operators.batch import Batch
 from millrace.operators.connectors.kafka.decoding import Decoder
-from millrace.operators.connectors.kafka.encoding import records_of
+from millrace.operators.connectors.kafka.encoding import RecordEncoder
 from millrace.operators.connectors.kafka.messages import Pulled
 from millrace.operators.connectors.kafka.sink import KafkaSinkSpec
 from millrace.operators.connectors.kafka.source import KafkaSourceSpec
@@ -186,10 +186,8 @@ def test_headers_are_those_of_the_records_and_no_part_of_their_value(into: str) 
     assert sorted(node.schema.names) == ["_headers", "id", "name"]
     values = {"id": [5], "name": ["n"], "_headers": [[("a", "1")]]}
     arrays = [pa.array(values[field.name], field.type) for field in node.schema]
-    records = records_of(
-        Batch(pa.RecordBatch.from_arrays(arrays, schema=node.schema), np.ones(1, np.int64)),
-        spec.target.encoding,
-    )
+    batch = Batch(pa.RecordBatch.from_arrays(arrays, schema=node.schema), np.ones(1, np.int64))
+    records = RecordEncoder(spec.target.encoding).records(batch)
     assert records.values == [b'{"id":5,"name":"n"}']
     assert records.headers == [[("a", "1")]]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from millrace.errors import Invalid
 from millrace.operators.batch import Int64Array
 from millrace.operators.connectors.kafka.messages import Columns
-from millrace.operators.connectors.kafka.schema_registry import Registered, RegistryClient
+from millrace.operators.connectors.kafka.schema_registry import Registered, client_of
 from millrace.operators.connectors.kafka.schemas import ReadSchema, WriteSchema, schema_names
 from millrace.operators.formats.avro_decode import AvroDecoder
 from millrace.operators.formats.avro_encode import AvroEncoder
@@ -56,7 +56,7 @@ class AvroValues:
         self._reader = how.record(self._column)
         wanted = schema_names(schema.names, [f.name for f in self._reader.fields])
         self._decoder = AvroDecoder(self._reader, wanted)
-        self._client = None if how.registry is None else RegistryClient(how.registry)
+        self._client = None if how.registry is None else client_of(how.registry)
         self._writers: dict[int, AvroType | str] = {0: self._reader} if how.registry is None else {}
 
     def decode(self, values: Sequence[bytes]) -> Columns:
@@ -116,7 +116,7 @@ class RegisteredRows:
         self._encoder = AvroEncoder(parse_avro([by.text], "the sink's schema"), columns)
         self._prefix = b""
         if by.registry is not None:
-            number = RegistryClient(by.registry).register(by.subject, by.language.upper(), by.text)
+            number = client_of(by.registry).register(by.subject, by.language.upper(), by.text)
             self._prefix = b"\0" + number.to_bytes(4, "big")
 
     def encode(self, rows: pa.RecordBatch) -> list[bytes | None]:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from millrace.errors import Invalid, Unavailable
@@ -63,6 +64,12 @@ class Registered:
         return tuple(text for _, text in self.texts)
 
 
+@cache
+def client_of(registry: Registry) -> RegistryClient:
+    """The process's one client of a registry: every split asks for the same few schemas."""
+    return RegistryClient(registry)
+
+
 def registry_of(options: Options) -> Registry | None:
     """The registry that the options name, or None. Raises Invalid MR1485."""
     urls = tuple(
@@ -98,15 +105,18 @@ class RegistryClient:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._known: dict[int, Registered | None] = {}
+        self._known: dict[int, Registered] = {}
         self._context: ssl.SSLContext | None = None
 
     def by_id(self, number: int) -> Registered | None:
         """The schema of this id, or None where the registry has none."""
-        if number not in self._known:
+        known = self._known.get(number)
+        if known is None:
             found = self._ask("GET", f"/schemas/ids/{number}")
-            self._known[number] = None if found is None else self._registered(found, number)
-        return self._known[number]
+            if found is None:
+                return None
+            known = self._known[number] = self._registered(found, number)
+        return known
 
     def latest(self, subject: str) -> Registered | None:
         """The last schema registered under a subject, or None where there is none."""
