@@ -195,21 +195,21 @@ def as_record(type: AvroType, column: str) -> AvroType:
 
 
 def value_of(type: AvroType) -> AvroType:
-    """The type behind a union with null. Raises Unsupported MR1913 for other unions."""
+    """The type behind a union with null. Raises Unsupported MR1917 for other unions."""
     if type.kind != "union":
         return type
     others = [branch for branch in type.branches if branch.kind != "null"]
     if len(others) != 1:
         raise Unsupported(
             f"Avro union {type} has no column type",
-            code="MR1913",
+            code="MR1917",
             hint="declare the column with one of its types in option 'schema'; a union with null is fine",
         )
     return others[0]
 
 
 def arrow_type(type: AvroType) -> pa.DataType:
-    """The column type. Raises Unsupported MR1913 where there is none."""
+    """The column type. Raises Unsupported MR1917 where there is none."""
     type = value_of(type)
     match type.kind:
         case "record" if type.fields:
@@ -233,7 +233,7 @@ def arrow_type(type: AvroType) -> pa.DataType:
         case "int" | "long" | "float" | "double" | "boolean":
             plain = {"int": pa.int32(), "long": pa.int64(), "float": pa.float32(), "double": pa.float64()}
             return plain.get(type.kind, pa.bool_())
-    raise Unsupported(f"Avro type {type} has no column type", code="MR1913", hint="leave the field out")
+    raise Unsupported(f"Avro type {type} has no column type", code="MR1917", hint="leave the field out")
 
 
 def _moment_type(logical: str) -> pa.DataType:
@@ -247,7 +247,7 @@ def _moment_type(logical: str) -> pa.DataType:
 
 
 def arrow_schema(record: AvroType) -> pa.Schema:
-    """The columns of a record. Raises Unsupported MR1913."""
+    """The columns of a record. Raises Unsupported MR1917."""
     return pa.schema([pa.field(f.name, arrow_type(f.type)) for f in record.fields])
 
 

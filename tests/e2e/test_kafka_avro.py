@@ -198,8 +198,8 @@ def test_what_can_not_be_is_refused_at_planning(
         "fields": [{"name": "u", "type": ["int", "string"]}, _FIRST["fields"][0]],
     }
     registry.add("union-value", union)
-    assert refused(topic="union").code == "MR1913"
-    assert refused(pa.schema([("u", pa.string())]), topic="union").code == "MR1913"
+    assert refused(topic="union").code == "MR1917"
+    assert refused(pa.schema([("u", pa.string())]), topic="union").code == "MR1917"
     some = pa.schema([("id", pa.int64())])
     source_spec(broker, some, "avro", topic="union", schema_registry_url=registry.url)
     nowhere = {"url": "https://127.0.0.1:9", "schema_registry_ssl_ca_location": "/no/such.pem"}

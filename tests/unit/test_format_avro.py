@@ -352,11 +352,11 @@ def test_names_refer_to_types_of_other_schemas() -> None:
             '{"type": "record", "name": "R", "fields": [{"name": "a", "type": ["null", "R"]}]}',
             "MR1914",
         ),
-        ('{"type": "record", "name": "R", "fields": [{"name": "a", "type": ["int", "string"]}]}', "MR1913"),
-        ('{"type": "record", "name": "R", "fields": [{"name": "a", "type": "null"}]}', "MR1913"),
+        ('{"type": "record", "name": "R", "fields": [{"name": "a", "type": ["int", "string"]}]}', "MR1917"),
+        ('{"type": "record", "name": "R", "fields": [{"name": "a", "type": "null"}]}', "MR1917"),
         (
             json.dumps(record(("a", {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}))),
-            "MR1913",
+            "MR1917",
         ),
     ],
 )

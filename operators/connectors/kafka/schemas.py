@@ -159,7 +159,7 @@ def inferred_columns(value: pa.Schema, key: ReadSchema | None, names: Sequence[s
 def check_columns(fields: Sequence[pa.Field], schema: ReadSchema) -> None:
     """Raises Invalid MR1487 for a declared column that the schema does not have, or has of a type that can not be it.
 
-    Raises Unsupported MR1913 for one that has no column type; fields that are not declared may have none.
+    Raises Unsupported MR1917 for one that has no column type; fields that are not declared may have none.
     """
     known = {f.name: f.type for f in schema.record(fields[0].name if fields else "").fields}
     for field, name in zip(fields, schema_names([f.name for f in fields], list(known)), strict=True):
