@@ -140,21 +140,21 @@ def _is_distinct(types: Types, returns: pa.DataType, literals: Literals) -> Body
     null_propagating=False,
 )
 def _not_distinct(types: Types, returns: pa.DataType, literals: Literals) -> Body:
-    equal: Body
+    equal: Body = _equal_in_storage
     if pa.types.is_nested(types[0]) or types[0] == sql.MONTHS:
         equal = nested_order.compare("=")
     elif pa.types.is_floating(types[0]):
         equal = float_order.compare("=", pc.equal)
-    else:
-
-        def equal(values: Sequence[Value], rows: int) -> Value:
-            return pc.equal(as_storage(values[0]), as_storage(values[1]))
 
     def body(values: Sequence[Value], rows: int) -> Value:
         same = pc.fill_null(equal(values, rows), False)
         return pc.or_(same, pc.and_(pc.is_null(values[0]), pc.is_null(values[1])))
 
     return body
+
+
+def _equal_in_storage(values: Sequence[Value], rows: int) -> Value:
+    return pc.equal(as_storage(values[0]), as_storage(values[1]))
 
 
 def _bind_in(types: Sequence[pa.DataType], literals: Sequence[bool]) -> Binding | None:

@@ -64,7 +64,7 @@ class DeltaSinkSpec(SinkSpec):
     def build(self, context: Context, partition: int) -> DeltaSink:
         from millrace.operators.connectors.delta.sink import DeltaSink  # deferred: loads the library
 
-        return DeltaSink(self, partition)
+        return DeltaSink(self, partition)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         return {"path": self.path, **({"key": ", ".join(self.key)} if self.key else {})}

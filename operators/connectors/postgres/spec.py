@@ -48,7 +48,7 @@ class PostgresSinkSpec(SinkSpec):
     def build(self, context: Context, partition: int) -> PostgresSink:
         from millrace.operators.connectors.postgres.sink import PostgresSink  # deferred: loads the driver
 
-        return PostgresSink(self, partition)
+        return PostgresSink(self, partition)  # pyright: ignore[reportArgumentType]
 
     def details(self) -> dict[str, str]:
         parts = urlsplit(self.url)
