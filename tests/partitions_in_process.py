@@ -137,6 +137,7 @@ class Partitions:
             self._assignment,
             tuple(self.job.sinks()),
             (),
+            program="",
             independent=not layout_of(self.job.plan, count).exchanged,
         )
         epochs = dict.fromkeys(range(count), self._epoch)

@@ -53,7 +53,7 @@ def read_match_recognize(cursor: Cursor, this: exp.Expression) -> MatchRecognize
     if cursor.take("AFTER", "MATCH", "SKIP"):
         _skip(cursor, node)
     if cursor.at_any(("INITIAL", "SEEK")):
-        cursor.fail(f"{cursor.here.word} is not supported", "MR1913", hint="leave it out")
+        cursor.fail(f"{cursor.here.word} is not supported", "MR1918", hint="leave it out")
     cursor.expect("PATTERN", "(")
     node.set("pattern", _Patterns(cursor).whole())
     if cursor.take("WITHIN"):
@@ -179,7 +179,7 @@ class _Patterns:
         if cursor.take("("):
             if cursor.at(")"):
                 cursor.fail(
-                    "the empty pattern () is not supported", "MR1913", hint="write ? behind a part", at=token
+                    "the empty pattern () is not supported", "MR1918", hint="write ? behind a part", at=token
                 )
             return self.whole()
         if cursor.take("{", "-"):
@@ -187,11 +187,11 @@ class _Patterns:
             cursor.expect("-", "}")
             return PatternExclusion(inner)
         if cursor.at("PERMUTE", "("):
-            cursor.fail("PERMUTE is not supported", "MR1913", hint="write the orders out: (a b | b a)")
+            cursor.fail("PERMUTE is not supported", "MR1918", hint="write the orders out: (a b | b a)")
         if token.word == "^" or token.text == "$":
             cursor.fail(
                 f"{token.text} is not supported in a pattern",
-                "MR1913",
+                "MR1918",
                 hint="a stream has no last row; name the first row with a condition",
             )
         name = cursor.identifier("a pattern variable").name

@@ -159,7 +159,7 @@ BROKEN: list[tuple[Callable[[Patch], None], int]] = [
     (only_the_last_outbox_is_published, 154),
     (nobody_is_fenced, 158),
     (job_ends_before_it_published, 17),
-    (reports_of_replaced_owners_count, 154),
+    (reports_of_replaced_owners_count, 523),
     (rows_behind_a_barrier_pass_it, 41),
     (numbers_are_reused, 0),
     (inherited_outboxes_are_forgotten, 671),

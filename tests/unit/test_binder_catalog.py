@@ -72,7 +72,7 @@ def test_drop_with_dependents_is_refused_and_cascade_takes_the_farthest_first(ca
 def test_drop_checks_the_kind(catalog: Catalog) -> None:
     with pytest.raises(Invalid) as error:
         catalog.drop("bigger", EntryKind.STREAM)
-    assert (error.value.code, error.value.hint) == ("MR1205", "write DROP VIEW bigger")
+    assert (error.value.code, error.value.hint) == ("MR1205", "write VIEW bigger")
     assert catalog.drop("nothing", if_exists=True) == ()
     with pytest.raises(Invalid) as error:
         catalog.drop("nothing")

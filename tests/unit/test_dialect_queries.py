@@ -350,10 +350,10 @@ def test_patterns_are_read_and_written_alike(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("clauses", "code"),
     [
-        ("PATTERN (PERMUTE(a, b)) DEFINE a AS TRUE", "MR1913"),
-        ("PATTERN (^ a) DEFINE a AS TRUE", "MR1913"),
-        ("PATTERN (()) DEFINE a AS TRUE", "MR1913"),
-        ("SEEK PATTERN (a) DEFINE a AS TRUE", "MR1913"),
+        ("PATTERN (PERMUTE(a, b)) DEFINE a AS TRUE", "MR1918"),
+        ("PATTERN (^ a) DEFINE a AS TRUE", "MR1918"),
+        ("PATTERN (()) DEFINE a AS TRUE", "MR1918"),
+        ("SEEK PATTERN (a) DEFINE a AS TRUE", "MR1918"),
         ("ALL ROWS PER MATCH WITH UNMATCHED ROWS PATTERN (a) DEFINE a AS TRUE", "MR1937"),
         ("PATTERN (a{2,1}) DEFINE a AS TRUE", "MR1054"),
         ("PATTERN (a{0}) DEFINE a AS TRUE", "MR1054"),

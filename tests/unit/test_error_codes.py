@@ -19,6 +19,7 @@ SHARED = {
     "MR1048": "a text is no address of a source",
     "MR1050": "rows of VALUES differ in length",
     "MR1060": "the format is given twice",
+    "MR1083": "the annotations of a metric do not go together",
     "MR1101": "there is no such column",
     "MR1102": "there is no such relation, or column of it",
     "MR1109": "more names than columns",

@@ -106,6 +106,7 @@ CASES: list[tuple[str, list[Any], str | list[Any]]] = [
     ("map_values", [MAPS], "map_values(a)"),
     ("map_entries", [MAPS], "map_entries(a)"),
     ("map_contains_key", [MAPS, C("y")], [True, False, None, False]),
+    ("map_remove", [MAPS[:2], C("x")], [[("y", None)], []]),
     ("map_concat", [MAPS[:2], MAPS[:2]], [[("x", 1), ("y", None)], []]),
 ]  # fmt: skip
 
