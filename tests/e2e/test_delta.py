@@ -56,26 +56,31 @@ def test_an_outbox_is_there_once_however_often_it_is_published(tmp_path: Path) -
     assert ids(tmp_path / "t") == [1, 2, 3]
 
 
-def test_two_owners_write_an_outbox_once(tmp_path: Path) -> None:
+def test_owners_that_publish_the_same_write_it_once(tmp_path: Path) -> None:
     owners = [sink_of(tmp_path / "t") for _ in range(4)]
-    owners[0].write(batch(0))
-    owners[0].publish(1, owners[0].seal(1))
-    owners[0].write(batch(1, 2))
-    outbox = owners[0].seal(2)
+    others = [sink_of(tmp_path / "t", partition=1) for _ in range(2)]
+    outboxes = []
+    for sink, number in ((owners[0], 1), (others[0], 2)):
+        for checkpoint in range(1, 7):
+            sink.write(batch(10 * checkpoint + number))
+            outboxes.append((number, checkpoint, sink.seal(checkpoint)))
 
-    def publish(sink: DeltaSink) -> None:
-        while True:
-            try:
-                return sink.publish(2, outbox)
-            except Unavailable:
-                continue
+    def publish(sink: DeltaSink, number: int) -> None:
+        for of, checkpoint, outbox in outboxes:
+            while of == number:
+                try:
+                    sink.publish(checkpoint, outbox)
+                    break
+                except Unavailable:
+                    continue
 
-    threads = [threading.Thread(target=publish, args=(sink,)) for sink in owners]
+    threads = [threading.Thread(target=publish, args=(sink, 1)) for sink in owners]
+    threads += [threading.Thread(target=publish, args=(sink, 2)) for sink in others]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert ids(tmp_path / "t") == [0, 1, 2]
+    assert ids(tmp_path / "t") == sorted(10 * c + n for c in range(1, 7) for n in (1, 2))
 
 
 def test_keys_replace_and_remove_rows(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -13,12 +16,15 @@ from millrace.operators.connectors.delta.connector import DeltaSinkSpec
 from millrace.operators.connectors.outboxes import WEIGHT, RowOutbox, last_of_each, rows_of
 from millrace.operators.sink import Sink
 
+ATTEMPTS = 25
+"""Commits that may lose against other writers, such as the job's other partitions, before a publication is put off."""
+
 
 class DeltaSink(Sink):
-    """Writes one outbox a commit.
+    """Writes one outbox a commit, right behind the version in which it looked for its marker.
 
-    Two owners that commit the same outbox conflict in the table's log: an application's version is set once, so the
-    later one fails, and finds the outbox there when it looks again.
+    So of two owners that commit the same outbox one fails, and finds it there when it looks again. The library's own
+    retries would put a second copy behind the first: its check for conflicts passes over application transactions.
     """
 
     def __init__(self, spec: DeltaSinkSpec, partition: int) -> None:
@@ -34,23 +40,57 @@ class DeltaSink(Sink):
         return self._rows.seal()
 
     def marker(self) -> int | None:
-        table = self._table() if self._application else None
-        found = None if table is None else table.transaction_version(self._application)
-        return None if found is None else int(found)
+        table = self._table()
+        return None if table is None else self._marked(table)
 
     def publish(self, checkpoint: int, outbox: bytes) -> None:
-        if not outbox or (self.marker() or 0) >= checkpoint:
+        if not outbox:
             return
         rows = rows_of(outbox, f"outbox {checkpoint} for {self._spec.path}")
         named = [Transaction(self._application, checkpoint)] if self._application else None
+        for attempt in range(ATTEMPTS):
+            table = self._table() or self._create(_plain(rows.drop_columns([WEIGHT])).schema)
+            if (self._marked(table) or 0) >= checkpoint:
+                return
+            if self._try(table, rows, CommitProperties(max_commit_retries=0, app_transactions=named)):
+                return
+            time.sleep(random.uniform(0, 0.02 * (attempt + 1)))
+        raise Unavailable(
+            f"others kept changing the Delta table {self._spec.path}", code="MR3016", hint="it is tried again"
+        )
+
+    def _marked(self, table: DeltaTable) -> int | None:
+        found = table.transaction_version(self._application) if self._application else None
+        return None if found is None else int(found)
+
+    def _create(self, schema: pa.Schema) -> DeltaTable:
+        """An empty table, so that the first rows too come behind a version that was looked at."""
         try:
-            self._commit(rows, CommitProperties(app_transactions=named))
-        except CommitFailedError as error:
-            raise Unavailable(
-                f"another writer changed the Delta table {self._spec.path}: {_reason(error)}",
-                code="MR3016",
-                hint="it is tried again",
-            ) from error
+            DeltaTable.create(
+                self._spec.path,
+                schema,
+                mode="ignore",
+                partition_by=list(self._spec.partition_by) or None,
+                storage_options=self._storage,
+            )
+        except (DeltaError, OSError) as error:
+            if self._table() is None:
+                raise Unavailable(
+                    f"the Delta table {self._spec.path} can not be made: {_reason(error)}",
+                    code="MR3016",
+                    hint="check its path and storage; it is tried again",
+                ) from error
+        table = self._table()
+        assert table is not None
+        return table
+
+    def _try(self, table: DeltaTable, rows: pa.Table, properties: CommitProperties) -> bool:
+        """Commit behind the version of `table`; False where another writer was there first."""
+        try:
+            self._commit(table, rows, properties)
+            return True
+        except CommitFailedError:
+            return False
         except (SchemaMismatchError, pa.ArrowException) as error:
             raise Invalid(
                 f"rows do not fit the Delta table {self._spec.path}: {_reason(error)}",
@@ -64,18 +104,15 @@ class DeltaSink(Sink):
                 hint="check that its storage can be reached; it is tried again",
             ) from error
 
-    def _commit(self, rows: pa.Table, properties: CommitProperties) -> None:
+    def _commit(self, table: DeltaTable, rows: pa.Table, properties: CommitProperties) -> None:
         spec = self._spec
-        table = self._table()
         if spec.key:
             rows = last_of_each(rows, list(spec.key))
-        if not spec.key or table is None:
+        if not spec.key:
             write_deltalake(
-                spec.path,
+                table,
                 _plain(rows.filter(pc.greater(rows[WEIGHT], 0)).drop_columns([WEIGHT])),
                 mode="append",
-                partition_by=(list(spec.partition_by) or None) if table is None else None,
-                storage_options=self._storage,
                 commit_properties=properties,
             )
             return
