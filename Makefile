@@ -22,9 +22,10 @@ $(READY_DEV): $(READY)
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
-## test: set up and run the whole test suite
+## test: set up and run the whole test suite; what needs servers and clusters comes last, one at a time
 test: $(READY_DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 ## check: lint, format and types, as CI runs them
 check: $(READY_DEV)

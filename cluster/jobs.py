@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 ANSWER_S = 60.0
+RETRY_S = 0.2
 POLL_S = 0.2
 STOPPED = "stopped by a user"
 
@@ -135,9 +136,19 @@ class Cluster:
         return status
 
     def ask(self, job: str, method: str, *arguments: object) -> None:
-        """Ask the coordinator of a job for something; returns at once. Raises what it refuses."""
-        self._entry(job)
-        self._ask(getattr(self._coordinator(job), method).remote(*arguments))
+        """Ask the coordinator of a job for something that may be asked for twice. Raises what it refuses.
+
+        One that is being restarted is waited for, up to `ANSWER_S` seconds.
+        """
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                self._entry(job)
+                return self._ask(getattr(self._coordinator(job), method).remote(*arguments))
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_S)
 
     def running(
         self, job: str, store: str | None = None, options: Mapping[str, str] | None = None
